@@ -1,0 +1,276 @@
+/* broker.c - see broker.h. */
+#define _GNU_SOURCE
+#include "broker.h"
+
+#include "clock.h"
+#include "config.h"
+#include "conn.h"
+#include "pairing.h"
+#include "real.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum { MAILBOX = 4096, RETRY_MS = 1000 };
+
+/* Recursive: what a message sets off may have to be reported. Only ever tried: neither
+ * another thread nor a signal handler waits here. */
+static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+static _Atomic int connection = -1;
+static _Atomic(_Atomic uint32_t *) mailbox;
+static _Atomic uint32_t taken;   /* messages taken in */
+static _Atomic uint32_t lookups; /* while there is no mailbox yet */
+static int64_t not_before;       /* lf_now() of the next try to connect */
+
+/* Under lock. */
+static void disconnect(void)
+{
+	int fd = atomic_exchange(&connection, -1);
+	if (fd >= 0)
+		lf_table_unhide(fd);
+	void *old = atomic_exchange(&mailbox, NULL);
+	if (old)
+		munmap(old, MAILBOX);
+	atomic_store(&taken, 0);
+	atomic_store(&lookups, 0);
+	not_before = lf_now() + (int64_t)RETRY_MS * 1000000;
+}
+
+static bool send_packet(int fd, const void *message, size_t size)
+{
+	struct iovec iov = {(void *)(uintptr_t)message, size};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+	return lf_real.sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)size;
+}
+
+/* Under lock. */
+static bool connect_to_broker(void)
+{
+	if (atomic_load(&connection) >= 0)
+		return true;
+	if (!lf_config.broker[0] || lf_now() < not_before)
+		return false;
+	not_before = lf_now() + (int64_t)RETRY_MS * 1000000;
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd == -1)
+		return false;
+	fd = lf_table_hide(fd);
+	if (fd == -1)
+		return false;
+	struct sockaddr_un sun = {.sun_family = AF_UNIX};
+	strcpy(sun.sun_path, lf_config.broker);
+	struct lf_wire_hello hello = {
+		.head = {LF_WIRE_MAGIC, LF_WIRE_VERSION, LF_WIRE_HELLO},
+		.flags = lf_config.eager,
+		.pid = (uint32_t)getpid(),
+	};
+	if (lf_real.connect(fd, (struct sockaddr *)&sun, sizeof(sun)) == -1 ||
+	    !send_packet(fd, &hello, sizeof(hello))) {
+		lf_table_unhide(fd);
+		return false;
+	}
+	atomic_store(&connection, fd);
+	return true;
+}
+
+bool lf_broker_send(enum lf_wire_type type, struct lf_wire_head *message, size_t size)
+{
+	*message = (struct lf_wire_head){LF_WIRE_MAGIC, LF_WIRE_VERSION, (uint16_t)type};
+	if (pthread_mutex_trylock(&lock) != 0)
+		return false;
+	bool sent = connect_to_broker() && send_packet(atomic_load(&connection), message, size);
+	if (!sent && atomic_load(&connection) >= 0 && errno != EAGAIN)
+		disconnect();
+	pthread_mutex_unlock(&lock);
+	return sent;
+}
+
+bool lf_broker_has_mail(void)
+{
+	_Atomic uint32_t *box = atomic_load_explicit(&mailbox, memory_order_acquire);
+	if (box)
+		return atomic_load_explicit(box, memory_order_acquire) !=
+		       atomic_load_explicit(&taken, memory_order_relaxed);
+	if (atomic_load_explicit(&connection, memory_order_relaxed) < 0)
+		return false;
+	/* WELCOME is under way; a broker that is stopped must not cost a system call for
+	 * each call of the program. */
+	uint32_t n = atomic_fetch_add_explicit(&lookups, 1, memory_order_relaxed);
+	return n < 64 || (n & 255) == 0;
+}
+
+int lf_broker_fd(void)
+{
+	return atomic_load(&connection);
+}
+
+struct packet {
+	union {
+		struct lf_wire_head head;
+		struct lf_wire_welcome welcome;
+		struct lf_wire_fuse fuse;
+		struct lf_wire_refuse refuse;
+		char bytes[LF_WIRE_MAX];
+	} u;
+	ssize_t size;
+	int fds[2];
+	int fd_count;
+};
+
+/* Collects what came with the packet, and closes what nobody asked for. */
+static void collect_fds(struct msghdr *msg, struct packet *packet)
+{
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		for (size_t i = 0; i < n; i++) {
+			int fd;
+			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
+			if (packet->fd_count < 2)
+				packet->fds[packet->fd_count++] = fd;
+			else
+				lf_real.close(fd);
+		}
+	}
+}
+
+static bool next_packet(int fd, struct packet *packet)
+{
+	union {
+		char bytes[CMSG_SPACE(4 * sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec iov = {packet->u.bytes, sizeof(packet->u.bytes)};
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = control.bytes,
+			     .msg_controllen = sizeof(control.bytes)};
+	packet->fd_count = 0;
+	packet->size = lf_real.recvmsg(fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	if (packet->size > 0)
+		collect_fds(&msg, packet);
+	return packet->size > 0;
+}
+
+static void drop_fds(struct packet *packet)
+{
+	while (packet->fd_count)
+		lf_real.close(packet->fds[--packet->fd_count]);
+}
+
+static bool take_welcome(struct packet *packet)
+{
+	if (packet->fd_count != 1 || packet->u.welcome.mailbox_size != MAILBOX ||
+	    atomic_load(&mailbox))
+		return false;
+	int seals = lf_real.fcntl(packet->fds[0], F_GET_SEALS);
+	if (seals == -1 || !(seals & F_SEAL_SHRINK) || lseek(packet->fds[0], 0, SEEK_END) != MAILBOX)
+		return false;
+	void *at = mmap(NULL, MAILBOX, PROT_READ, MAP_SHARED, packet->fds[0], 0);
+	if (at == MAP_FAILED)
+		return false;
+	atomic_store(&mailbox, at);
+	return true;
+}
+
+static void take_fuse(struct packet *packet)
+{
+	enum lf_reason reason = LF_REASON_TOO_LATE;
+	struct lf_sock *sock = lf_sock_pin_id(packet->u.fuse.claim_id);
+	if (!sock)
+		return;
+	if (packet->fd_count == 2 && atomic_load(&sock->pairing) == LF_PAIRING_CLAIMED) {
+		packet->fd_count = 0;
+		if (lf_conn_pair(sock, &packet->u.fuse, packet->fds[0], packet->fds[1], &reason)) {
+			lf_sock_unpin(sock);
+			return;
+		}
+		lf_sock_decline(sock, reason);
+		lf_pairing_report(sock, reason);
+	}
+	lf_sock_unpin(sock);
+}
+
+static void take_refuse(const struct packet *packet)
+{
+	struct lf_sock *sock = lf_sock_pin_id(packet->u.refuse.claim_id);
+	if (!sock)
+		return;
+	uint32_t reason = packet->u.refuse.reason;
+	if (atomic_load(&sock->pairing) == LF_PAIRING_CLAIMED)
+		lf_sock_decline(sock, reason && reason <= LF_REASON_DESCRIPTOR_NEEDED ?
+					      (enum lf_reason)reason :
+					      LF_REASON_NO_COUNTERPART);
+	lf_sock_unpin(sock);
+}
+
+/* Under lock. False: this is not our protocol. */
+static bool take(struct packet *packet)
+{
+	const struct lf_wire_head *head = &packet->u.head;
+	if (packet->size < (ssize_t)sizeof(*head) || head->magic != LF_WIRE_MAGIC ||
+	    head->version != LF_WIRE_VERSION)
+		return false;
+	switch (head->type) {
+	case LF_WIRE_WELCOME:
+		return packet->size == sizeof(packet->u.welcome) && take_welcome(packet);
+	case LF_WIRE_FUSE:
+		if (packet->size != sizeof(packet->u.fuse))
+			return false;
+		take_fuse(packet);
+		return true;
+	case LF_WIRE_REFUSE:
+		if (packet->size != sizeof(packet->u.refuse))
+			return false;
+		take_refuse(packet);
+		return true;
+	default:
+		return false;
+	}
+}
+
+void lf_broker_receive(void)
+{
+	if (pthread_mutex_trylock(&lock) != 0)
+		return; /* somebody is at it */
+	int saved = errno;
+	int fd = atomic_load(&connection);
+	struct packet packet;
+	while (fd >= 0 && next_packet(fd, &packet)) {
+		atomic_fetch_add(&taken, 1);
+		bool ours = take(&packet);
+		drop_fds(&packet);
+		if (!ours) {
+			disconnect();
+			break;
+		}
+	}
+	/* End of file: the broker is gone; connections stay as they are. */
+	if (fd >= 0 && (packet.size == 0 || (packet.size == -1 && errno != EAGAIN && errno != EINTR)))
+		disconnect();
+	pthread_mutex_unlock(&lock);
+	errno = saved;
+}
+
+void lf_broker_moved(int from, int to)
+{
+	int expected = from;
+	atomic_compare_exchange_strong(&connection, &expected, to);
+}
+
+void lf_broker_after_fork(void)
+{
+	pthread_mutexattr_t recursive;
+	pthread_mutexattr_init(&recursive);
+	pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
+	pthread_mutex_init(&lock, &recursive);
+	disconnect();
+	not_before = 0;
+}

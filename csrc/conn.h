@@ -1,0 +1,125 @@
+/* conn.h - one end of a connection: what sending, receiving, readiness and teardown
+ * mean, whether the bytes travel by TCP or by ring. docs/switch.md tells the protocol
+ * and why its order is right.
+ *
+ * Functions return a count or 0 for success, or a negative errno. They run with the
+ * socket pinned.
+ */
+#ifndef LF_CONN_H
+#define LF_CONN_H
+
+#include "ring.h"
+#include "sock.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+/* One call of the program: read, recv, readv, recvmsg are the same thing in other
+ * clothes, and so are their sending twins. */
+struct lf_io {
+	struct msghdr *msg; /* what plain TCP is to be given; iov and all */
+	int flags;
+};
+
+ssize_t lf_conn_recv(struct lf_sock *sock, int fd, struct lf_io *io);
+ssize_t lf_conn_send(struct lf_sock *sock, int fd, struct lf_io *io);
+
+/* Moves bytes between the ring and another descriptor without a buffer in between.
+ * `move` is called with pieces of ring memory, under the direction's lock, and returns
+ * how many bytes it used, 0 or a negative errno. -ENOTCONN: this direction is plain,
+ * let the kernel do the whole call. */
+typedef ssize_t (*lf_move)(void *context, const struct iovec *pieces, int count, size_t n);
+ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, size_t n, bool wait, lf_move move,
+			  void *context);
+ssize_t lf_conn_recv_into(struct lf_sock *sock, int fd, size_t n, bool wait, lf_move move,
+			  void *context);
+
+/* Around a kernel call that receives (or waits to receive) past the two functions above:
+ * while one is under way the direction can't leave TCP. False: it already has. */
+bool lf_conn_enter_plain_rx(struct lf_sock *sock);
+void lf_conn_leave_plain_rx(struct lf_sock *sock, ssize_t received);
+/* The same for sending. */
+bool lf_conn_enter_plain_tx(struct lf_sock *sock);
+void lf_conn_leave_plain_tx(struct lf_sock *sock, ssize_t sent);
+
+/* Bytes that FIONREAD adds for what lies in the ring. */
+size_t lf_conn_unread(struct lf_sock *sock);
+
+/* Readiness as far as rings know it, as poll(2) bits; `known` gets the bits about which
+ * the ring has the last word, so that the kernel's are to be left out. Looks at memory
+ * only. */
+short lf_conn_ready(struct lf_sock *sock, short *known);
+bool lf_conn_readable(struct lf_sock *sock, size_t need);
+bool lf_conn_writable(struct lf_sock *sock);
+
+/* --- the switch (conn_fuse.c) --- */
+
+/* The broker's answer: maps the segment, takes the doorbell. False: declined, both
+ * descriptors closed, `reason` says why. */
+bool lf_conn_pair(struct lf_sock *sock, const struct lf_wire_fuse *fuse, int segment_fd,
+		  int bell, enum lf_reason *reason);
+/* Tells the peer that the ring is watched, if nothing stands against it. */
+void lf_conn_try_ready(struct lf_sock *sock, int fd);
+/* Moves sending into the ring, if the peer is ready and the counts agree. Under
+ * tx_lock. */
+void lf_conn_try_fuse(struct lf_sock *sock, int fd);
+bool lf_conn_peer_ready(const struct lf_sock *sock);
+/* Do the library's counts of TCP payload agree with the kernel's? EAGAIN: they moved
+ * while we looked; ask again later. */
+int lf_conn_counts_agree(struct lf_sock *sock, int fd, bool sending);
+
+/* --- ways out (conn_end.c) --- */
+
+/* Ends our sending direction: later bytes go by TCP. Under tx_lock. */
+void lf_conn_end_tx(struct lf_sock *sock, enum lf_reason reason);
+/* Does what the peer wished (end marks, take-back). True: something was done. Cheap
+ * when there is nothing. */
+bool lf_conn_service(struct lf_sock *sock, int fd);
+/* Makes both directions plain with nothing left in the ring we read from. */
+void lf_conn_defuse(struct lf_sock *sock, int fd, enum lf_reason reason);
+/* The doorbell hung up. */
+void lf_conn_peer_gone(struct lf_sock *sock, int fd);
+/* TCP says FIN and the ring is empty. True: the peer's last process died (was killed,
+ * or exited without closing) before it read all of our bytes; plain TCP would have sent
+ * RST, so from now on the socket acts as after one. */
+bool lf_conn_died_unread(struct lf_sock *sock, int fd);
+/* The other end wrote what can't be. */
+void lf_conn_corrupt(struct lf_sock *sock);
+int lf_conn_shutdown(struct lf_sock *sock, int fd, int how);
+/* This process lets go of its last descriptor; before the kernel's close. */
+void lf_conn_before_close(struct lf_sock *sock, int fd);
+
+/* --- doorbells (bell.c) --- */
+
+/* Wakes the peer if the flag says that it sleeps; call after the store it waits for. */
+void lf_bell_ring(struct lf_sock *sock, struct lf_armed_line *line);
+void lf_bell_ring_always(struct lf_sock *sock);
+/* Empties our bell. */
+void lf_bell_drain(struct lf_sock *sock);
+
+/* --- waiting (wait.c) --- */
+enum lf_want { LF_WANT_READ, LF_WANT_WRITE };
+
+struct lf_wait {
+	enum lf_want want;
+	size_t need;      /* reading: bytes in the ring that are enough */
+	int64_t deadline; /* on lf_now()'s clock, or LF_FOREVER */
+	bool timed;       /* the program set a timeout: signals always interrupt */
+};
+
+/* Returns 0 (look again), -EINTR or -EAGAIN (the deadline has passed). */
+int lf_wait(struct lf_sock *sock, int fd, const struct lf_wait *wait);
+/* Raises the armed flag; the caller looks at the ring once more before it sleeps. */
+void lf_wait_arm(struct lf_sock *sock, enum lf_want want);
+void lf_wait_disarm(struct lf_sock *sock, enum lf_want want);
+/* May a sleeper take the doorbell's bytes away? Not while another thread relies on
+ * them. */
+bool lf_wait_may_drain(const struct lf_sock *sock);
+/* Spins on `look` for as long as a sleep would cost, if that has been paying off for this
+ * socket. True: look() said yes. */
+bool lf_wait_spin_by_score(struct lf_sock *sock, bool (*look)(void *), void *context);
+/* Longest sleep, ns, that is safe for this socket. */
+#define LF_SHARED_SLEEP_NS (5 * 1000 * 1000)
+
+#endif

@@ -1,0 +1,298 @@
+/* conn_end.c - every way out of the ring leads through this file: end marks, taking
+ * unread bytes back into TCP, shutdown, close, and what a dead peer looks like.
+ *
+ * The producer alone ends a direction: it stores end_pos, then the mark (release), then
+ * goes on in TCP. A receiver that meets TCP bytes therefore finds the mark when it
+ * looks (acquire), and reads the ring up to end_pos first.
+ */
+#define _GNU_SOURCE
+#include "clock.h"
+#include "conn.h"
+#include "epoll.h"
+#include "invariant.h"
+#include "pairing.h"
+#include "real.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+static void end_at(struct lf_sock *sock, uint64_t position, enum lf_reason reason)
+{
+	atomic_store_explicit(&sock->out->p.end_pos, position, memory_order_relaxed);
+	atomic_store_explicit(&sock->out->p.reason, (uint32_t)reason, memory_order_relaxed);
+	/* release: end_pos before the mark; the mark before any TCP byte that follows. */
+	atomic_store_explicit(&sock->out->p.mark, LF_MARK_ENDED, memory_order_release);
+	atomic_store_explicit(&sock->slot->tx, LF_TX_ENDED, memory_order_release);
+	lf_bell_ring(sock, &sock->out->reader);
+	lf_epoll_refresh(sock);
+}
+
+void lf_conn_end_tx(struct lf_sock *sock, enum lf_reason reason)
+{
+	switch (lf_tx(sock)) {
+	case LF_TX_FUSED:
+		end_at(sock, atomic_load(&sock->slot->tx_head), reason);
+		break;
+	case LF_TX_PLAIN:
+		atomic_store(&sock->slot->tx, LF_TX_ENDED);
+		if (sock->out)
+			atomic_store(&sock->out->p.reason, (uint32_t)reason);
+		break;
+	case LF_TX_ENDED:
+		break;
+	}
+}
+
+/* Unread bytes in our outgoing ring by the peer's own tail; SIZE_MAX: impossible. */
+static size_t unread_by_peer(struct lf_sock *sock)
+{
+	uint64_t tail = atomic_load_explicit(&sock->out->c.tail, memory_order_acquire);
+	uint64_t unread = atomic_load(&sock->slot->tx_head) - tail;
+	return unread <= sock->ring_size ? (size_t)unread : SIZE_MAX;
+}
+
+/* Sends the n bytes at `position` by TCP, waiting for room as long as the peer lives.
+ * What TCP says against it is kept for the program to see. */
+static void resend_by_tcp(struct lf_sock *sock, int fd, uint64_t position, size_t n)
+{
+	while (n) {
+		struct iovec pieces[2];
+		int count = lf_ring_pieces(sock->out_ring, sock->ring_size, position, n, pieces);
+		struct msghdr msg = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
+		ssize_t sent = lf_real.sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (sent > 0) {
+			position += (uint64_t)sent;
+			n -= (size_t)sent;
+		} else if (sent == -1 && errno == EAGAIN) {
+			struct pollfd p = {.fd = fd, .events = POLLOUT};
+			lf_real.poll(&p, 1, 100);
+		} else if (sent == -1 && errno != EINTR) {
+			atomic_store(&sock->slot->error, (uint32_t)errno);
+			return;
+		}
+	}
+}
+
+/* Under tx_lock, FUSED: the peer has stopped reading its ring for good. */
+static void take_back(struct lf_sock *sock, int fd, enum lf_reason reason)
+{
+	size_t n = unread_by_peer(sock);
+	if (n == SIZE_MAX) {
+		lf_conn_corrupt(sock);
+		return;
+	}
+	uint64_t tail = atomic_load(&sock->slot->tx_head) - n;
+	/* The mark first: the receiver must not take the resent bytes for bytes that came
+	 * around a live ring. */
+	end_at(sock, tail, reason);
+	resend_by_tcp(sock, fd, tail, n);
+}
+
+bool lf_conn_service(struct lf_sock *sock, int fd)
+{
+	if (!lf_sock_paired(sock) || lf_tx(sock) != LF_TX_FUSED)
+		return false;
+	struct lf_direction *out = sock->out;
+	if (!(atomic_load_explicit(&out->c.wish, memory_order_relaxed) |
+	      atomic_load_explicit(&out->c.closed, memory_order_relaxed) |
+	      atomic_load_explicit(&sock->segment->broker_wish, memory_order_relaxed)))
+		return false;
+	if (!lf_lock_acquire(&sock->slot->tx_lock))
+		return false;
+	int saved = errno;
+	bool done = lf_tx(sock) == LF_TX_FUSED;
+	if (done) {
+		/* acquire: the reader's last tail is older than its wish. */
+		uint32_t wish = atomic_load_explicit(&out->c.wish, memory_order_acquire);
+		uint32_t closed = atomic_load_explicit(&out->c.closed, memory_order_acquire);
+		uint32_t why = atomic_load_explicit(&out->c.reason, memory_order_relaxed);
+		if (closed)
+			take_back(sock, fd, LF_REASON_PEER_CLOSED);
+		else if (wish == LF_WISH_TAKE_BACK)
+			take_back(sock, fd, why <= LF_REASON_DESCRIPTOR_NEEDED ? (enum lf_reason)why :
+										 LF_REASON_NONE);
+		else
+			lf_conn_end_tx(sock, LF_REASON_REQUEST);
+	}
+	lf_lock_release(&sock->slot->tx_lock);
+	if (done)
+		lf_bell_ring_always(sock);
+	errno = saved;
+	return done;
+}
+
+/* Any socket of this process may be the other end of the one we wait for. */
+static void service(struct lf_sock *other)
+{
+	lf_conn_service(other, atomic_load(&other->fd));
+}
+
+/* Under rx_lock: the peer has been asked to end its direction and to take back what we
+ * did not read; waits until it has. Only as long as somebody is there to do it. */
+static void await_end_of_ring(struct lf_sock *sock, int fd)
+{
+	lf_bell_ring_always(sock);
+	while (atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) != LF_MARK_ENDED) {
+		/* It may be waiting for us in the same way, or be this very process. */
+		lf_conn_service(sock, fd);
+		lf_sock_each(service);
+		struct pollfd p = {.fd = atomic_load(&sock->bell), .events = POLLIN};
+		if (lf_real.poll(&p, 1, 1) == 1) {
+			if (p.revents & (POLLHUP | POLLERR))
+				return;
+			lf_bell_drain(sock);
+		}
+	}
+}
+
+void lf_conn_defuse(struct lf_sock *sock, int fd, enum lf_reason reason)
+{
+	lf_sock_decline(sock, reason);
+	if (!lf_sock_paired(sock))
+		return;
+	struct lf_slot *slot = sock->slot;
+	int saved = errno;
+	if (lf_lock_acquire(&slot->tx_lock)) {
+		lf_conn_end_tx(sock, reason);
+		lf_lock_release(&slot->tx_lock);
+	}
+	if (!lf_lock_acquire(&slot->rx_lock))
+		return;
+	enum lf_rx rx = lf_rx(sock);
+	if (rx != LF_RX_PLAIN && rx != LF_RX_ENDED) {
+		atomic_store(&sock->in->c.reason, (uint32_t)reason);
+		/* seq_cst on both sides, Dekker: we store the wish and load the mark, the
+		 * producer stores the mark and loads the wish before its first byte. If we
+		 * still see PLAIN, it will see the wish and end at position 0. */
+		atomic_store(&sock->in->c.wish, LF_WISH_TAKE_BACK);
+		if (atomic_load(&sock->in->p.mark) != LF_MARK_PLAIN)
+			await_end_of_ring(sock, fd);
+		bool unread = atomic_load_explicit(&sock->in->p.end_pos, memory_order_acquire) !=
+			      atomic_load(&slot->rx_tail);
+		/* A ring that had ended before, or whose producer is dead, may hold bytes that
+		 * nobody can take back: they stay readable here. */
+		if (atomic_load(&sock->in->p.mark) == LF_MARK_PLAIN ||
+		    (atomic_load(&sock->in->p.mark) == LF_MARK_ENDED && !unread))
+			atomic_store(&slot->rx, LF_RX_ENDED);
+	} else if (rx == LF_RX_PLAIN) {
+		atomic_store(&slot->rx, LF_RX_ENDED);
+	}
+	lf_lock_release(&slot->rx_lock);
+	lf_epoll_refresh(sock);
+	errno = saved;
+}
+
+void lf_conn_corrupt(struct lf_sock *sock)
+{
+	struct lf_slot *slot = sock->slot;
+	atomic_store(&slot->error, ECONNRESET);
+	atomic_store(&slot->reset, 1);
+	atomic_store(&slot->tx, LF_TX_ENDED);
+	atomic_store(&slot->rx, LF_RX_ENDED);
+	atomic_store(&sock->out->p.reason, LF_REASON_CORRUPT);
+	(void)lf_real.shutdown(atomic_load(&sock->fd), SHUT_RDWR);
+}
+
+/* TCP has seen FIN or worse. */
+static bool tcp_has_ended(int fd, int timeout_ms)
+{
+	struct pollfd p = {.fd = fd, .events = POLLRDHUP};
+	return lf_real.poll(&p, 1, timeout_ms) == 1;
+}
+
+enum { DEATH_MS = 50 }; /* between the two descriptors' closing in one exit(2) */
+
+static bool reset_if_unread(struct lf_sock *sock)
+{
+	struct lf_slot *slot = sock->slot;
+	if (!lf_lock_acquire(&slot->tx_lock))
+		return false;
+	/* `closed` was set by a live library: it saw to RST itself, if any was due. */
+	bool reset = lf_tx(sock) == LF_TX_FUSED && !atomic_load(&sock->out->c.closed) &&
+		     unread_by_peer(sock) != 0;
+	if (reset) {
+		atomic_store(&slot->error, ECONNRESET);
+		atomic_store(&slot->reset, 1);
+		lf_conn_end_tx(sock, LF_REASON_PEER_GONE);
+	}
+	lf_lock_release(&slot->tx_lock);
+	return reset;
+}
+
+bool lf_conn_died_unread(struct lf_sock *sock, int fd)
+{
+	(void)fd;
+	if (lf_tx(sock) != LF_TX_FUSED || atomic_load(&sock->slot->reset) ||
+	    atomic_load(&sock->in->p.fin_hint) || atomic_load(&sock->out->c.closed) ||
+	    unread_by_peer(sock) == 0)
+		return false;
+	/* FIN without a word from the library: the process is dying, or a descriptor was
+	 * closed past us. Only the doorbell can tell. */
+	struct pollfd p = {.fd = atomic_load(&sock->bell)};
+	return lf_real.poll(&p, 1, DEATH_MS) == 1 && reset_if_unread(sock);
+}
+
+void lf_conn_peer_gone(struct lf_sock *sock, int fd)
+{
+	if (atomic_exchange(&sock->hung_up, 1))
+		return;
+	int saved = errno;
+	bool ended = tcp_has_ended(fd, DEATH_MS);
+	if (ended && reset_if_unread(sock))
+		goto out;
+	/* An outsider still holds the socket, or everything was read: TCP from here. */
+	if (lf_lock_acquire(&sock->slot->tx_lock)) {
+		if (lf_tx(sock) == LF_TX_FUSED)
+			take_back(sock, fd, LF_REASON_PEER_GONE);
+		else
+			lf_conn_end_tx(sock, LF_REASON_PEER_GONE);
+		lf_lock_release(&sock->slot->tx_lock);
+	}
+out:
+	errno = saved;
+}
+
+int lf_conn_shutdown(struct lf_sock *sock, int fd, int how)
+{
+	struct lf_slot *slot = sock->slot;
+	uint32_t bits = how == SHUT_RD ? LF_SHUT_RD : how == SHUT_WR ? LF_SHUT_WR :
+			how == SHUT_RDWR ? LF_SHUT_RD | LF_SHUT_WR :
+						   0;
+	/* A send under way finishes first, so that no byte comes after the FIN. */
+	bool locked = (bits & LF_SHUT_WR) && lf_lock_acquire(&slot->tx_lock);
+	if (lf_sock_paired(sock) && (bits & LF_SHUT_WR))
+		atomic_store(&sock->out->p.fin_hint, 1);
+	int r = lf_real.shutdown(fd, how);
+	if (r == 0)
+		atomic_fetch_or(&slot->shut, bits);
+	if (locked)
+		lf_lock_release(&slot->tx_lock);
+	/* Threads of ours that sleep in the ring: TCP's own wake-up reaches readers; a
+	 * writer is told by its doorbell only if the peer rings, so it looks at TCP too. */
+	return r;
+}
+
+void lf_conn_before_close(struct lf_sock *sock, int fd)
+{
+	if (!lf_sock_paired(sock) || lf_sock_shared(sock))
+		return;
+	struct lf_slot *slot = sock->slot;
+	enum lf_rx rx = lf_rx(sock);
+	if (rx == LF_RX_PLAIN || rx == LF_RX_ENDED)
+		return;
+	if (!lf_lock_acquire(&slot->rx_lock))
+		return;
+	/* Dekker with fused_send(): we store closed, then load head; the producer stores
+	 * head, then loads closed. */
+	atomic_store(&sock->in->c.closed, 1);
+	atomic_thread_fence(memory_order_seq_cst);
+	bool unread = atomic_load(&sock->in->p.head) != atomic_load(&slot->rx_tail);
+	lf_lock_release(&slot->rx_lock);
+	lf_bell_ring(sock, &sock->in->writer);
+	if (unread) {
+		/* close(2) of a TCP socket with unread data sends RST (RFC 2525, 2.17). */
+		struct linger now = {.l_onoff = 1, .l_linger = 0};
+		(void)lf_real.setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+	}
+}

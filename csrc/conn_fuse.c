@@ -1,0 +1,225 @@
+/* conn_fuse.c - the switch from TCP to the ring; docs/switch.md has the argument.
+ *
+ * Each direction on its own: the receiver sets `ready` when it watches both places.
+ * The sender, before its next send, counts what it ever gave to TCP in this direction,
+ * stores that number and then the mark; the receiver takes exactly so many bytes from
+ * TCP before it looks at the ring. Both counts are the library's own, and neither end
+ * switches unless its count agrees with the kernel's, for otherwise somebody reads or
+ * writes past the library.
+ */
+#define _GNU_SOURCE
+#include "conn.h"
+#include "epoll.h"
+#include "invariant.h"
+#include "pairing.h"
+#include "real.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+/* The kernel's count of payload bytes; false: not an established connection. SYN counts
+ * as one acknowledged byte at the end that sent it first. */
+static bool kernel_count(struct lf_sock *sock, int fd, bool sending, uint64_t *count)
+{
+	struct tcp_info info;
+	socklen_t len = sizeof(info);
+	if (lf_real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == -1 ||
+	    len < offsetof(struct tcp_info, tcpi_segs_out) || info.tcpi_state != 1 /* ESTABLISHED */)
+		return false;
+	int queued = 0;
+	if (lf_real.ioctl(fd, sending ? SIOCOUTQ : SIOCINQ, &queued) == -1 || queued < 0)
+		return false;
+	if (sending)
+		*count = info.tcpi_bytes_acked + (unsigned)queued - (sock->side == LF_SIDE_CLIENT);
+	else
+		*count = info.tcpi_bytes_received - (unsigned)queued;
+	return true;
+}
+
+int lf_conn_counts_agree(struct lf_sock *sock, int fd, bool sending)
+{
+	const _Atomic uint64_t *ours = sending ? &sock->slot->tcp_sent : &sock->slot->tcp_rcvd;
+	uint64_t theirs;
+	/* Two system calls make one count; a segment between them spoils it. */
+	for (int tries = 0; tries < 4; tries++) {
+		if (!kernel_count(sock, fd, sending, &theirs))
+			return EPROTO;
+		if (theirs == atomic_load(ours))
+			return 0;
+	}
+	/* On a busy stream the calls may never agree; a foreign reader or writer shows as a
+	 * lasting difference. The sign tells: sent bytes move from queued to acknowledged
+	 * (counted twice or not at all in between), received ones from arriving to queued. */
+	return EAGAIN;
+}
+
+bool lf_conn_peer_ready(const struct lf_sock *sock)
+{
+	return atomic_load_explicit(&sock->out->c.ready, memory_order_acquire) != 0;
+}
+
+static void give_up(struct lf_sock *sock, bool sending, enum lf_reason reason)
+{
+	if (sending) {
+		atomic_store(&sock->slot->tx, LF_TX_ENDED);
+	} else {
+		atomic_store(&sock->slot->rx, LF_RX_ENDED);
+		atomic_store(&sock->in->c.reason, (uint32_t)reason);
+	}
+	lf_pairing_report(sock, reason);
+}
+
+enum { PATIENCE = 64 };
+
+/* May this direction leave TCP? Gives it up for good when the counts keep differing. */
+static bool may_leave_tcp(struct lf_sock *sock, int fd, bool sending)
+{
+	switch (lf_conn_counts_agree(sock, fd, sending)) {
+	case 0:
+		return true;
+	case EAGAIN:
+		if (++sock->disagreements < PATIENCE)
+			return false;
+		give_up(sock, sending, LF_REASON_IO_OUTSIDE_LIBC);
+		return false;
+	default:
+		give_up(sock, sending, LF_REASON_TOO_LATE);
+		return false;
+	}
+}
+
+void lf_conn_try_ready(struct lf_sock *sock, int fd)
+{
+	struct lf_slot *slot = sock->slot;
+	if (lf_sock_shared(sock) && !atomic_load(&slot->fork_safe))
+		return;
+	if (!lf_lock_acquire(&slot->rx_lock))
+		return;
+	if (lf_rx(sock) == LF_RX_PLAIN && atomic_load(&slot->rx_inside) == 0) {
+		/* Dekker, see lf_conn_enter_plain_rx(). */
+		atomic_store(&slot->rx, LF_RX_READY);
+		if (atomic_load(&slot->rx_inside) != 0) {
+			atomic_store(&slot->rx, LF_RX_PLAIN);
+		} else if (may_leave_tcp(sock, fd, false)) {
+			/* release: whoever sees ready sees a receiver that watches the ring. */
+			atomic_store_explicit(&sock->in->c.ready, 1, memory_order_release);
+		} else if (lf_rx(sock) == LF_RX_READY) {
+			atomic_store(&slot->rx, LF_RX_PLAIN);
+		}
+	}
+	lf_lock_release(&slot->rx_lock);
+}
+
+void lf_conn_try_fuse(struct lf_sock *sock, int fd)
+{
+	struct lf_slot *slot = sock->slot;
+	if (lf_tx(sock) != LF_TX_PLAIN || (atomic_load(&slot->shut) & LF_SHUT_WR))
+		return;
+	atomic_store(&slot->tx, LF_TX_FUSED);
+	if (atomic_load(&slot->tx_inside) != 0 || !may_leave_tcp(sock, fd, true)) {
+		if (lf_tx(sock) == LF_TX_FUSED)
+			atomic_store(&slot->tx, LF_TX_PLAIN);
+		return;
+	}
+	atomic_store_explicit(&sock->out->p.tcp_total, atomic_load(&slot->tcp_sent),
+			      memory_order_relaxed);
+	/* release: tcp_total is there when the mark is seen. seq_cst, because the receiver
+	 * may be storing a wish and then loading the mark: one of us sees the other
+	 * (lf_conn_defuse). The wish is looked at before the first byte, in before_put(). */
+	atomic_store(&sock->out->p.mark, LF_MARK_FUSED);
+	lf_bell_ring(sock, &sock->out->reader);
+	/* EPOLLOUT is the ring's to say from now on. */
+	lf_epoll_refresh(sock);
+}
+
+static bool sealed(int fd, size_t size)
+{
+	struct stat st;
+	int seals = lf_real.fcntl(fd, F_GET_SEALS);
+	return seals != -1 && (seals & F_SEAL_SHRINK) && (seals & F_SEAL_GROW) &&
+	       fstat(fd, &st) == 0 && st.st_size == (off_t)size;
+}
+
+static bool identity_checks_out(const struct lf_segment *segment, const struct lf_wire_fuse *fuse)
+{
+	return segment->magic == LF_SEGMENT_MAGIC && segment->version == LF_SEGMENT_VERSION &&
+	       segment->header_size == LF_SEGMENT_HEADER && segment->pair_id == fuse->pair_id &&
+	       segment->ring_size == fuse->ring_size;
+}
+
+static enum lf_reason map(struct lf_sock *sock, const struct lf_wire_fuse *fuse, int fd)
+{
+	uint32_t ring = fuse->ring_size;
+	if (ring < LF_RING_MIN || ring > LF_RING_MAX || (ring & (ring - 1)) || fuse->side > 1)
+		return LF_REASON_BAD_SEGMENT;
+	size_t size = LF_SEGMENT_HEADER + 2 * (size_t)ring;
+	/* Unsealed memory could be cut off under us: SIGBUS in somebody else's program. */
+	if (!sealed(fd, size))
+		return LF_REASON_BAD_SEGMENT;
+	void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (at == MAP_FAILED)
+		return LF_REASON_NO_MEMORY;
+	struct lf_segment *segment = at;
+	if (!identity_checks_out(segment, fuse)) {
+		munmap(at, size);
+		return LF_REASON_BAD_SEGMENT;
+	}
+	uint8_t *rings = (uint8_t *)at + LF_SEGMENT_HEADER;
+	sock->segment = segment;
+	sock->out = &segment->dir[fuse->side];
+	sock->in = &segment->dir[1 - fuse->side];
+	sock->out_ring = rings + (size_t)fuse->side * ring;
+	sock->in_ring = rings + (size_t)(1 - fuse->side) * ring;
+	sock->ring_size = ring;
+	sock->out_limit = fuse->limit_out && fuse->limit_out < ring ? fuse->limit_out : ring;
+	sock->pair_id = fuse->pair_id;
+	sock->disagreements = 0;
+	return LF_REASON_NONE;
+}
+
+bool lf_conn_pair(struct lf_sock *sock, const struct lf_wire_fuse *fuse, int segment_fd,
+		  int bell, enum lf_reason *reason)
+{
+	struct lf_slot *slot = sock->slot;
+	int fd = atomic_load(&sock->fd);
+	*reason = (enum lf_reason)atomic_load(&slot->declined);
+	/* A process that shares the socket but not the segment would be left behind. */
+	if (*reason == LF_REASON_NONE && atomic_load(&slot->holders) != 1)
+		*reason = LF_REASON_SHARED_DESCRIPTOR;
+	if (*reason == LF_REASON_NONE)
+		*reason = map(sock, fuse, segment_fd);
+	lf_real.close(segment_fd);
+	if (*reason != LF_REASON_NONE) {
+		lf_real.close(bell);
+		return false;
+	}
+	bell = lf_table_hide(bell);
+	atomic_store(&sock->bell, bell);
+	int flags = lf_real.fcntl(fd, F_GETFL);
+	atomic_store(&slot->nonblock, flags != -1 && (flags & O_NONBLOCK));
+	if (bell == -1)
+		*reason = LF_REASON_NO_DESCRIPTORS;
+	else if (!lf_epoll_adopt(sock))
+		*reason = LF_REASON_EPOLL_KIND;
+	if (*reason != LF_REASON_NONE) {
+		/* Never PAIRED, so nobody else has looked at the mapping. */
+		munmap(sock->segment, LF_SEGMENT_HEADER + 2 * (size_t)sock->ring_size);
+		sock->segment = NULL;
+		bell = atomic_exchange(&sock->bell, -1);
+		if (bell >= 0)
+			lf_table_unhide(bell);
+		return false;
+	}
+	/* release: whoever sees PAIRED sees the mapping. From here on forks inherit it. */
+	atomic_store(&slot->fork_safe, 1);
+	atomic_store_explicit(&sock->pairing, LF_PAIRING_PAIRED, memory_order_release);
+	lf_conn_try_ready(sock, fd);
+	return true;
+}

@@ -1,0 +1,514 @@
+/* conn_recv.c - receiving: where the next byte comes from, and how to wait for it.
+ *
+ * The order that must never break: all TCP bytes from before the switch, then the
+ * ring, then (after the end mark) TCP again; EOF and errors only after the last byte.
+ *
+ * FIN never overtakes payload: the peer's ring stores come before its close() or
+ * shutdown() in program order; the kernel's own locks carry that order to whoever
+ * sees the FIN; so a receiver that has *seen* FIN and then loads head (acquire) sees
+ * every byte. Hence the rule below: FIN or an error from TCP counts only if the ring
+ * is still empty when looked at *afterwards*.
+ */
+#define _GNU_SOURCE
+#include "clock.h"
+#include "conn.h"
+#include "invariant.h"
+#include "pairing.h"
+#include "real.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+
+/* The direction is plain: the kernel's own receive is the whole answer. */
+#define USE_TCP (-ENOTCONN)
+/* The state moved on: look again. */
+#define LOOK_AGAIN (-ERESTART)
+
+static ssize_t tcp_recv(int fd, struct lf_cursor *cursor, size_t most, int flags)
+{
+	struct iovec first = {(uint8_t *)cursor->iov->iov_base + cursor->offset,
+			      cursor->iov->iov_len - cursor->offset};
+	if (first.iov_len > most)
+		first.iov_len = most;
+	struct msghdr msg = {.msg_iov = &first, .msg_iovlen = 1};
+	ssize_t n = lf_real.recvmsg(fd, &msg, (flags & (MSG_PEEK | MSG_TRUNC)) | MSG_DONTWAIT);
+	return n == -1 ? -errno : n;
+}
+
+static ssize_t recv_counted(struct lf_sock *sock, int fd, struct lf_cursor *cursor, size_t most,
+			    int flags)
+{
+	while (cursor->count && cursor->offset == cursor->iov->iov_len)
+		lf_cursor_advance(cursor, 0);
+	if (!cursor->left)
+		return 0;
+	ssize_t n = tcp_recv(fd, cursor, most, flags);
+	if (n > 0 && !(flags & MSG_PEEK)) {
+		atomic_fetch_add(&sock->slot->tcp_rcvd, (uint64_t)n);
+		lf_cursor_advance(cursor, (size_t)n);
+	}
+	return n;
+}
+
+static void enter_rx(struct lf_sock *sock, enum lf_rx state)
+{
+	LF_INVARIANT((uint32_t)state > atomic_load(&sock->slot->rx));
+	atomic_store_explicit(&sock->slot->rx, (uint32_t)state, memory_order_release);
+}
+
+/* READY: still TCP, unless the peer's mark says how much of it is left. */
+static ssize_t step_ready(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int flags)
+{
+	struct lf_slot *slot = sock->slot;
+	/* acquire: pairs with the release of mark; tcp_total was stored before it. */
+	if (atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) == LF_MARK_PLAIN) {
+		ssize_t n = recv_counted(sock, fd, cursor, SIZE_MAX, flags);
+		if (n > 0 || n == -EAGAIN)
+			return n;
+		/* FIN or error: the switch may have come between the two looks. */
+		if (atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) == LF_MARK_PLAIN)
+			return n;
+		if (n < 0)
+			atomic_store(&slot->error, (uint32_t)-n);
+	}
+	uint64_t total = atomic_load_explicit(&sock->in->p.tcp_total, memory_order_relaxed);
+	uint64_t got = atomic_load(&slot->tcp_rcvd);
+	if (total < got) {
+		lf_conn_corrupt(sock);
+		return LOOK_AGAIN;
+	}
+	atomic_store(&slot->rx_tcp_left, total - got);
+	enter_rx(sock, LF_RX_DRAIN);
+	return LOOK_AGAIN;
+}
+
+/* DRAIN: exactly rx_tcp_left more bytes come by TCP. */
+static ssize_t step_drain(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int flags)
+{
+	struct lf_slot *slot = sock->slot;
+	uint64_t left = atomic_load(&slot->rx_tcp_left);
+	if (left == 0) {
+		enter_rx(sock, LF_RX_FUSED);
+		return LOOK_AGAIN;
+	}
+	ssize_t n = recv_counted(sock, fd, cursor, left > SIZE_MAX ? SIZE_MAX : (size_t)left, flags);
+	if (n > 0 && !(flags & MSG_PEEK))
+		atomic_store(&slot->rx_tcp_left, left - (uint64_t)n);
+	if (n == 0 && cursor->left) {
+		/* FIN before the promised bytes: the peer's count was wrong. */
+		lf_conn_corrupt(sock);
+		return LOOK_AGAIN;
+	}
+	return n;
+}
+
+/* Bytes from the ring: how many were taken, 0 for none there. */
+static ssize_t take_from_ring(struct lf_sock *sock, struct lf_cursor *cursor, int flags)
+{
+	struct lf_slot *slot = sock->slot;
+	uint64_t tail = atomic_load_explicit(&slot->rx_tail, memory_order_relaxed);
+	uint64_t head = atomic_load_explicit(&sock->in->p.head, memory_order_acquire);
+	uint64_t unread = head - tail;
+	if (unread == 0)
+		return 0;
+	if (unread > sock->ring_size) {
+		lf_conn_corrupt(sock);
+		return LOOK_AGAIN;
+	}
+	size_t n = cursor->left < unread ? cursor->left : (size_t)unread;
+	if (n == 0)
+		return 0;
+	if (flags & MSG_TRUNC)
+		cursor->left -= n; /* TCP's MSG_TRUNC throws bytes away, tcp(7) */
+	else
+		lf_ring_get(sock->in_ring, sock->ring_size, tail, cursor, n);
+	if (flags & MSG_PEEK)
+		return (ssize_t)n;
+	atomic_store_explicit(&slot->rx_tail, tail + n, memory_order_relaxed);
+	/* release: the places are free only after they were read. */
+	atomic_store_explicit(&sock->in->c.tail, tail + n, memory_order_release);
+	/* A sleeping writer is worth waking once it has room for a good piece, or when we
+	 * may sleep next. The last reader of a ring always empties it before sleeping, so
+	 * the wake-up can't be missed. */
+	if (head - (tail + n) <= sock->ring_size / 2)
+		lf_bell_ring(sock, &sock->in->writer);
+	return (ssize_t)n;
+}
+
+/* The peer has ended its ring: everything up to end_pos has been read. */
+static bool ring_is_over(struct lf_sock *sock)
+{
+	if (atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) != LF_MARK_ENDED)
+		return false;
+	uint64_t end = atomic_load_explicit(&sock->in->p.end_pos, memory_order_relaxed);
+	return end == atomic_load_explicit(&sock->slot->rx_tail, memory_order_relaxed);
+}
+
+static bool ring_has_bytes(struct lf_sock *sock)
+{
+	return atomic_load_explicit(&sock->in->p.head, memory_order_acquire) !=
+	       atomic_load_explicit(&sock->slot->rx_tail, memory_order_relaxed);
+}
+
+/* The ring is empty: what does TCP say? */
+static ssize_t look_at_tcp(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int flags)
+{
+	char byte;
+	struct iovec iov = {&byte, 1};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+	ssize_t n = lf_real.recvmsg(fd, &msg, MSG_PEEK | MSG_DONTWAIT);
+	int error = n == -1 ? errno : 0;
+	if (error == EAGAIN)
+		return -EAGAIN;
+	/* FIN, error or bytes: only now, after seeing them, does an empty ring count. */
+	if (ring_has_bytes(sock) || ring_is_over(sock)) {
+		if (error)
+			atomic_store(&sock->slot->error, (uint32_t)error);
+		return LOOK_AGAIN;
+	}
+	if (error)
+		return -error;
+	if (n == 0) {
+		if (lf_conn_died_unread(sock, fd))
+			return LOOK_AGAIN;
+		return 0;
+	}
+	/* TCP bytes without an end mark: somebody at the other end wrote past the library
+	 * after it was fused. Their order against the ring is theirs to know; none is lost. */
+	return recv_counted(sock, fd, cursor, SIZE_MAX, flags);
+}
+
+static ssize_t step_fused(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int flags)
+{
+	struct lf_slot *slot = sock->slot;
+	ssize_t n = take_from_ring(sock, cursor, flags);
+	if (n)
+		return n;
+	if (ring_is_over(sock)) {
+		enter_rx(sock, LF_RX_ENDED);
+		return LOOK_AGAIN;
+	}
+	if (!cursor->left && ring_has_bytes(sock))
+		return 0; /* a receive of no bytes, and there are some */
+	uint32_t error = atomic_exchange(&slot->error, 0);
+	if (error)
+		return -(ssize_t)error;
+	if (atomic_load(&slot->reset) || (atomic_load(&slot->shut) & LF_SHUT_RD))
+		return 0;
+	return look_at_tcp(sock, fd, cursor, flags);
+}
+
+/* One try, under rx_lock. */
+static ssize_t step(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int flags)
+{
+	for (;;) {
+		ssize_t n;
+		switch (lf_rx(sock)) {
+		case LF_RX_READY:
+			n = step_ready(sock, fd, cursor, flags);
+			break;
+		case LF_RX_DRAIN:
+			n = step_drain(sock, fd, cursor, flags);
+			break;
+		case LF_RX_FUSED:
+			n = step_fused(sock, fd, cursor, flags);
+			break;
+		default:
+			return USE_TCP;
+		}
+		if (n != LOOK_AGAIN)
+			return n;
+	}
+}
+
+bool lf_conn_enter_plain_rx(struct lf_sock *sock)
+{
+	/* Dekker with lf_conn_try_ready(): it stores READY, then loads rx_inside; we store
+	 * rx_inside, then load rx. One of us sees the other. */
+	atomic_fetch_add(&sock->slot->rx_inside, 1);
+	enum lf_rx rx = (enum lf_rx)atomic_load(&sock->slot->rx);
+	if (rx == LF_RX_PLAIN || rx == LF_RX_ENDED)
+		return true;
+	atomic_fetch_sub(&sock->slot->rx_inside, 1);
+	return false;
+}
+
+void lf_conn_leave_plain_rx(struct lf_sock *sock, ssize_t received)
+{
+	if (received > 0)
+		atomic_fetch_add(&sock->slot->tcp_rcvd, (uint64_t)received);
+	atomic_fetch_sub(&sock->slot->rx_inside, 1);
+}
+
+struct plain_call {
+	struct lf_sock *sock;
+	ssize_t received;
+};
+
+static void leave_plain(struct plain_call *call)
+{
+	lf_conn_leave_plain_rx(call->sock, call->received);
+}
+
+/* The kernel's own receive, counted as long as the connection may still be fused.
+ * LOOK_AGAIN: it has just left TCP. */
+static ssize_t plain_recv(struct lf_sock *sock, int fd, struct lf_io *io)
+{
+	struct lf_slot *slot = sock->slot;
+	enum lf_rx rx = lf_rx(sock);
+	if (rx == LF_RX_ENDED || atomic_load(&sock->pairing) == LF_PAIRING_DECLINED) {
+		uint32_t error = atomic_exchange(&slot->error, 0);
+		if (error)
+			return -(ssize_t)error;
+		if (rx == LF_RX_ENDED && atomic_load(&slot->reset))
+			return 0;
+		ssize_t n = lf_real.recvmsg(fd, io->msg, io->flags);
+		if (n > 0 && !(io->flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE)))
+			atomic_fetch_add(&slot->tcp_rcvd, (uint64_t)n);
+		return n == -1 ? -errno : n;
+	}
+	if (!lf_conn_enter_plain_rx(sock))
+		return LOOK_AGAIN;
+	struct plain_call call __attribute__((cleanup(leave_plain))) = {sock, 0};
+	ssize_t n = lf_real.recvmsg(fd, io->msg, io->flags);
+	if (n > 0 && !(io->flags & MSG_PEEK))
+		call.received = n;
+	return n == -1 ? -errno : n;
+}
+
+static struct lf_cursor cursor_of(const struct msghdr *msg)
+{
+	struct lf_cursor cursor = {.iov = msg->msg_iov, .count = msg->msg_iovlen};
+	for (size_t i = 0; i < msg->msg_iovlen; i++)
+		cursor.left += msg->msg_iov[i].iov_len;
+	return cursor;
+}
+
+static struct lf_wait reading_wait(struct lf_sock *sock, size_t need)
+{
+	int64_t timeout = atomic_load_explicit(&sock->slot->rcvtimeo, memory_order_relaxed);
+	return (struct lf_wait){
+		.want = LF_WANT_READ,
+		.need = need < sock->ring_size ? need : sock->ring_size,
+		.deadline = timeout ? lf_deadline(timeout) : LF_FOREVER,
+		.timed = timeout != 0,
+	};
+}
+
+/* What is still to come by the kernel after part of a MSG_WAITALL came from the ring. */
+static ssize_t rest_by_tcp(int fd, struct lf_cursor *cursor, int flags)
+{
+	ssize_t sum = 0;
+	while (cursor->left) {
+		if (cursor->offset == cursor->iov->iov_len) {
+			lf_cursor_advance(cursor, 0);
+			continue;
+		}
+		struct iovec iov = {(uint8_t *)cursor->iov->iov_base + cursor->offset,
+				    cursor->iov->iov_len - cursor->offset};
+		struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+		ssize_t n = lf_real.recvmsg(fd, &msg, flags);
+		if (n <= 0)
+			break;
+		sum += n;
+		lf_cursor_advance(cursor, (size_t)n);
+		if ((size_t)n < iov.iov_len)
+			break;
+	}
+	return sum;
+}
+
+static bool takes_lock(struct lf_sock *sock)
+{
+	return lf_lock_acquire(&sock->slot->rx_lock);
+}
+
+/* LOOK_AGAIN: the direction turned out to be plain before anything was received. */
+static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
+{
+	struct lf_cursor cursor = cursor_of(io->msg);
+	bool dontwait = (io->flags & MSG_DONTWAIT) || lf_sock_nonblocking(sock);
+	bool all = (io->flags & MSG_WAITALL) != 0, peek = (io->flags & MSG_PEEK) != 0;
+	size_t need = atomic_load_explicit(&sock->slot->rcvlowat, memory_order_relaxed);
+	if (need > cursor.left)
+		need = cursor.left;
+	if (all)
+		need = cursor.left;
+	if (peek && need <= 1)
+		all = false;
+	struct lf_wait wait = {.want = LF_WANT_WRITE};
+	ssize_t got = 0;
+	for (;;) {
+		if (!takes_lock(sock))
+			return got ? got : -EAGAIN;
+		ssize_t n = step(sock, fd, &cursor, io->flags);
+		lf_lock_release(&sock->slot->rx_lock);
+		if (n == USE_TCP)
+			return got ? got + (all && !dontwait ? rest_by_tcp(fd, &cursor, io->flags) : 0) :
+				     LOOK_AGAIN;
+		if (n < 0 && n != -EAGAIN) {
+			if (!got)
+				return n;
+			atomic_store(&sock->slot->error, (uint32_t)-n); /* for the next call */
+			return got;
+		}
+		if (n == 0)
+			return got;
+		if (n > 0) {
+			if (peek) {
+				got = n;
+				if (dontwait || (size_t)n >= need || (size_t)n >= sock->ring_size)
+					return got;
+			} else {
+				got += n;
+				if (dontwait || cursor.left == 0 || (size_t)got >= need)
+					return got;
+			}
+		}
+		if (dontwait)
+			return got ? got : -EAGAIN;
+		if (wait.want != LF_WANT_READ)
+			wait = reading_wait(sock, need);
+		wait.need = peek ? need : need > (size_t)got ? need - (size_t)got : 1;
+		if (peek)
+			cursor = cursor_of(io->msg);
+		int r = lf_wait(sock, fd, &wait);
+		if (r)
+			return got ? got : r;
+	}
+}
+
+ssize_t lf_conn_recv(struct lf_sock *sock, int fd, struct lf_io *io)
+{
+	if (io->flags & (MSG_OOB | MSG_ERRQUEUE)) {
+		ssize_t n = lf_real.recvmsg(fd, io->msg, io->flags);
+		return n == -1 ? -errno : n;
+	}
+	lf_pairing_step(sock, fd);
+	for (;;) {
+		ssize_t n;
+		if (lf_sock_paired(sock) && lf_rx(sock) == LF_RX_PLAIN)
+			lf_conn_try_ready(sock, fd);
+		enum lf_rx rx = lf_rx(sock);
+		if (lf_sock_paired(sock) && rx != LF_RX_PLAIN && rx != LF_RX_ENDED) {
+			n = fused_recv(sock, fd, io);
+			if (n >= 0) {
+				io->msg->msg_flags = 0;
+				io->msg->msg_controllen = 0;
+				io->msg->msg_namelen = 0;
+			}
+		} else {
+			if (!(io->flags & MSG_DONTWAIT))
+				lf_pairing_await_input(sock, fd);
+			if (lf_sock_paired(sock) && lf_rx(sock) == LF_RX_READY)
+				continue;
+			n = plain_recv(sock, fd, io);
+		}
+		if (n != LOOK_AGAIN)
+			return n;
+	}
+}
+
+struct receive_into {
+	size_t n;
+	lf_move move;
+	void *context;
+};
+
+/* READY or DRAIN: TCP's bytes, through a buffer, so that they are counted. What `move`
+ * did not use stays with TCP. */
+static ssize_t move_out_of_tcp(struct lf_sock *sock, int fd, const struct receive_into *into)
+{
+	char buffer[16384];
+	struct iovec iov = {buffer, into->n < sizeof(buffer) ? into->n : sizeof(buffer)};
+	struct lf_cursor cursor = {.iov = &iov, .count = 1, .left = iov.iov_len};
+	ssize_t n = step(sock, fd, &cursor, MSG_PEEK);
+	if (n <= 0)
+		return n;
+	iov.iov_len = (size_t)n;
+	ssize_t used = into->move(into->context, &iov, 1, (size_t)n);
+	if (used <= 0)
+		return used;
+	cursor = (struct lf_cursor){.iov = &iov, .count = 1, .left = (size_t)used};
+	iov.iov_len = (size_t)used;
+	return step(sock, fd, &cursor, 0);
+}
+
+static ssize_t move_out(struct lf_sock *sock, int fd, const struct receive_into *into)
+{
+	struct lf_cursor none = {0};
+	struct lf_slot *slot = sock->slot;
+	ssize_t r = step(sock, fd, &none, 0); /* moves the state on; takes no byte */
+	if (r < 0 && r != -EAGAIN)
+		return r;
+	/* No byte was asked for, so 0 may mean bytes, FIN, or a plain phase. */
+	if (lf_rx(sock) != LF_RX_FUSED)
+		return move_out_of_tcp(sock, fd, into);
+	uint64_t tail = atomic_load(&slot->rx_tail);
+	uint64_t unread = atomic_load_explicit(&sock->in->p.head, memory_order_acquire) - tail;
+	if (unread == 0)
+		return r;
+	if (unread > sock->ring_size) {
+		lf_conn_corrupt(sock);
+		return -ECONNRESET;
+	}
+	size_t n = into->n < unread ? into->n : (size_t)unread;
+	struct iovec pieces[2];
+	int count = lf_ring_pieces(sock->in_ring, sock->ring_size, tail, n, pieces);
+	ssize_t used = into->move(into->context, pieces, count, n);
+	if (used <= 0)
+		return used;
+	LF_INVARIANT((size_t)used <= n);
+	atomic_store(&slot->rx_tail, tail + (uint64_t)used);
+	atomic_store_explicit(&sock->in->c.tail, tail + (uint64_t)used, memory_order_release);
+	lf_bell_ring(sock, &sock->in->writer);
+	return used;
+}
+
+ssize_t lf_conn_recv_into(struct lf_sock *sock, int fd, size_t n, bool may_wait, lf_move move,
+			  void *context)
+{
+	struct receive_into into = {n, move, context};
+	lf_pairing_step(sock, fd);
+	if (!lf_sock_paired(sock) || lf_rx(sock) == LF_RX_PLAIN || lf_rx(sock) == LF_RX_ENDED)
+		return USE_TCP;
+	struct lf_wait wait = reading_wait(sock, 1);
+	for (;;) {
+		if (!takes_lock(sock))
+			return -EAGAIN;
+		ssize_t r = move_out(sock, fd, &into);
+		lf_lock_release(&sock->slot->rx_lock);
+		if (r != -EAGAIN || !may_wait || lf_sock_nonblocking(sock))
+			return r;
+		int w = lf_wait(sock, fd, &wait);
+		if (w)
+			return w;
+	}
+}
+
+size_t lf_conn_unread(struct lf_sock *sock)
+{
+	if (!lf_sock_paired(sock) || lf_rx(sock) == LF_RX_ENDED || lf_rx(sock) == LF_RX_PLAIN)
+		return 0;
+	uint64_t unread = atomic_load_explicit(&sock->in->p.head, memory_order_acquire) -
+			  atomic_load(&sock->slot->rx_tail);
+	return unread <= sock->ring_size ? (size_t)unread : 0;
+}
+
+bool lf_conn_readable(struct lf_sock *sock, size_t need)
+{
+	struct lf_slot *slot = sock->slot;
+	enum lf_rx rx = lf_rx(sock);
+	if (rx == LF_RX_READY)
+		return atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) != LF_MARK_PLAIN;
+	if (rx == LF_RX_DRAIN && atomic_load(&slot->rx_tcp_left))
+		return false; /* TCP's own readiness tells */
+	if (rx != LF_RX_DRAIN && rx != LF_RX_FUSED)
+		return false;
+	uint64_t unread = atomic_load_explicit(&sock->in->p.head, memory_order_acquire) -
+			  atomic_load_explicit(&slot->rx_tail, memory_order_relaxed);
+	return (unread && unread >= need) || ring_is_over(sock) ||
+	       atomic_load_explicit(&slot->reset, memory_order_relaxed) ||
+	       atomic_load_explicit(&slot->error, memory_order_relaxed);
+}

@@ -1,0 +1,368 @@
+/* conn_send.c - sending: TCP or ring, and how to wait for room. */
+#define _GNU_SOURCE
+#include "clock.h"
+#include "conn.h"
+#include "invariant.h"
+#include "pairing.h"
+#include "real.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+
+#define USE_TCP (-ENOTCONN)
+#define LOOK_AGAIN (-ERESTART)
+
+bool lf_conn_enter_plain_tx(struct lf_sock *sock)
+{
+	/* Dekker with lf_conn_try_fuse(): it stores FUSED, then loads tx_inside; we store
+	 * tx_inside, then load tx. */
+	atomic_fetch_add(&sock->slot->tx_inside, 1);
+	if ((enum lf_tx)atomic_load(&sock->slot->tx) != LF_TX_FUSED)
+		return true;
+	atomic_fetch_sub(&sock->slot->tx_inside, 1);
+	return false;
+}
+
+void lf_conn_leave_plain_tx(struct lf_sock *sock, ssize_t sent)
+{
+	if (sent > 0)
+		atomic_fetch_add(&sock->slot->tcp_sent, (uint64_t)sent);
+	atomic_fetch_sub(&sock->slot->tx_inside, 1);
+}
+
+struct plain_call {
+	struct lf_sock *sock;
+	ssize_t sent;
+};
+
+static void leave_plain(struct plain_call *call)
+{
+	lf_conn_leave_plain_tx(call->sock, call->sent);
+}
+
+static ssize_t broken_pipe(int flags)
+{
+	if (!(flags & MSG_NOSIGNAL))
+		pthread_kill(pthread_self(), SIGPIPE);
+	return -EPIPE;
+}
+
+/* What a send meets on a socket that acts as after RST; 0: nothing special. */
+static ssize_t after_reset(struct lf_sock *sock, int flags)
+{
+	uint32_t error = atomic_exchange(&sock->slot->error, 0);
+	if (error == EPIPE)
+		return broken_pipe(flags);
+	if (error)
+		return -(ssize_t)error;
+	if (atomic_load(&sock->slot->reset))
+		return broken_pipe(flags);
+	return 0;
+}
+
+static ssize_t plain_send(struct lf_sock *sock, int fd, struct lf_io *io)
+{
+	enum lf_tx tx = lf_tx(sock);
+	if (tx == LF_TX_ENDED) {
+		ssize_t bad = after_reset(sock, io->flags);
+		if (bad)
+			return bad;
+	}
+	if (!lf_conn_enter_plain_tx(sock))
+		return LOOK_AGAIN;
+	struct plain_call call __attribute__((cleanup(leave_plain))) = {sock, 0};
+	ssize_t n = lf_real.sendmsg(fd, io->msg, io->flags);
+	call.sent = n;
+	return n == -1 ? -errno : n;
+}
+
+/* Bytes there is room for; LOOK_AGAIN: the peer's tail is impossible. */
+static ssize_t room(struct lf_sock *sock)
+{
+	struct lf_slot *slot = sock->slot;
+	uint64_t head = atomic_load_explicit(&slot->tx_head, memory_order_relaxed);
+	uint64_t unread = head - atomic_load_explicit(&slot->tx_tail, memory_order_relaxed);
+	/* The tail as last seen is enough until it leaves too little room: one cache miss
+	 * for many sends. */
+	if (unread > sock->out_limit / 2) {
+		uint64_t tail = atomic_load_explicit(&sock->out->c.tail, memory_order_acquire);
+		unread = head - tail;
+		if (unread > sock->ring_size) {
+			lf_conn_corrupt(sock);
+			return LOOK_AGAIN;
+		}
+		atomic_store_explicit(&slot->tx_tail, tail, memory_order_relaxed);
+	}
+	return unread < sock->out_limit ? (ssize_t)(sock->out_limit - unread) : 0;
+}
+
+/* After new bytes: make them visible, wake a sleeping reader. */
+static void publish(struct lf_sock *sock, uint64_t head)
+{
+	/* The slot first: if we die between the two stores, whoever takes over the lock
+	 * publishes our bytes with its own, and never overwrites what the peer may have
+	 * seen. */
+	atomic_store_explicit(&sock->slot->tx_head, head, memory_order_relaxed);
+	/* release: the bytes before the position that covers them. */
+	atomic_store_explicit(&sock->out->p.head, head, memory_order_release);
+	lf_bell_ring(sock, &sock->out->reader);
+}
+
+static bool wished_away(const struct lf_sock *sock)
+{
+	return atomic_load_explicit(&sock->out->c.wish, memory_order_relaxed) |
+	       atomic_load_explicit(&sock->out->c.closed, memory_order_relaxed) |
+	       atomic_load_explicit(&sock->segment->broker_wish, memory_order_relaxed);
+}
+
+/* The TCP side of a full ring: a reset there must not be hidden by our waiting. */
+static bool tcp_is_broken(int fd)
+{
+	struct pollfd p = {.fd = fd};
+	return lf_real.poll(&p, 1, 0) == 1 && (p.revents & (POLLERR | POLLHUP));
+}
+
+/* Under tx_lock, FUSED: what forbids or ends it? 0: go on. */
+static ssize_t before_put(struct lf_sock *sock, int flags)
+{
+	if (atomic_load_explicit(&sock->slot->shut, memory_order_relaxed) & LF_SHUT_WR)
+		return broken_pipe(flags);
+	if (wished_away(sock))
+		return LOOK_AGAIN;
+	return 0;
+}
+
+/* One try, under tx_lock. */
+static ssize_t put(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int flags)
+{
+	if (lf_tx(sock) != LF_TX_FUSED)
+		return USE_TCP;
+	ssize_t r = before_put(sock, flags);
+	if (r)
+		return r;
+	ssize_t free = room(sock);
+	if (free < 0)
+		return free;
+	if (free == 0) {
+		if (tcp_is_broken(fd)) {
+			lf_conn_end_tx(sock, LF_REASON_PEER_GONE);
+			return USE_TCP;
+		}
+		return -EAGAIN;
+	}
+	size_t n = cursor->left < (size_t)free ? cursor->left : (size_t)free;
+	uint64_t head = atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed);
+	lf_ring_put(sock->out_ring, sock->ring_size, head, cursor, n);
+	publish(sock, head + n);
+	return (ssize_t)n;
+}
+
+static struct lf_wait writing_wait(struct lf_sock *sock)
+{
+	int64_t timeout = atomic_load_explicit(&sock->slot->sndtimeo, memory_order_relaxed);
+	return (struct lf_wait){
+		.want = LF_WANT_WRITE,
+		.deadline = timeout ? lf_deadline(timeout) : LF_FOREVER,
+		.timed = timeout != 0,
+	};
+}
+
+static struct lf_cursor cursor_of(const struct msghdr *msg)
+{
+	struct lf_cursor cursor = {.iov = msg->msg_iov, .count = msg->msg_iovlen};
+	for (size_t i = 0; i < msg->msg_iovlen; i++)
+		cursor.left += msg->msg_iov[i].iov_len;
+	while (cursor.count && cursor.iov->iov_len == 0) {
+		cursor.iov++;
+		cursor.count--;
+	}
+	return cursor;
+}
+
+/* The ring has ended in the middle of a call: the rest goes by TCP. */
+static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int flags)
+{
+	ssize_t sum = 0;
+	while (cursor->left) {
+		struct iovec iov = {(uint8_t *)cursor->iov->iov_base + cursor->offset,
+				    cursor->iov->iov_len - cursor->offset};
+		if (iov.iov_len == 0) {
+			lf_cursor_advance(cursor, 0);
+			continue;
+		}
+		struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+		struct lf_io io = {.msg = &msg, .flags = flags | MSG_NOSIGNAL};
+		ssize_t n = plain_send(sock, fd, &io);
+		if (n <= 0)
+			break;
+		sum += n;
+		lf_cursor_advance(cursor, (size_t)n);
+		if ((size_t)n < iov.iov_len)
+			break;
+	}
+	return sum;
+}
+
+static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
+{
+	struct lf_cursor cursor = cursor_of(io->msg);
+	if (cursor.left == 0)
+		return USE_TCP;
+	bool dontwait = (io->flags & MSG_DONTWAIT) || lf_sock_nonblocking(sock);
+	struct lf_wait wait = {.want = LF_WANT_READ};
+	ssize_t sent = 0;
+	for (;;) {
+		if (!lf_lock_acquire(&sock->slot->tx_lock))
+			return sent ? sent : -EAGAIN;
+		ssize_t n = put(sock, fd, &cursor, io->flags);
+		lf_lock_release(&sock->slot->tx_lock);
+		/* Bytes the peer closed on while we published them: the fence in
+		 * lf_bell_ring() stands between our head and this look, as one stands between
+		 * its `closed` and its look at head. One of us sees the other; if it is us,
+		 * TCP gets the bytes and answers as it always did. */
+		if (wished_away(sock))
+			lf_conn_service(sock, fd);
+		if (n == USE_TCP)
+			return sent ? sent + rest_by_tcp(sock, fd, &cursor, io->flags) : LOOK_AGAIN;
+		if (n == LOOK_AGAIN)
+			continue;
+		if (n < 0 && n != -EAGAIN)
+			return sent ? sent : n;
+		if (n > 0)
+			sent += n;
+		if (cursor.left == 0)
+			return sent;
+		atomic_fetch_add_explicit(&sock->tx_stalls, 1, memory_order_relaxed);
+		if (dontwait)
+			return sent ? sent : -EAGAIN;
+		if (wait.want != LF_WANT_WRITE)
+			wait = writing_wait(sock);
+		int r = lf_wait(sock, fd, &wait);
+		if (r)
+			return sent ? sent : r;
+	}
+}
+
+static void try_fuse(struct lf_sock *sock, int fd)
+{
+	if (!lf_conn_peer_ready(sock) || !lf_lock_acquire(&sock->slot->tx_lock))
+		return;
+	lf_conn_try_fuse(sock, fd);
+	lf_lock_release(&sock->slot->tx_lock);
+}
+
+/* MSG_OOB needs TCP's urgent pointer. */
+static void leave_ring_for_urgent_data(struct lf_sock *sock)
+{
+	lf_sock_decline(sock, LF_REASON_URGENT_DATA);
+	if (!lf_sock_paired(sock) || !lf_lock_acquire(&sock->slot->tx_lock))
+		return;
+	lf_conn_end_tx(sock, LF_REASON_URGENT_DATA);
+	lf_lock_release(&sock->slot->tx_lock);
+}
+
+ssize_t lf_conn_send(struct lf_sock *sock, int fd, struct lf_io *io)
+{
+	if (io->flags & MSG_OOB)
+		leave_ring_for_urgent_data(sock);
+	else if (lf_tx(sock) != LF_TX_FUSED)
+		lf_pairing_step(sock, fd), lf_pairing_await_fuse(sock, fd);
+	for (;;) {
+		if (lf_sock_paired(sock) && lf_tx(sock) == LF_TX_PLAIN)
+			try_fuse(sock, fd);
+		ssize_t n = lf_tx(sock) == LF_TX_FUSED ? fused_send(sock, fd, io) :
+							 plain_send(sock, fd, io);
+		if (n == USE_TCP) { /* a send of no bytes */
+			n = lf_real.sendmsg(fd, io->msg, io->flags);
+			return n == -1 ? -errno : n;
+		}
+		if (n != LOOK_AGAIN)
+			return n;
+	}
+}
+
+static ssize_t move_in(struct lf_sock *sock, int fd, size_t most, lf_move move, void *context)
+{
+	if (lf_tx(sock) != LF_TX_FUSED)
+		return USE_TCP;
+	ssize_t r = before_put(sock, 0);
+	if (r)
+		return r;
+	ssize_t free = room(sock);
+	if (free < 0)
+		return free;
+	if (free == 0)
+		return tcp_is_broken(fd) ? -EPIPE : -EAGAIN;
+	size_t n = most < (size_t)free ? most : (size_t)free;
+	uint64_t head = atomic_load(&sock->slot->tx_head);
+	struct iovec pieces[2];
+	int count = lf_ring_pieces(sock->out_ring, sock->ring_size, head, n, pieces);
+	ssize_t used = move(context, pieces, count, n);
+	if (used > 0) {
+		LF_INVARIANT((size_t)used <= n);
+		publish(sock, head + (uint64_t)used);
+	}
+	return used;
+}
+
+ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, size_t n, bool may_wait, lf_move move,
+			  void *context)
+{
+	if (lf_tx(sock) != LF_TX_FUSED)
+		lf_pairing_step(sock, fd), lf_pairing_await_fuse(sock, fd);
+	if (lf_sock_paired(sock) && lf_tx(sock) == LF_TX_PLAIN)
+		try_fuse(sock, fd);
+	struct lf_wait wait = writing_wait(sock);
+	for (;;) {
+		if (lf_tx(sock) != LF_TX_FUSED)
+			return USE_TCP;
+		if (!lf_lock_acquire(&sock->slot->tx_lock))
+			return -EAGAIN;
+		ssize_t r = move_in(sock, fd, n, move, context);
+		lf_lock_release(&sock->slot->tx_lock);
+		if (wished_away(sock))
+			lf_conn_service(sock, fd);
+		if (r == LOOK_AGAIN)
+			continue;
+		if (r == -EAGAIN)
+			atomic_fetch_add_explicit(&sock->tx_stalls, 1, memory_order_relaxed);
+		if (r != -EAGAIN || !may_wait || lf_sock_nonblocking(sock))
+			return r;
+		int w = lf_wait(sock, fd, &wait);
+		if (w)
+			return w;
+	}
+}
+
+bool lf_conn_writable(struct lf_sock *sock)
+{
+	if (lf_tx(sock) != LF_TX_FUSED || wished_away(sock) ||
+	    atomic_load_explicit(&sock->slot->reset, memory_order_relaxed) ||
+	    (atomic_load_explicit(&sock->slot->shut, memory_order_relaxed) & LF_SHUT_WR))
+		return true;
+	uint64_t unread = atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed) -
+			  atomic_load_explicit(&sock->out->c.tail, memory_order_acquire);
+	/* As TCP has it: writable once a third of the buffer is free. */
+	return unread <= sock->out_limit && sock->out_limit - unread >= sock->out_limit / 3;
+}
+
+short lf_conn_ready(struct lf_sock *sock, short *known)
+{
+	*known = 0;
+	if (!lf_sock_paired(sock))
+		return 0;
+	short bits = 0;
+	if (atomic_load_explicit(&sock->slot->reset, memory_order_relaxed))
+		return POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM | POLLERR | POLLHUP | POLLRDHUP;
+	size_t lowat = atomic_load_explicit(&sock->slot->rcvlowat, memory_order_relaxed);
+	if (lf_conn_readable(sock, lowat))
+		bits |= POLLIN | POLLRDNORM;
+	if (lf_tx(sock) == LF_TX_FUSED) {
+		*known = POLLOUT | POLLWRNORM | POLLWRBAND;
+		if (lf_conn_writable(sock))
+			bits |= POLLOUT | POLLWRNORM;
+	}
+	return bits;
+}

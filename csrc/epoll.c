@@ -1,0 +1,899 @@
+/* epoll.c - readiness of fused sockets through epoll.
+ *
+ * Facts about epoll that this file depends on (epoll(7), fs/eventpoll.c):
+ *  - an entry is keyed by descriptor number and open file description, and lives until
+ *    the latter is gone or it is removed;
+ *  - data is the program's 64 bits and comes back untouched;
+ *  - EPOLLERR and EPOLLHUP are always reported, except by an EPOLLONESHOT entry that
+ *    has fired: that one says nothing until it is armed again;
+ *  - an edge-triggered entry reports its whole ready mask at each wake-up, so spurious
+ *    bits and spurious events are within the contract; missing ones are not.
+ *
+ * While a socket is plain its entry is the program's own. When it is fused, the entry
+ * gets a tag of ours as its data (the program's data is kept here), loses EPOLLOUT
+ * while sending goes by ring, and the doorbell joins the set beside it. epoll_wait
+ * then merges three sources: rings of the *hot* sockets, looked at in memory; doorbells
+ * of *cold* ones, which sleep armed in the kernel and cost nothing per call; and the
+ * kernel's own events for everything else.
+ *
+ *   hot: looked at by each epoll_wait; not armed; the peer need not ring
+ *   cold: armed; its doorbell makes it hot
+ *
+ * A socket turns cold before this thread sleeps, or before it goes back to the program
+ * while another thread sleeps in the same set: whoever could miss it must be rung for.
+ *
+ * Lock order: a socket's tx_lock, then an epoll's lock. Nothing else is taken inside.
+ */
+#define _GNU_SOURCE
+#include "epoll.h"
+
+#include "broker.h"
+#include "clock.h"
+#include "config.h"
+#include "conn.h"
+#include "invariant.h"
+#include "pairing.h"
+#include "pause.h"
+#include "real.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+
+enum {
+	POOL_EPOLLS = 4096,
+	POOL_REGISTRATIONS = 131072,
+	KERNEL_EVERY = 8, /* calls that rings alone may answer before the kernel is asked */
+	SCORE_MAX = 8,
+	SCORE_MIN = -64,
+};
+
+#define KERNEL_ONLY (EPOLLONESHOT | EPOLLEXCLUSIVE)
+#define OUT_BITS (EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND)
+
+struct lf_registration {
+	struct lf_epoll *ep;
+	struct lf_sock *sock;
+	int fd;
+	uint32_t generation;
+	struct epoll_event user; /* as the program gave it */
+	bool adopted;            /* the kernel's entry carries our tag */
+	bool off;                /* EPOLLONESHOT, fired */
+	bool hot, counted;       /* counted: armed, and one of sock->waiters */
+	bool fresh;              /* added or changed: an edge in itself */
+	uint64_t seen_head;      /* edge detection: what was there at the last report */
+	uint32_t seen_stalls;
+	bool seen_end;
+	struct lf_registration *next_hot, *prev_hot;
+	uint32_t next_free;
+};
+
+struct lf_epoll {
+	pthread_mutex_t lock;
+	_Atomic int descriptors;
+	_Atomic uint32_t adopted; /* entries with our tag, ever: results must be translated */
+	_Atomic int fd;
+	uint32_t sleepers; /* threads asleep in this set */
+	uint32_t calls;    /* since the kernel was asked */
+	int32_t spin_score;
+	_Atomic uint32_t nested; /* itself in another set: its sockets stay plain */
+	int broker_fd; /* the broker connection that is in this set, or 0 */
+	bool capped;   /* a socket in it is shared with another process: sleep briefly */
+	struct lf_registration *hot;
+	struct lf_epoll *next_free;
+};
+
+static struct lf_epoll *epolls;
+static struct lf_epoll *free_epolls;
+static _Atomic uint32_t epolls_used;
+static struct lf_registration *registrations;
+static uint32_t registrations_used, free_registrations;
+static pthread_mutex_t pool_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* Tags: 24 random bits in front, so that the program's own data does not look like
+ * one; generation; place in the pool; what the event is about. */
+enum tag_kind { TAG_TCP = 0, TAG_BELL = 1 };
+static uint64_t tag_prefix;
+#define TAG_BROKER (tag_prefix | UINT64_C(0xffffff))
+
+static uint64_t tag_of(const struct lf_registration *reg, enum tag_kind kind)
+{
+	return tag_prefix | (uint64_t)(reg->generation & 0xffff) << 24 |
+	       (uint64_t)(reg - registrations) << 1 | (uint64_t)kind;
+}
+
+static bool is_tag(uint64_t data)
+{
+	return (data & ~UINT64_C(0xffffffffff)) == tag_prefix;
+}
+
+bool lf_epoll_init(void)
+{
+	void *sets = mmap(NULL, POOL_EPOLLS * sizeof(struct lf_epoll), PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *regs = mmap(NULL, POOL_REGISTRATIONS * sizeof(struct lf_registration),
+			  PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (sets == MAP_FAILED || regs == MAP_FAILED)
+		return false;
+	epolls = sets;
+	registrations = regs;
+	uint64_t random = 0x5bd1e995f05eULL;
+	(void)!getrandom(&random, sizeof(random), GRND_NONBLOCK);
+	tag_prefix = random << 40;
+	return true;
+}
+
+/* --- the sets --- */
+
+void lf_epoll_track(int fd)
+{
+	pthread_mutex_lock(&pool_lock);
+	struct lf_epoll *ep = free_epolls;
+	if (ep)
+		free_epolls = ep->next_free;
+	else if (epolls && atomic_load(&epolls_used) < POOL_EPOLLS)
+		ep = &epolls[atomic_fetch_add(&epolls_used, 1)];
+	pthread_mutex_unlock(&pool_lock);
+	if (!ep)
+		return; /* untracked: its sockets are declined when they are added */
+	memset(ep, 0, sizeof(*ep));
+	pthread_mutex_init(&ep->lock, NULL);
+	atomic_store(&ep->descriptors, 1);
+	atomic_store(&ep->fd, fd);
+	lf_table_set(fd, LF_KIND_EPOLL, ep);
+}
+
+void lf_epoll_add_descriptor(struct lf_epoll *ep, int copy)
+{
+	atomic_fetch_add(&ep->descriptors, 1);
+	lf_table_set(copy, LF_KIND_EPOLL, ep);
+}
+
+static void release_registration(struct lf_registration *reg);
+
+void lf_epoll_remove_descriptor(struct lf_epoll *ep, int fd)
+{
+	lf_table_set(fd, LF_KIND_NONE, NULL);
+	if (atomic_fetch_sub(&ep->descriptors, 1) != 1)
+		return;
+	pthread_mutex_lock(&ep->lock);
+	for (uint32_t i = 0; i < registrations_used; i++)
+		if (registrations[i].ep == ep)
+			release_registration(&registrations[i]);
+	pthread_mutex_unlock(&ep->lock);
+	pthread_mutex_lock(&pool_lock);
+	ep->next_free = free_epolls;
+	free_epolls = ep;
+	pthread_mutex_unlock(&pool_lock);
+}
+
+bool lf_epoll_is_mixed(const struct lf_epoll *ep)
+{
+	return atomic_load_explicit(&ep->adopted, memory_order_relaxed) != 0;
+}
+
+/* --- hot and cold; all under ep->lock --- */
+
+static void make_hot(struct lf_registration *reg)
+{
+	if (reg->counted) {
+		atomic_fetch_sub(&reg->sock->waiters, 1);
+		reg->counted = false;
+	}
+	if (reg->hot)
+		return;
+	struct lf_epoll *ep = reg->ep;
+	reg->hot = true;
+	reg->prev_hot = NULL;
+	reg->next_hot = ep->hot;
+	if (ep->hot)
+		ep->hot->prev_hot = reg;
+	ep->hot = reg;
+}
+
+static void leave_hot(struct lf_registration *reg)
+{
+	if (!reg->hot)
+		return;
+	reg->hot = false;
+	if (reg->prev_hot)
+		reg->prev_hot->next_hot = reg->next_hot;
+	else
+		reg->ep->hot = reg->next_hot;
+	if (reg->next_hot)
+		reg->next_hot->prev_hot = reg->prev_hot;
+}
+
+static void release_registration(struct lf_registration *reg)
+{
+	struct lf_sock *sock = reg->sock;
+	leave_hot(reg);
+	if (reg->counted)
+		atomic_fetch_sub(&sock->waiters, 1);
+	atomic_store(&sock->registration, NULL);
+	uint32_t generation = reg->generation;
+	memset(reg, 0, sizeof(*reg));
+	reg->generation = generation;
+	pthread_mutex_lock(&pool_lock);
+	reg->next_free = free_registrations;
+	free_registrations = (uint32_t)(reg - registrations) + 1;
+	pthread_mutex_unlock(&pool_lock);
+}
+
+static struct lf_registration *new_registration(struct lf_epoll *ep, struct lf_sock *sock, int fd,
+						const struct epoll_event *user)
+{
+	struct lf_registration *reg = NULL;
+	pthread_mutex_lock(&pool_lock);
+	if (free_registrations) {
+		reg = &registrations[free_registrations - 1];
+		free_registrations = reg->next_free;
+	} else if (registrations_used < POOL_REGISTRATIONS) {
+		reg = &registrations[registrations_used++];
+	}
+	pthread_mutex_unlock(&pool_lock);
+	if (!reg)
+		return NULL;
+	reg->generation++;
+	reg->ep = ep;
+	reg->sock = sock;
+	reg->fd = fd;
+	reg->user = *user;
+	reg->fresh = true;
+	atomic_store(&sock->registration, reg);
+	return reg;
+}
+
+/* What is ready, in the program's terms, as far as memory tells. */
+static uint32_t ring_events(const struct lf_registration *reg)
+{
+	if (reg->off)
+		return 0;
+	short known;
+	uint32_t bits = (uint32_t)(uint16_t)lf_conn_ready(reg->sock, &known);
+	return bits & (reg->user.events | EPOLLERR | EPOLLHUP);
+}
+
+/* Edge-triggered: has anything happened since the last report? */
+static bool edge(const struct lf_registration *reg, uint32_t ready)
+{
+	struct lf_sock *sock = reg->sock;
+	if (reg->fresh)
+		return true;
+	if ((ready & EPOLLIN) &&
+	    (atomic_load_explicit(&sock->in->p.head, memory_order_relaxed) != reg->seen_head ||
+	     (!reg->seen_end &&
+	      atomic_load_explicit(&sock->in->p.mark, memory_order_relaxed) == LF_MARK_ENDED)))
+		return true;
+	return (ready & EPOLLOUT) &&
+	       atomic_load_explicit(&sock->tx_stalls, memory_order_relaxed) != reg->seen_stalls;
+}
+
+static uint32_t reportable(const struct lf_registration *reg)
+{
+	uint32_t ready = ring_events(reg);
+	if (ready && (reg->user.events & EPOLLET) && !edge(reg, ready))
+		return 0;
+	return ready;
+}
+
+static uint64_t head_of(const struct lf_registration *reg)
+{
+	return atomic_load_explicit(&reg->sock->in->p.head, memory_order_acquire);
+}
+
+/* The event has been given to the program; `head` was loaded before it was made, so an
+ * edge can be seen twice but never missed. */
+static void reported(struct lf_registration *reg, uint32_t bits, uint64_t head)
+{
+	struct lf_sock *sock = reg->sock;
+	reg->fresh = false;
+	if (bits & EPOLLIN) {
+		reg->seen_head = head;
+		reg->seen_end = atomic_load(&sock->in->p.mark) == LF_MARK_ENDED;
+	}
+	if (bits & EPOLLOUT)
+		reg->seen_stalls = atomic_load(&sock->tx_stalls);
+	if (reg->user.events & EPOLLONESHOT) {
+		reg->off = true;
+		leave_hot(reg);
+		/* Removed, not masked: a fired entry must not even report a hang-up. */
+		(void)lf_real.epoll_ctl(atomic_load(&reg->ep->fd), EPOLL_CTL_DEL, reg->fd, NULL);
+	}
+}
+
+static void arm(struct lf_registration *reg)
+{
+	if (reg->user.events & EPOLLIN)
+		lf_wait_arm(reg->sock, LF_WANT_READ);
+	if ((reg->user.events & EPOLLOUT) && lf_tx(reg->sock) == LF_TX_FUSED)
+		lf_wait_arm(reg->sock, LF_WANT_WRITE);
+}
+
+/* Arms every hot socket and lets it go cold, unless it turns out to be ready. Returns
+ * one that is, or NULL. */
+static struct lf_registration *make_all_cold(struct lf_epoll *ep)
+{
+	struct lf_registration *ready = NULL;
+	for (struct lf_registration *reg = ep->hot, *next; reg; reg = next) {
+		next = reg->next_hot;
+		arm(reg);
+		if (reportable(reg)) {
+			ready = reg;
+			continue;
+		}
+		/* Another process may drain the doorbell: stay hot and sleep briefly. */
+		if (lf_sock_shared(reg->sock)) {
+			ep->capped = true;
+			continue;
+		}
+		leave_hot(reg);
+		if (!reg->counted) {
+			atomic_fetch_add(&reg->sock->waiters, 1);
+			reg->counted = true;
+		}
+	}
+	return ready;
+}
+
+/* --- the kernel's entries; under ep->lock --- */
+
+static uint32_t kernel_mask(const struct lf_registration *reg)
+{
+	uint32_t mask = reg->user.events & ~(uint32_t)EPOLLONESHOT;
+	if (lf_tx(reg->sock) == LF_TX_FUSED)
+		mask &= ~(uint32_t)OUT_BITS;
+	return mask;
+}
+
+static int set_kernel_entry(struct lf_registration *reg, int op)
+{
+	struct epoll_event event = {.events = kernel_mask(reg), .data.u64 = tag_of(reg, TAG_TCP)};
+	return lf_real.epoll_ctl(atomic_load(&reg->ep->fd), op, reg->fd, &event);
+}
+
+/* Wakes a thread that sleeps in the set: TCP's send queue is empty while the ring is in
+ * use, so asking for EPOLLOUT reports at once. translate() takes it back. */
+static void poke(struct lf_registration *reg)
+{
+	struct epoll_event event = {.events = EPOLLOUT, .data.u64 = tag_of(reg, TAG_TCP)};
+	(void)lf_real.epoll_ctl(atomic_load(&reg->ep->fd), EPOLL_CTL_MOD, reg->fd, &event);
+}
+
+static bool add_bell(struct lf_registration *reg)
+{
+	int bell = atomic_load(&reg->sock->bell);
+	struct epoll_event event = {.events = EPOLLIN, .data.u64 = tag_of(reg, TAG_BELL)};
+	return bell >= 0 &&
+	       lf_real.epoll_ctl(atomic_load(&reg->ep->fd), EPOLL_CTL_ADD, bell, &event) == 0;
+}
+
+static void remove_bell(struct lf_registration *reg)
+{
+	int bell = atomic_load(&reg->sock->bell);
+	if (bell >= 0)
+		(void)lf_real.epoll_ctl(atomic_load(&reg->ep->fd), EPOLL_CTL_DEL, bell, NULL);
+}
+
+static bool adopt(struct lf_registration *reg, int op)
+{
+	if (!add_bell(reg))
+		return false;
+	if (!reg->off && set_kernel_entry(reg, op) == -1) {
+		remove_bell(reg);
+		return false;
+	}
+	reg->adopted = true;
+	reg->fresh = true;
+	reg->seen_stalls = atomic_load(&reg->sock->tx_stalls);
+	atomic_fetch_add(&reg->ep->adopted, 1);
+	make_hot(reg);
+	return true;
+}
+
+/* Another thread may be asleep in the set: it must hear of what has come in. */
+static void tell_sleepers(struct lf_epoll *ep)
+{
+	struct lf_registration *ready = ep->sleepers ? make_all_cold(ep) : NULL;
+	if (ready)
+		poke(ready);
+}
+
+bool lf_epoll_adopt(struct lf_sock *sock)
+{
+	struct lf_registration *reg = atomic_load(&sock->registration);
+	if (!reg)
+		return true;
+	struct lf_epoll *ep = reg->ep;
+	pthread_mutex_lock(&ep->lock);
+	/* A fired ONESHOT entry of a plain socket is the kernel's secret: its entry would be
+	 * re-armed by our change of it. */
+	bool ok = !(reg->user.events & KERNEL_ONLY) && adopt(reg, EPOLL_CTL_MOD);
+	/* A thread asleep in the set was not told: arm for it. */
+	if (ok)
+		tell_sleepers(ep);
+	pthread_mutex_unlock(&ep->lock);
+	return ok;
+}
+
+void lf_epoll_refresh(struct lf_sock *sock)
+{
+	struct lf_registration *reg = atomic_load(&sock->registration);
+	if (!reg)
+		return;
+	struct lf_epoll *ep = reg->ep;
+	int saved = errno;
+	pthread_mutex_lock(&ep->lock);
+	if (reg->sock == sock && reg->adopted && !reg->off) {
+		(void)set_kernel_entry(reg, EPOLL_CTL_MOD);
+		if (reg->counted)
+			arm(reg);
+	}
+	pthread_mutex_unlock(&ep->lock);
+	errno = saved;
+}
+
+void lf_epoll_forget(struct lf_sock *sock)
+{
+	struct lf_registration *reg = atomic_load(&sock->registration);
+	if (!reg)
+		return;
+	struct lf_epoll *ep = reg->ep;
+	pthread_mutex_lock(&ep->lock);
+	if (reg->sock == sock) {
+		if (reg->adopted)
+			remove_bell(reg);
+		release_registration(reg);
+	}
+	pthread_mutex_unlock(&ep->lock);
+}
+
+bool lf_epoll_is_nested(const struct lf_epoll *ep)
+{
+	return atomic_load(&ep->nested) != 0;
+}
+
+void lf_epoll_nest(struct lf_epoll *ep)
+{
+	if (atomic_exchange(&ep->nested, 1))
+		return;
+	/* Sockets go back to TCP one by one: each needs its own locks, then ours. */
+	for (uint32_t i = 0; i < registrations_used; i++) {
+		pthread_mutex_lock(&ep->lock);
+		struct lf_registration *reg = &registrations[i];
+		int fd = reg->ep == ep ? reg->fd : -1;
+		pthread_mutex_unlock(&ep->lock);
+		struct lf_sock *sock = fd >= 0 ? lf_sock_pin(fd) : NULL;
+		if (!sock)
+			continue;
+		lf_conn_defuse(sock, fd, LF_REASON_EPOLL_KIND);
+		lf_sock_unpin(sock);
+	}
+}
+
+/* --- epoll_ctl --- */
+
+/* A second set, a second descriptor of the same socket, or EPOLLEXCLUSIVE: the tags and
+ * the doorbell can't follow. */
+static bool clashes(const struct lf_epoll *ep, int fd, struct lf_sock *sock,
+		    const struct epoll_event *event)
+{
+	const struct lf_registration *reg = atomic_load(&sock->registration);
+	return (reg && (reg->ep != ep || reg->fd != fd)) || (event->events & EPOLLEXCLUSIVE) ||
+	       ((event->events & EPOLLONESHOT) && !lf_sock_paired(sock));
+}
+
+static int control_add(struct lf_epoll *ep, int epfd, int fd, struct lf_sock *sock,
+		       struct epoll_event *event)
+{
+	bool clash = clashes(ep, fd, sock, event);
+	if (!lf_sock_paired(sock) || clash) {
+		if (lf_real.epoll_ctl(epfd, EPOLL_CTL_ADD, fd, event) == -1)
+			return -errno;
+		if (!clash)
+			(void)new_registration(ep, sock, fd, event);
+		return 0;
+	}
+	struct lf_registration *reg = new_registration(ep, sock, fd, event);
+	if (!reg)
+		return -ENOMEM;
+	if (adopt(reg, EPOLL_CTL_ADD))
+		return 0;
+	int error = errno;
+	release_registration(reg);
+	return -error;
+}
+
+static int control_mod(struct lf_registration *reg, int epfd, struct epoll_event *event)
+{
+	if (!reg->adopted) {
+		if (event->events & KERNEL_ONLY)
+			lf_sock_decline(reg->sock, LF_REASON_EPOLL_KIND);
+		if (lf_real.epoll_ctl(epfd, EPOLL_CTL_MOD, reg->fd, event) == -1)
+			return -errno;
+		reg->user = *event;
+		return 0;
+	}
+	if (event->events & EPOLLEXCLUSIVE)
+		return -EINVAL;
+	struct epoll_event before = reg->user;
+	reg->user = *event;
+	if (set_kernel_entry(reg, reg->off ? EPOLL_CTL_ADD : EPOLL_CTL_MOD) == -1) {
+		reg->user = before;
+		return -errno;
+	}
+	reg->off = false;
+	reg->fresh = true;
+	make_hot(reg);
+	return 0;
+}
+
+static int control_del(struct lf_registration *reg, int epfd)
+{
+	int r = reg->off ? 0 : lf_real.epoll_ctl(epfd, EPOLL_CTL_DEL, reg->fd, NULL);
+	if (r == -1)
+		return -errno;
+	if (reg->adopted)
+		remove_bell(reg);
+	release_registration(reg);
+	return 0;
+}
+
+int lf_epoll_control(struct lf_epoll *ep, int epfd, int op, int fd, struct lf_sock *sock,
+		     struct epoll_event *event)
+{
+	if (op != EPOLL_CTL_DEL && !event)
+		return -EFAULT;
+	/* Before the set's lock: defusing takes the socket's, then the set's. */
+	if (op == EPOLL_CTL_ADD && clashes(ep, fd, sock, event))
+		lf_conn_defuse(sock, fd, LF_REASON_EPOLL_KIND);
+	pthread_mutex_lock(&ep->lock);
+	struct lf_registration *reg = atomic_load(&sock->registration);
+	bool here = reg && reg->ep == ep && reg->fd == fd;
+	int r;
+	if (op == EPOLL_CTL_ADD && !here) {
+		r = control_add(ep, epfd, fd, sock, event);
+	} else if (here && op == EPOLL_CTL_MOD) {
+		r = control_mod(reg, epfd, event);
+	} else if (here && op == EPOLL_CTL_DEL) {
+		r = control_del(reg, epfd);
+	} else if (here && op == EPOLL_CTL_ADD && reg->off) {
+		r = -EEXIST;
+	} else {
+		r = lf_real.epoll_ctl(epfd, op, fd, event);
+		r = r == -1 ? -errno : 0;
+	}
+	if (r == 0)
+		tell_sleepers(ep);
+	pthread_mutex_unlock(&ep->lock);
+	return r;
+}
+
+/* --- epoll_wait --- */
+
+static void put_event(struct epoll_event *events, int *n, struct lf_registration *reg, uint32_t bits)
+{
+	/* The kernel never reports an entry twice in one call. */
+	for (int i = 0; i < *n; i++) {
+		if (events[i].data.u64 == tag_of(reg, TAG_TCP)) {
+			events[i].events |= bits;
+			return;
+		}
+	}
+	events[*n].events = bits;
+	events[*n].data.u64 = tag_of(reg, TAG_TCP);
+	++*n;
+}
+
+/* Hot rings into events[*n ...]; data stays a tag until finish(). */
+static void harvest_rings(struct lf_epoll *ep, struct epoll_event *events, int max, int *n)
+{
+	for (struct lf_registration *reg = ep->hot, *next; reg && *n < max; reg = next) {
+		next = reg->next_hot;
+		uint64_t head = head_of(reg);
+		uint32_t bits = reportable(reg);
+		if (!bits)
+			continue;
+		put_event(events, n, reg, bits);
+		reported(reg, bits, head);
+	}
+}
+
+static struct lf_registration *registration_of(struct lf_epoll *ep, uint64_t tag)
+{
+	uint64_t index = (tag & 0xffffff) >> 1;
+	if (index >= registrations_used)
+		return NULL;
+	struct lf_registration *reg = &registrations[index];
+	return reg->ep == ep && (reg->generation & 0xffff) == (tag >> 24 & 0xffff) ? reg : NULL;
+}
+
+/* What the kernel said of a fused socket's TCP side, in the program's terms. */
+static uint32_t tcp_events(const struct lf_registration *reg, uint32_t kernel)
+{
+	if (reg->off)
+		return 0;
+	short known;
+	uint32_t ring = (uint32_t)(uint16_t)lf_conn_ready(reg->sock, &known);
+	uint32_t bits = kernel;
+	if (!(kernel & (EPOLLERR | EPOLLHUP)))
+		bits &= ~(uint32_t)(uint16_t)known;
+	return (bits | ring) & (reg->user.events | EPOLLERR | EPOLLHUP);
+}
+
+/* What the kernel reported that needs other locks than the set's: seen to afterwards. */
+enum { RUNG_MAX = 64 };
+struct rung {
+	struct {
+		struct lf_sock *sock; /* pinned */
+		int fd;
+		bool hung_up;
+	} bell[RUNG_MAX];
+	int count;
+	bool mail; /* the broker has something for us */
+};
+
+static void bell_event(struct lf_registration *reg, uint32_t kernel, struct rung *rung)
+{
+	struct lf_sock *sock = reg->sock;
+	bool hung_up = (kernel & (EPOLLHUP | EPOLLERR)) != 0;
+	make_hot(reg);
+	if (hung_up)
+		remove_bell(reg); /* it would be reported for ever */
+	else if (atomic_load(&sock->waiters) == 0)
+		lf_bell_drain(sock);
+	struct lf_sock *pinned = rung->count < RUNG_MAX ? lf_sock_pin(reg->fd) : NULL;
+	if (pinned) {
+		rung->bell[rung->count].sock = pinned;
+		rung->bell[rung->count].fd = reg->fd;
+		rung->bell[rung->count++].hung_up = hung_up;
+	}
+}
+
+/* events[from .. to) came from the kernel: ours are translated or swallowed. */
+static int translate(struct lf_epoll *ep, struct epoll_event *events, int from, int to,
+		     struct rung *rung)
+{
+	int n = from;
+	for (int i = from; i < to; i++) {
+		struct epoll_event event = events[i];
+		if (!is_tag(event.data.u64)) {
+			events[n++] = event;
+			continue;
+		}
+		if (event.data.u64 == TAG_BROKER) {
+			rung->mail = true;
+			continue;
+		}
+		struct lf_registration *reg = registration_of(ep, event.data.u64);
+		if (!reg)
+			continue;
+		if (event.data.u64 & 1) {
+			bell_event(reg, event.events, rung);
+			continue;
+		}
+		if ((event.events & EPOLLOUT) && lf_tx(reg->sock) == LF_TX_FUSED)
+			(void)set_kernel_entry(reg, EPOLL_CTL_MOD); /* it was a poke() */
+		make_hot(reg);
+		uint64_t head = head_of(reg);
+		uint32_t bits = tcp_events(reg, event.events);
+		if (!bits)
+			continue;
+		put_event(events, &n, reg, bits);
+		reported(reg, bits, head);
+	}
+	return n;
+}
+
+static bool just_reported(const struct lf_registration *reg, const struct epoll_event *events, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (events[i].data.u64 == tag_of(reg, TAG_TCP))
+			return true;
+	return false;
+}
+
+/* Our tags become the program's data. */
+static void finish(struct lf_epoll *ep, struct epoll_event *events, int n)
+{
+	for (int i = 0; i < n; i++) {
+		if (!is_tag(events[i].data.u64))
+			continue;
+		struct lf_registration *reg = registration_of(ep, events[i].data.u64);
+		LF_INVARIANT(reg);
+		events[i].data = reg->user.data;
+	}
+}
+
+/* True: the caller should look again before it sleeps. */
+static bool see_to(struct rung *rung)
+{
+	for (int i = 0; i < rung->count; i++) {
+		if (rung->bell[i].hung_up)
+			lf_conn_peer_gone(rung->bell[i].sock, rung->bell[i].fd);
+		else
+			lf_conn_service(rung->bell[i].sock, rung->bell[i].fd);
+		lf_sock_unpin(rung->bell[i].sock);
+	}
+	if (rung->mail)
+		lf_broker_receive();
+	return rung->count || rung->mail;
+}
+
+static int kernel_wait(int epfd, struct epoll_event *events, int max, int64_t ns,
+		       const sigset_t *mask)
+{
+	if (ns == 0 || ns == LF_FOREVER)
+		return lf_real.epoll_pwait(epfd, events, max, ns ? -1 : 0, mask);
+	static _Atomic bool no_pwait2;
+	if (!atomic_load_explicit(&no_pwait2, memory_order_relaxed)) {
+		struct timespec ts = lf_timespec(ns);
+		int n = lf_real.epoll_pwait2(epfd, events, max, &ts, mask);
+		if (n >= 0 || errno != ENOSYS)
+			return n;
+		atomic_store(&no_pwait2, true);
+	}
+	int64_t ms = (ns + 999999) / 1000000;
+	return lf_real.epoll_pwait(epfd, events, max, ms > INT32_MAX ? INT32_MAX : (int)ms, mask);
+}
+
+static bool hot_is_ready(struct lf_epoll *ep)
+{
+	bool ready = false;
+	pthread_mutex_lock(&ep->lock);
+	for (struct lf_registration *reg = ep->hot; reg && !ready; reg = reg->next_hot)
+		ready = reportable(reg) != 0;
+	pthread_mutex_unlock(&ep->lock);
+	return ready;
+}
+
+/* Spins on the hot rings, if that has been paying off; see wait.c. */
+static bool spin(struct lf_epoll *ep, int64_t ns)
+{
+	if (lf_config.spin_ns == 0 || !ep->hot || ns < lf_config.spin_ns)
+		return false;
+	if (ep->spin_score < 0) {
+		ep->spin_score++;
+		return false;
+	}
+	int64_t end = lf_now() + lf_config.spin_ns;
+	do {
+		for (int i = 0; i < 16; i++) {
+			if (hot_is_ready(ep)) {
+				if (ep->spin_score < SCORE_MAX)
+					ep->spin_score++;
+				return true;
+			}
+			lf_pause();
+		}
+	} while (lf_now() < end);
+	ep->spin_score = ep->spin_score > 0 ? ep->spin_score / 2 - 1 : ep->spin_score - 8;
+	if (ep->spin_score < SCORE_MIN)
+		ep->spin_score = SCORE_MIN;
+	return false;
+}
+
+void lf_epoll_watch_broker(struct lf_epoll *ep)
+{
+	int fd = lf_broker_fd();
+	if (fd < 0 || ep->broker_fd == fd)
+		return;
+	struct epoll_event event = {.events = EPOLLIN, .data.u64 = TAG_BROKER};
+	if (lf_real.epoll_ctl(atomic_load(&ep->fd), EPOLL_CTL_ADD, fd, &event) == -1 && errno != EEXIST)
+		return;
+	ep->broker_fd = fd;
+	atomic_fetch_add(&ep->adopted, 1);
+}
+
+/* Looks at rings, now and then at the kernel, without sleeping; under lock. */
+static int look(struct lf_epoll *ep, int epfd, struct epoll_event *events, int max, bool ask_kernel,
+		struct rung *rung)
+{
+	int n = 0;
+	harvest_rings(ep, events, max, &n);
+	if (n == max || (!ask_kernel && ++ep->calls < KERNEL_EVERY))
+		return n;
+	ep->calls = 0;
+	int more = lf_real.epoll_pwait(epfd, events + n, max - n, 0, NULL);
+	if (more < 0)
+		return n ? n : -errno;
+	n = translate(ep, events, n, n + more, rung);
+	harvest_rings(ep, events, max, &n);
+	return n;
+}
+
+/* Under lock: threads that sleep in this set must be rung for what we leave behind. */
+static void hand_over(struct lf_epoll *ep, struct epoll_event *events, int n)
+{
+	struct lf_registration *left = ep->sleepers ? make_all_cold(ep) : NULL;
+	if (left && !just_reported(left, events, n))
+		poke(left);
+	finish(ep, events, n);
+}
+
+static int64_t time_left(int64_t deadline)
+{
+	return deadline == LF_FOREVER ? LF_FOREVER : deadline - lf_now();
+}
+
+/* Sleeps in the kernel with everything armed. 0: look again. */
+static int sleep_in_kernel(struct lf_epoll *ep, int epfd, struct epoll_event *events, int max,
+			   int64_t ns, const sigset_t *mask, struct rung *rung)
+{
+	pthread_mutex_lock(&ep->lock);
+	ep->capped = false;
+	bool ready = make_all_cold(ep) != NULL;
+	if (!ready)
+		ep->sleepers++;
+	bool capped = ep->capped && ns > LF_SHARED_SLEEP_NS;
+	pthread_mutex_unlock(&ep->lock);
+	if (ready)
+		return 0;
+	int n = kernel_wait(epfd, events, max, capped ? LF_SHARED_SLEEP_NS : ns, mask);
+	int error = errno;
+	pthread_mutex_lock(&ep->lock);
+	ep->sleepers--;
+	if (n > 0) {
+		n = translate(ep, events, 0, n, rung);
+		harvest_rings(ep, events, max, &n);
+		hand_over(ep, events, n);
+	}
+	pthread_mutex_unlock(&ep->lock);
+	return n == -1 ? -error : n;
+}
+
+int lf_epoll_wait(struct lf_epoll *ep, int epfd, struct epoll_event *events, int max, int64_t ns,
+		  const sigset_t *mask)
+{
+	if (max <= 0)
+		return -EINVAL;
+	int64_t deadline = ns == LF_FOREVER ? LF_FOREVER : ns == 0 ? 0 : lf_deadline(ns);
+	struct rung rung;
+	for (;;) {
+		int n = 0;
+		rung.count = 0;
+		rung.mail = false;
+		if (lf_epoll_is_mixed(ep)) {
+			pthread_mutex_lock(&ep->lock);
+			n = look(ep, epfd, events, max, ns == 0, &rung);
+			if (n > 0)
+				hand_over(ep, events, n);
+			pthread_mutex_unlock(&ep->lock);
+			bool again = see_to(&rung);
+			if (n != 0 || ns == 0)
+				return n;
+			if (again)
+				continue;
+			if (spin(ep, time_left(deadline)))
+				continue;
+		}
+		int64_t left = ns == 0 ? 0 : time_left(deadline);
+		if (left < 0)
+			left = 0;
+		n = sleep_in_kernel(ep, epfd, events, max, left, mask, &rung);
+		see_to(&rung);
+		if (n != 0)
+			return n;
+		if (time_left(deadline) <= 0)
+			return 0;
+	}
+}
+
+/* --- fork --- */
+
+void lf_epoll_after_fork(void)
+{
+	pthread_mutex_init(&pool_lock, NULL);
+	uint32_t n = atomic_load(&epolls_used);
+	for (uint32_t i = 0; i < n; i++) {
+		pthread_mutex_init(&epolls[i].lock, NULL);
+		epolls[i].sleepers = 0;
+		epolls[i].broker_fd = 0;
+	}
+	for (uint32_t i = 0; i < registrations_used; i++)
+		registrations[i].counted = false;
+}

@@ -1,0 +1,46 @@
+/* epoll.h - epoll sets that contain fused sockets. */
+#ifndef LF_EPOLL_H
+#define LF_EPOLL_H
+
+#include "sock.h"
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+
+struct lf_epoll;
+
+bool lf_epoll_init(void);
+/* Follows a new epoll descriptor. */
+void lf_epoll_track(int fd);
+/* dup: `copy` names the same set. */
+void lf_epoll_add_descriptor(struct lf_epoll *ep, int copy);
+void lf_epoll_remove_descriptor(struct lf_epoll *ep, int fd);
+
+/* epoll_ctl(2) on a socket of ours; 0 or a negative errno. */
+int lf_epoll_control(struct lf_epoll *ep, int epfd, int op, int fd, struct lf_sock *sock,
+		     struct epoll_event *event);
+/* epoll_pwait2(2); `ns` as a timeout, LF_FOREVER for none. */
+int lf_epoll_wait(struct lf_epoll *ep, int epfd, struct epoll_event *events, int max, int64_t ns,
+		  const sigset_t *mask);
+/* Does the set contain anything that the kernel alone can't answer for? */
+bool lf_epoll_is_mixed(const struct lf_epoll *ep);
+
+/* The set is being put into another one: only the kernel will look at it from there. */
+void lf_epoll_nest(struct lf_epoll *ep);
+bool lf_epoll_is_nested(const struct lf_epoll *ep);
+
+/* The socket has a segment and a doorbell now: the sets it is in learn of them. False:
+ * it is in a set in a way we can't honour. */
+bool lf_epoll_adopt(struct lf_sock *sock);
+/* Its directions have changed between ring and TCP. */
+void lf_epoll_refresh(struct lf_sock *sock);
+/* Its last descriptor goes away. */
+void lf_epoll_forget(struct lf_sock *sock);
+
+/* Eager: while answers of the broker are due, its descriptor is one of the set's. */
+void lf_epoll_watch_broker(struct lf_epoll *ep);
+void lf_epoll_after_fork(void);
+
+#endif

@@ -1,0 +1,460 @@
+/* interpose_fd.c - the libc names that make, copy, configure and close descriptors. */
+#define _GNU_SOURCE
+#include "broker.h"
+#include "conn.h"
+#include "epoll.h"
+#include "real.h"
+#include "start.h"
+
+#include <fcntl.h>
+#include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#ifndef CLOSE_RANGE_UNSHARE
+#define CLOSE_RANGE_UNSHARE (1u << 1)
+#endif
+#ifndef CLOSE_RANGE_CLOEXEC
+#define CLOSE_RANGE_CLOEXEC (1u << 2)
+#endif
+
+/* --- closing --- */
+
+/* Our side of close(fd); the kernel's comes after. Returns the socket if this was its
+ * last descriptor here: its doorbell goes only once the kernel's close is done. */
+static struct lf_sock *forget(int fd, uintptr_t entry)
+{
+	if (lf_table_kind(entry) == LF_KIND_EPOLL) {
+		lf_epoll_remove_descriptor(lf_table_pointer(entry), fd);
+		return NULL;
+	}
+	struct lf_sock *sock = lf_sock_pin(fd);
+	if (!sock)
+		return NULL;
+	bool last = atomic_load(&sock->descriptors) == 1;
+	if (last) {
+		lf_epoll_forget(sock);
+		lf_conn_before_close(sock, fd);
+	}
+	last = lf_sock_remove_descriptor(sock, fd);
+	if (!last) {
+		lf_sock_unpin(sock);
+		return NULL;
+	}
+	return sock; /* with the pin */
+}
+
+static void let_go(struct lf_sock *sock)
+{
+	if (!sock)
+		return;
+	lf_sock_release(sock);
+	lf_sock_unpin(sock);
+}
+
+LF_EXPORT int close(int fd)
+{
+	uintptr_t entry = lf_table_get(fd);
+	if (!entry || lf_in_borrowed_memory())
+		return lf_real.close(fd);
+	if (lf_table_kind(entry) == LF_KIND_HIDDEN) {
+		errno = EBADF; /* as far as the program knows */
+		return -1;
+	}
+	int saved = errno;
+	struct lf_sock *sock = forget(fd, entry);
+	errno = saved;
+	int r = lf_real.close(fd);
+	saved = errno;
+	let_go(sock);
+	errno = saved;
+	return r;
+}
+
+LF_EXPORT int __close(int fd)
+{
+	return close(fd);
+}
+
+static bool hidden(unsigned fd)
+{
+	return lf_table_kind(lf_table_get((int)fd)) == LF_KIND_HIDDEN;
+}
+
+/* Sweeps that close everything step around what the program can't know of. */
+static int close_around_hidden(unsigned first, unsigned last, int flags)
+{
+	unsigned from = first;
+	for (unsigned fd = first; fd <= last && fd < LF_TABLE_SIZE; fd++) {
+		uintptr_t entry = lf_table_get((int)fd);
+		if (!entry)
+			continue;
+		if (lf_table_kind(entry) == LF_KIND_HIDDEN) {
+			if (fd > from && lf_real.close_range(from, fd - 1, flags) == -1)
+				return -1;
+			from = fd + 1;
+		} else if (!(flags & CLOSE_RANGE_CLOEXEC)) {
+			(void)close((int)fd);
+		}
+	}
+	return from > last ? 0 : lf_real.close_range(from, last, flags);
+}
+
+LF_EXPORT int close_range(unsigned first, unsigned last, int flags)
+{
+	/* With CLOSE_RANGE_UNSHARE the table is about to be private: as in a vfork child. */
+	if (!lf_started || first > last || (flags & CLOSE_RANGE_UNSHARE) || lf_in_borrowed_memory())
+		return lf_real.close_range(first, last, flags);
+	return close_around_hidden(first, last, flags);
+}
+
+LF_EXPORT void closefrom(int first)
+{
+	unsigned from = first < 0 ? 0 : (unsigned)first;
+	if (close_range(from, ~0u, 0) == 0)
+		return;
+	long limit = sysconf(_SC_OPEN_MAX);
+	for (long fd = from; fd < limit; fd++)
+		if (!hidden((unsigned)fd))
+			(void)close((int)fd);
+}
+
+/* --- copies --- */
+
+/* `copy` has come to be, as another name of fd. */
+static int copied(int fd, int copy)
+{
+	if (copy < 0 || lf_in_borrowed_memory())
+		return copy;
+	uintptr_t entry = lf_table_get(fd);
+	if (lf_table_kind(entry) == LF_KIND_EPOLL)
+		lf_epoll_add_descriptor(lf_table_pointer(entry), copy);
+	struct lf_sock *sock = lf_sock_pin(fd);
+	if (sock) {
+		lf_sock_add_descriptor(sock, copy);
+		lf_sock_unpin(sock);
+	}
+	return copy;
+}
+
+LF_EXPORT int dup(int fd)
+{
+	return lf_table_get(fd) ? copied(fd, lf_real.dup(fd)) : lf_real.dup(fd);
+}
+
+/* Number `fd` is about to be taken over by dup2. */
+static struct lf_sock *make_way(int fd)
+{
+	uintptr_t entry = lf_table_get(fd);
+	if (!entry || lf_in_borrowed_memory())
+		return NULL;
+	if (lf_table_kind(entry) != LF_KIND_HIDDEN)
+		return forget(fd, entry);
+	int elsewhere = lf_table_relocate(fd);
+	if (elsewhere >= 0) {
+		lf_broker_moved(fd, elsewhere);
+		lf_sock_bell_moved(fd, elsewhere);
+	}
+	return NULL;
+}
+
+LF_EXPORT int dup3(int fd, int to, int flags)
+{
+	if ((!lf_table_get(fd) && !lf_table_get(to)) || fd == to ||
+	    lf_real.fcntl(fd, F_GETFD) == -1)
+		return lf_real.dup3(fd, to, flags);
+	int saved = errno;
+	struct lf_sock *replaced = make_way(to);
+	errno = saved;
+	int r = copied(fd, lf_real.dup3(fd, to, flags));
+	saved = errno;
+	let_go(replaced);
+	errno = saved;
+	return r;
+}
+
+LF_EXPORT int dup2(int fd, int to)
+{
+	if ((!lf_table_get(fd) && !lf_table_get(to)) || fd == to)
+		return lf_real.dup2(fd, to);
+	return dup3(fd, to, 0);
+}
+
+/* --- new sockets --- */
+
+static bool is_inet(sa_family_t family)
+{
+	return family == AF_INET || family == AF_INET6;
+}
+
+static bool is_stream(int fd)
+{
+	int type = 0;
+	socklen_t len = sizeof(type);
+	return lf_real.getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 && type == SOCK_STREAM;
+}
+
+LF_EXPORT int connect(int fd, const struct sockaddr *addr, socklen_t len)
+{
+	int r = lf_real.connect(fd, addr, len);
+	if (!lf_started || (r == -1 && errno != EINPROGRESS && errno != EINTR) || !addr ||
+	    len < sizeof(addr->sa_family) || !is_inet(addr->sa_family) || lf_table_get(fd))
+		return r;
+	int saved = errno;
+	if (is_stream(fd))
+		lf_sock_track(fd, LF_SIDE_CLIENT);
+	errno = saved;
+	return r;
+}
+
+LF_EXPORT int __connect(int fd, const struct sockaddr *addr, socklen_t len)
+{
+	return connect(fd, addr, len);
+}
+
+LF_EXPORT int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
+{
+	lf_start();
+	struct sockaddr_storage own;
+	socklen_t own_len = sizeof(own);
+	bool theirs = addr && len;
+	int r = theirs ? lf_real.accept4(fd, addr, len, flags) :
+			 lf_real.accept4(fd, (struct sockaddr *)&own, &own_len, flags);
+	if (r < 0 || !lf_started)
+		return r;
+	sa_family_t family = AF_UNSPEC;
+	if (!theirs)
+		family = own.ss_family;
+	else if (*len >= sizeof(family))
+		memcpy(&family, addr, sizeof(family));
+	/* A datagram socket can't be accepted from, so this is a stream. */
+	if (is_inet(family))
+		lf_sock_track(r, LF_SIDE_SERVER);
+	return r;
+}
+
+LF_EXPORT int accept(int fd, struct sockaddr *addr, socklen_t *len)
+{
+	return accept4(fd, addr, len, 0);
+}
+
+LF_EXPORT int shutdown(int fd, int how)
+{
+	struct lf_sock *sock = lf_sock_pin(fd);
+	if (!sock)
+		return lf_real.shutdown(fd, how);
+	int r = lf_conn_shutdown(sock, fd, how), saved = errno;
+	lf_sock_unpin(sock);
+	errno = saved;
+	return r;
+}
+
+/* --- fcntl and ioctl --- */
+
+static void note_nonblock(int fd, bool on)
+{
+	struct lf_sock *sock = lf_sock_pin(fd);
+	if (!sock)
+		return;
+	atomic_store(&sock->slot->nonblock, on);
+	lf_sock_unpin(sock);
+}
+
+static void defuse(int fd, enum lf_reason reason)
+{
+	struct lf_sock *sock = lf_sock_pin(fd);
+	if (!sock)
+		return;
+	lf_conn_defuse(sock, fd, reason);
+	lf_sock_unpin(sock);
+}
+
+LF_EXPORT int fcntl64(int fd, int cmd, ...)
+{
+	va_list ap;
+	va_start(ap, cmd);
+	long arg = va_arg(ap, long);
+	va_end(ap);
+	if (!lf_table_get(fd))
+		return lf_real.fcntl(fd, cmd, arg);
+	if (cmd == F_SETFL && (arg & O_ASYNC)) /* SIGIO for bytes the kernel won't see */
+		defuse(fd, LF_REASON_SOCKET_OPTION);
+	int r = lf_real.fcntl(fd, cmd, arg);
+	if (r == -1)
+		return r;
+	if (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC)
+		return copied(fd, r);
+	if (cmd == F_SETFL)
+		note_nonblock(fd, (arg & O_NONBLOCK) != 0);
+	return r;
+}
+
+LF_EXPORT int fcntl(int fd, int cmd, ...)
+{
+	va_list ap;
+	va_start(ap, cmd);
+	long arg = va_arg(ap, long);
+	va_end(ap);
+	return fcntl64(fd, cmd, arg);
+}
+
+LF_EXPORT int ioctl(int fd, unsigned long request, ...)
+{
+	va_list ap;
+	va_start(ap, request);
+	void *arg = va_arg(ap, void *);
+	va_end(ap);
+	if (!lf_table_get(fd))
+		return lf_real.ioctl(fd, request, arg);
+	if (request == FIOASYNC && arg && *(int *)arg)
+		defuse(fd, LF_REASON_SOCKET_OPTION);
+	int r = lf_real.ioctl(fd, request, arg);
+	if (r == -1)
+		return r;
+	if (request == FIONBIO && arg)
+		note_nonblock(fd, *(int *)arg != 0);
+	if (request == FIONREAD && arg) {
+		struct lf_sock *sock = lf_sock_pin(fd);
+		if (sock) {
+			*(int *)arg += (int)lf_conn_unread(sock);
+			lf_sock_unpin(sock);
+		}
+	}
+	return r;
+}
+
+/* --- socket options --- */
+
+static int64_t timeout_of(const void *value, socklen_t len)
+{
+	struct timeval tv;
+	if (len < sizeof(tv))
+		return 0;
+	memcpy(&tv, value, sizeof(tv));
+	return (int64_t)tv.tv_sec * 1000000000 + (int64_t)tv.tv_usec * 1000;
+}
+
+static int int_of(const void *value, socklen_t len)
+{
+	int n = 0;
+	if (len >= sizeof(n))
+		memcpy(&n, value, sizeof(n));
+	return n;
+}
+
+/* Options a ring can't honour: the connection is, or goes back to, plain TCP first. */
+static bool needs_tcp(int level, int name, const void *value, socklen_t len)
+{
+	if (level == SOL_SOCKET) {
+		switch (name) {
+		case SO_TIMESTAMPNS:
+		case SO_TIMESTAMPING:
+		case SO_TIMESTAMP:
+		case SO_ZEROCOPY:
+		case SO_OOBINLINE:
+		case SO_ATTACH_FILTER:
+		case SO_ATTACH_BPF:
+		case SO_PEEK_OFF:
+		case SO_MAX_PACING_RATE:
+			return true;
+		default:
+			return false;
+		}
+	}
+	if (level != IPPROTO_TCP)
+		return false;
+	switch (name) {
+	case TCP_ULP:
+	case TCP_REPAIR:
+	case TCP_MD5SIG:
+	case TCP_MD5SIG_EXT:
+		return true;
+#ifdef TCP_INQ
+	case TCP_INQ:
+		return int_of(value, len) != 0;
+#endif
+	default:
+		return false;
+	}
+}
+
+/* What the ring itself must keep to. */
+static void note_option(struct lf_sock *sock, int fd, int name, const void *value, socklen_t len)
+{
+	struct lf_slot *slot = sock->slot;
+	switch (name) {
+	case SO_RCVTIMEO:
+		atomic_store(&slot->rcvtimeo, timeout_of(value, len));
+		break;
+	case SO_SNDTIMEO:
+		atomic_store(&slot->sndtimeo, timeout_of(value, len));
+		break;
+	case SO_RCVLOWAT: {
+		int n = int_of(value, len);
+		atomic_store(&slot->rcvlowat, n > 0 ? (uint32_t)n : 1);
+		break;
+	}
+	case SO_RCVBUF:
+	case SO_RCVBUFFORCE: {
+		int n = 0; /* the kernel doubles and bounds what was asked for */
+		socklen_t size = sizeof(n);
+		if (lf_real.getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &n, &size) == 0 && n > 0)
+			atomic_store(&slot->rcvbuf, (uint32_t)n);
+		break;
+	}
+	default:
+		break;
+	}
+}
+
+LF_EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
+{
+	struct lf_sock *sock = lf_sock_pin(fd);
+	if (!sock)
+		return lf_real.setsockopt(fd, level, name, value, len);
+	int saved = errno;
+	if (needs_tcp(level, name, value, len))
+		lf_conn_defuse(sock, fd, LF_REASON_SOCKET_OPTION);
+	errno = saved;
+	int r = lf_real.setsockopt(fd, level, name, value, len);
+	if (r == 0 && level == SOL_SOCKET && value) {
+		note_option(sock, fd, name, value, len);
+		errno = saved;
+	}
+	saved = errno;
+	lf_sock_unpin(sock);
+	errno = saved;
+	return r;
+}
+
+LF_EXPORT int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
+{
+	int r = lf_real.getsockopt(fd, level, name, value, len);
+	if (r == -1 || level != SOL_SOCKET || name != SO_ERROR || *len < sizeof(int))
+		return r;
+	struct lf_sock *sock = lf_sock_pin(fd);
+	if (!sock)
+		return r;
+	int error;
+	memcpy(&error, value, sizeof(error));
+	if (error == 0) {
+		error = (int)atomic_exchange(&sock->slot->error, 0);
+		memcpy(value, &error, sizeof(error));
+	}
+	lf_sock_unpin(sock);
+	return r;
+}
+
+/* stdio reads and writes past us. */
+LF_EXPORT FILE *fdopen(int fd, const char *mode)
+{
+	lf_start();
+	defuse(fd, LF_REASON_STDIO);
+	return lf_real.fdopen(fd, mode);
+}

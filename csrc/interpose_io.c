@@ -1,0 +1,389 @@
+/* interpose_io.c - the libc names that move bytes. Thin and alike: is it one of ours?
+ * call the connection; return. */
+#define _GNU_SOURCE
+#include "conn.h"
+#include "real.h"
+#include "start.h"
+
+#include <limits.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+static ssize_t receive(struct lf_sock *sock, int fd, struct msghdr *msg, int flags)
+{
+	int saved = errno;
+	struct lf_io io = {.msg = msg, .flags = flags};
+	ssize_t r = lf_conn_recv(sock, fd, &io);
+	lf_sock_unpin(sock);
+	return lf_result(r, saved);
+}
+
+static ssize_t transmit(struct lf_sock *sock, int fd, struct msghdr *msg, int flags)
+{
+	int saved = errno;
+	struct lf_io io = {.msg = msg, .flags = flags};
+	ssize_t r = lf_conn_send(sock, fd, &io);
+	lf_sock_unpin(sock);
+	return lf_result(r, saved);
+}
+
+static ssize_t receive_one(struct lf_sock *sock, int fd, void *buf, size_t n, int flags)
+{
+	struct iovec iov = {buf, n};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+	return receive(sock, fd, &msg, flags);
+}
+
+static ssize_t transmit_one(struct lf_sock *sock, int fd, const void *buf, size_t n, int flags)
+{
+	struct iovec iov = {(void *)(uintptr_t)buf, n};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+	return transmit(sock, fd, &msg, flags);
+}
+
+LF_EXPORT ssize_t read(int fd, void *buf, size_t n)
+{
+	struct lf_sock *sock = n ? lf_sock_pin(fd) : NULL;
+	return sock ? receive_one(sock, fd, buf, n, 0) : lf_real.read(fd, buf, n);
+}
+
+LF_EXPORT ssize_t write(int fd, const void *buf, size_t n)
+{
+	struct lf_sock *sock = n ? lf_sock_pin(fd) : NULL;
+	return sock ? transmit_one(sock, fd, buf, n, 0) : lf_real.write(fd, buf, n);
+}
+
+/* readv and writev know limits that recvmsg and sendmsg report differently. */
+static bool ordinary(const struct iovec *iov, int count)
+{
+	size_t sum = 0;
+	if (count <= 0 || count > IOV_MAX)
+		return false;
+	for (int i = 0; i < count; i++) {
+		if (iov[i].iov_len > SSIZE_MAX - sum)
+			return false;
+		sum += iov[i].iov_len;
+	}
+	return sum != 0;
+}
+
+LF_EXPORT ssize_t readv(int fd, const struct iovec *iov, int count)
+{
+	struct lf_sock *sock = lf_sock_pin(fd);
+	if (!sock)
+		return lf_real.readv(fd, iov, count);
+	if (!ordinary(iov, count)) {
+		lf_sock_unpin(sock);
+		return lf_real.readv(fd, iov, count);
+	}
+	struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
+	return receive(sock, fd, &msg, 0);
+}
+
+LF_EXPORT ssize_t writev(int fd, const struct iovec *iov, int count)
+{
+	struct lf_sock *sock = lf_sock_pin(fd);
+	if (!sock)
+		return lf_real.writev(fd, iov, count);
+	if (!ordinary(iov, count)) {
+		lf_sock_unpin(sock);
+		return lf_real.writev(fd, iov, count);
+	}
+	struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
+	return transmit(sock, fd, &msg, 0);
+}
+
+LF_EXPORT ssize_t recv(int fd, void *buf, size_t n, int flags)
+{
+	struct lf_sock *sock = lf_sock_pin(fd);
+	return sock ? receive_one(sock, fd, buf, n, flags) :
+		      lf_real.recvfrom(fd, buf, n, flags, NULL, NULL);
+}
+
+LF_EXPORT ssize_t recvfrom(int fd, void *buf, size_t n, int flags, struct sockaddr *addr,
+			   socklen_t *len)
+{
+	struct lf_sock *sock = lf_sock_pin(fd);
+	if (!sock)
+		return lf_real.recvfrom(fd, buf, n, flags, addr, len);
+	ssize_t r = receive_one(sock, fd, buf, n, flags);
+	if (r >= 0 && addr && len)
+		*len = 0; /* a connected stream has no source address to give */
+	return r;
+}
+
+LF_EXPORT ssize_t send(int fd, const void *buf, size_t n, int flags)
+{
+	struct lf_sock *sock = lf_sock_pin(fd);
+	return sock ? transmit_one(sock, fd, buf, n, flags) :
+		      lf_real.sendto(fd, buf, n, flags, NULL, 0);
+}
+
+LF_EXPORT ssize_t sendto(int fd, const void *buf, size_t n, int flags, const struct sockaddr *addr,
+			 socklen_t len)
+{
+	struct lf_sock *sock = addr ? NULL : lf_sock_pin(fd);
+	return sock ? transmit_one(sock, fd, buf, n, flags) :
+		      lf_real.sendto(fd, buf, n, flags, addr, len);
+}
+
+LF_EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
+{
+	struct lf_sock *sock = msg && msg->msg_iovlen <= IOV_MAX ? lf_sock_pin(fd) : NULL;
+	if (sock)
+		return receive(sock, fd, msg, flags);
+	return lf_real.recvmsg(fd, msg, flags);
+}
+
+/* Descriptors that leave for another process take plain TCP with them. */
+static void defuse_passed(const struct msghdr *msg)
+{
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c;
+	     c = CMSG_NXTHDR((struct msghdr *)(uintptr_t)msg, c)) {
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS ||
+		    c->cmsg_len < CMSG_LEN(0))
+			continue;
+		size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		for (size_t i = 0; i < n; i++) {
+			int fd;
+			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
+			struct lf_sock *sock = lf_sock_pin(fd);
+			if (!sock)
+				continue;
+			lf_conn_defuse(sock, fd, LF_REASON_DESCRIPTOR_PASSED);
+			lf_sock_unpin(sock);
+		}
+	}
+}
+
+LF_EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
+{
+	if (msg && msg->msg_controllen && lf_started) {
+		int saved = errno;
+		defuse_passed(msg);
+		errno = saved;
+	}
+	/* Control data or an address mean something only the kernel understands. */
+	struct lf_sock *sock = msg && !msg->msg_controllen && msg->msg_iovlen <= IOV_MAX ?
+				       lf_sock_pin(fd) :
+				       NULL;
+	if (sock)
+		return transmit(sock, fd, (struct msghdr *)(uintptr_t)msg, flags);
+	return lf_real.sendmsg(fd, msg, flags);
+}
+
+LF_EXPORT int recvmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags, struct timespec *timeout)
+{
+	struct lf_sock *sock = lf_sock_pin(fd);
+	if (!sock)
+		return lf_real.recvmmsg(fd, msgs, n, flags, timeout);
+	lf_sock_unpin(sock);
+	/* As net/socket.c does it: one recvmsg after the other, the first error counts only
+	 * if nothing came before it. */
+	unsigned got = 0;
+	for (; got < n; got++) {
+		ssize_t r = recvmsg(fd, &msgs[got].msg_hdr,
+				    (flags & ~MSG_WAITFORONE) |
+					    (got && (flags & MSG_WAITFORONE) ? MSG_DONTWAIT : 0));
+		if (r < 0)
+			return got ? (int)got : -1;
+		msgs[got].msg_len = (unsigned)r;
+		if (r == 0)
+			return (int)got + 1;
+	}
+	return (int)got;
+}
+
+LF_EXPORT int sendmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags)
+{
+	struct lf_sock *sock = lf_sock_pin(fd);
+	if (!sock)
+		return lf_real.sendmmsg(fd, msgs, n, flags);
+	lf_sock_unpin(sock);
+	unsigned sent = 0;
+	for (; sent < n; sent++) {
+		ssize_t r = sendmsg(fd, &msgs[sent].msg_hdr, flags);
+		if (r < 0)
+			return sent ? (int)sent : -1;
+		msgs[sent].msg_len = (unsigned)r;
+	}
+	return (int)sent;
+}
+
+/* --- sendfile and splice --- */
+
+struct from_file {
+	int fd;
+	off_t *offset; /* NULL: the file's own position */
+};
+
+static ssize_t read_pieces(void *context, const struct iovec *pieces, int count, size_t n)
+{
+	struct from_file *from = context;
+	(void)n;
+	ssize_t r = from->offset ? preadv(from->fd, pieces, count, *from->offset) :
+				   lf_real.readv(from->fd, pieces, count);
+	if (r == -1)
+		return -errno;
+	if (from->offset)
+		*from->offset += r;
+	return r;
+}
+
+LF_EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t n)
+{
+	struct lf_sock *sock = lf_sock_pin(out);
+	if (!sock)
+		return lf_real.sendfile(out, in, offset, n);
+	int saved = errno;
+	struct from_file from = {in, offset};
+	size_t sent = 0;
+	ssize_t r = 0;
+	while (sent < n) {
+		r = lf_conn_send_from(sock, out, n - sent, true, read_pieces, &from);
+		if (r == -ENOTCONN) {
+			if (!lf_conn_enter_plain_tx(sock))
+				continue;
+			r = lf_real.sendfile(out, in, offset, n - sent);
+			int error = errno;
+			lf_conn_leave_plain_tx(sock, r);
+			if (r == -1)
+				r = -error;
+			else
+				sent += (size_t)r;
+			break;
+		}
+		if (r <= 0)
+			break;
+		sent += (size_t)r;
+	}
+	if (r == -EPIPE && !sent)
+		pthread_kill(pthread_self(), SIGPIPE);
+	lf_sock_unpin(sock);
+	return lf_result(sent || r >= 0 ? (ssize_t)sent : r, saved);
+}
+
+LF_EXPORT ssize_t sendfile64(int out, int in, off64_t *offset, size_t n)
+{
+	_Static_assert(sizeof(off_t) == sizeof(off64_t), "LP64 only");
+	return sendfile(out, in, (off_t *)offset, n);
+}
+
+struct pipe_end {
+	int fd;
+	unsigned flags;
+};
+
+static ssize_t from_pipe(void *context, const struct iovec *pieces, int count, size_t n)
+{
+	const struct pipe_end *end = context;
+	(void)n;
+	ssize_t r = lf_real.readv(end->fd, pieces, count);
+	return r == -1 ? -errno : r;
+}
+
+static ssize_t to_pipe(void *context, const struct iovec *pieces, int count, size_t n)
+{
+	const struct pipe_end *end = context;
+	(void)n;
+	ssize_t r = lf_real.writev(end->fd, pieces, count);
+	return r == -1 ? -errno : r;
+}
+
+/* A pipe that would block while the direction's lock is held would hold up its other
+ * threads; so would the kernel's own splice. */
+static ssize_t splice_out(struct lf_sock *sock, int in, off64_t *off_in, int out, off64_t *off_out,
+			  size_t n, unsigned flags)
+{
+	struct pipe_end end = {in, flags};
+	for (;;) {
+		ssize_t r = lf_conn_send_from(sock, out, n, !(flags & SPLICE_F_NONBLOCK), from_pipe,
+					      &end);
+		if (r != -ENOTCONN)
+			return r;
+		if (!lf_conn_enter_plain_tx(sock))
+			continue;
+		r = lf_real.splice(in, off_in, out, off_out, n, flags);
+		int error = errno;
+		lf_conn_leave_plain_tx(sock, r);
+		return r == -1 ? -error : r;
+	}
+}
+
+static ssize_t splice_in(struct lf_sock *sock, int in, off64_t *off_in, int out, off64_t *off_out,
+			 size_t n, unsigned flags)
+{
+	struct pipe_end end = {out, flags};
+	for (;;) {
+		ssize_t r = lf_conn_recv_into(sock, in, n, !(flags & SPLICE_F_NONBLOCK), to_pipe,
+					      &end);
+		if (r != -ENOTCONN)
+			return r;
+		if (!lf_conn_enter_plain_rx(sock))
+			continue;
+		r = lf_real.splice(in, off_in, out, off_out, n, flags);
+		int error = errno;
+		lf_conn_leave_plain_rx(sock, r);
+		return r == -1 ? -error : r;
+	}
+}
+
+LF_EXPORT ssize_t splice(int in, off64_t *off_in, int out, off64_t *off_out, size_t n, unsigned flags)
+{
+	struct lf_sock *sock = off_out ? NULL : lf_sock_pin(out);
+	bool sending = sock != NULL;
+	if (!sock)
+		sock = off_in ? NULL : lf_sock_pin(in);
+	if (!sock)
+		return lf_real.splice(in, off_in, out, off_out, n, flags);
+	int saved = errno;
+	ssize_t r = sending ? splice_out(sock, in, off_in, out, off_out, n, flags) :
+			      splice_in(sock, in, off_in, out, off_out, n, flags);
+	lf_sock_unpin(sock);
+	return lf_result(r, saved);
+}
+
+/* --- the fortified twins: the same after a check that the caller compiled in --- */
+
+_Noreturn void __chk_fail(void);
+
+LF_EXPORT ssize_t __read_chk(int fd, void *buf, size_t n, size_t room)
+{
+	if (n > room)
+		__chk_fail();
+	return read(fd, buf, n);
+}
+
+LF_EXPORT ssize_t __recv_chk(int fd, void *buf, size_t n, size_t room, int flags)
+{
+	if (n > room)
+		__chk_fail();
+	return recv(fd, buf, n, flags);
+}
+
+LF_EXPORT ssize_t __recvfrom_chk(int fd, void *buf, size_t n, size_t room, int flags,
+				 struct sockaddr *addr, socklen_t *len)
+{
+	if (n > room)
+		__chk_fail();
+	return recvfrom(fd, buf, n, flags, addr, len);
+}
+
+/* Old names that some programs are still linked against. */
+LF_EXPORT ssize_t __read(int fd, void *buf, size_t n)
+{
+	return read(fd, buf, n);
+}
+
+LF_EXPORT ssize_t __write(int fd, const void *buf, size_t n)
+{
+	return write(fd, buf, n);
+}
+
+LF_EXPORT ssize_t __send(int fd, const void *buf, size_t n, int flags)
+{
+	return send(fd, buf, n, flags);
+}

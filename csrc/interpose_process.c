@@ -1,0 +1,279 @@
+/* interpose_process.c - fork, exec, exit, signals: what happens to fused sockets when
+ * processes come and go.
+ *
+ * fork: nothing to do but to count (pthread_atfork handlers in start.c); parent and
+ * child share segment, doorbell and slot. exec: the library and its maps are gone from
+ * the new program, so sockets that it inherits are defused first. exit: the kernel
+ * closes; we only say that one holder is gone, and see to RST where close would.
+ */
+#define _GNU_SOURCE
+#include "conn.h"
+#include "real.h"
+#include "signals.h"
+#include "start.h"
+
+#include <alloca.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* fork itself is the C library's: the atfork handlers count holders. Only its failure
+ * they can't see. */
+LF_EXPORT pid_t fork(void)
+{
+	lf_start();
+	pid_t child = lf_real.fork();
+	if (child == -1 && lf_started) {
+		int saved = errno;
+		lf_sock_fork_failed();
+		errno = saved;
+	}
+	return child;
+}
+
+/* --- exec --- */
+
+static void defuse_if_inherited(struct lf_sock *sock)
+{
+	int fd = atomic_load(&sock->fd);
+	int flags = lf_real.fcntl(fd, F_GETFD);
+	bool inherited = flags != -1 && !(flags & FD_CLOEXEC);
+	/* Another descriptor of the same socket may lack the flag. */
+	if (atomic_load(&sock->descriptors) > 1)
+		inherited = true;
+	if (inherited)
+		lf_conn_defuse(sock, fd, LF_REASON_EXEC);
+}
+
+/* A process that is about to become another program lets go of what is close-on-exec. */
+static void leave_if_not_inherited(struct lf_sock *sock)
+{
+	int flags = lf_real.fcntl(atomic_load(&sock->fd), F_GETFD);
+	if (flags != -1 && (flags & FD_CLOEXEC) && lf_sock_shared(sock))
+		atomic_fetch_sub(&sock->slot->holders, 1);
+}
+
+static void return_to(struct lf_sock *sock)
+{
+	int flags = lf_real.fcntl(atomic_load(&sock->fd), F_GETFD);
+	if (flags != -1 && (flags & FD_CLOEXEC))
+		atomic_fetch_add(&sock->slot->holders, 1);
+}
+
+static void before_exec(void)
+{
+	if (!lf_started)
+		return;
+	int saved = errno;
+	lf_sock_each(defuse_if_inherited);
+	if (!lf_in_borrowed_memory())
+		lf_sock_each(leave_if_not_inherited);
+	errno = saved;
+}
+
+/* exec has failed: we are still here. */
+static int still_here(int r)
+{
+	int saved = errno;
+	if (lf_started && !lf_in_borrowed_memory())
+		lf_sock_each(return_to);
+	errno = saved;
+	return r;
+}
+
+LF_EXPORT int execve(const char *path, char *const argv[], char *const envp[])
+{
+	lf_start();
+	before_exec();
+	return still_here(lf_real.execve(path, argv, envp));
+}
+
+LF_EXPORT int execv(const char *path, char *const argv[])
+{
+	return execve(path, argv, environ);
+}
+
+LF_EXPORT int execvpe(const char *file, char *const argv[], char *const envp[])
+{
+	lf_start();
+	before_exec();
+	return still_here(lf_real.execvpe(file, argv, envp));
+}
+
+LF_EXPORT int execvp(const char *file, char *const argv[])
+{
+	return execvpe(file, argv, environ);
+}
+
+LF_EXPORT int fexecve(int fd, char *const argv[], char *const envp[])
+{
+	lf_start();
+	before_exec();
+	return still_here(lf_real.fexecve(fd, argv, envp));
+}
+
+/* The list forms: count, copy to an array, go on as the vector forms. */
+#define COLLECT(first, argv, ap)                                                                  \
+	size_t count_ = 1;                                                                        \
+	va_list ap;                                                                               \
+	va_start(ap, first);                                                                      \
+	while (va_arg(ap, char *))                                                                \
+		count_++;                                                                         \
+	va_end(ap);                                                                               \
+	char **argv = alloca((count_ + 1) * sizeof(*argv));                                       \
+	va_start(ap, first);                                                                      \
+	argv[0] = (char *)(uintptr_t)first;                                                       \
+	for (size_t i_ = 1; i_ <= count_; i_++)                                                   \
+		argv[i_] = va_arg(ap, char *)
+
+LF_EXPORT int execl(const char *path, const char *arg, ...)
+{
+	COLLECT(arg, argv, ap);
+	va_end(ap);
+	return execve(path, argv, environ);
+}
+
+LF_EXPORT int execlp(const char *file, const char *arg, ...)
+{
+	COLLECT(arg, argv, ap);
+	va_end(ap);
+	return execvpe(file, argv, environ);
+}
+
+LF_EXPORT int execle(const char *path, const char *arg, ...)
+{
+	COLLECT(arg, argv, ap);
+	char *const *envp = va_arg(ap, char *const *);
+	va_end(ap);
+	return execve(path, argv, envp);
+}
+
+/* A spawned program inherits what is not close-on-exec, and whatever its file actions
+ * dup: those are opaque, so a call that has any counts as inheriting everything. */
+static void defuse_it(struct lf_sock *sock)
+{
+	lf_conn_defuse(sock, atomic_load(&sock->fd), LF_REASON_EXEC);
+}
+
+static bool duplicates_sockets;
+
+LF_EXPORT int posix_spawn_file_actions_adddup2(posix_spawn_file_actions_t *actions, int fd, int to)
+{
+	static int (*real)(posix_spawn_file_actions_t *, int, int);
+	if (!real)
+		real = lf_real_symbol("posix_spawn_file_actions_adddup2");
+	if (lf_table_kind(lf_table_get(fd)) == LF_KIND_SOCK)
+		duplicates_sockets = true;
+	return real(actions, fd, to);
+}
+
+static void before_spawn(const posix_spawn_file_actions_t *actions)
+{
+	if (!lf_started)
+		return;
+	int saved = errno;
+	lf_sock_each(actions && duplicates_sockets ? defuse_it : defuse_if_inherited);
+	errno = saved;
+}
+
+LF_EXPORT int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
+			  const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
+{
+	lf_start();
+	before_spawn(actions);
+	return lf_real.posix_spawn(pid, path, actions, attr, argv, envp);
+}
+
+LF_EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,
+			   const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
+{
+	lf_start();
+	before_spawn(actions);
+	return lf_real.posix_spawnp(pid, file, actions, attr, argv, envp);
+}
+
+LF_EXPORT FILE *popen(const char *command, const char *mode)
+{
+	lf_start();
+	before_spawn(NULL);
+	return lf_real.popen(command, mode);
+}
+
+LF_EXPORT int system(const char *command)
+{
+	lf_start();
+	before_spawn(NULL);
+	return lf_real.system(command);
+}
+
+/* --- exit --- */
+
+static void leave(struct lf_sock *sock)
+{
+	lf_conn_before_close(sock, atomic_load(&sock->fd));
+	atomic_fetch_sub(&sock->slot->holders, 1);
+}
+
+static void leave_all(void)
+{
+	static _Atomic bool left;
+	if (lf_started && !lf_in_borrowed_memory() && !atomic_exchange(&left, true))
+		lf_sock_each(leave);
+}
+
+__attribute__((destructor)) static void at_exit(void)
+{
+	leave_all();
+}
+
+LF_EXPORT _Noreturn void _exit(int status)
+{
+	leave_all();
+	lf_real._exit(status);
+	__builtin_unreachable();
+}
+
+LF_EXPORT _Noreturn void _Exit(int status)
+{
+	_exit(status);
+}
+
+/* --- signals: only remembered, for SA_RESTART --- */
+
+LF_EXPORT int sigaction(int signal, const struct sigaction *action, struct sigaction *old)
+{
+	lf_start();
+	int r = lf_real.sigaction(signal, action, old);
+	if (r == 0)
+		lf_signals_note(signal, action);
+	return r;
+}
+
+LF_EXPORT void (*signal(int number, void (*handler)(int)))(int)
+{
+	lf_start();
+	void (*old)(int) = lf_real.signal(number, handler);
+	if (old != SIG_ERR) {
+		struct sigaction now;
+		if (lf_real.sigaction(number, NULL, &now) == 0)
+			lf_signals_note(number, &now);
+	}
+	return old;
+}
+
+LF_EXPORT int siginterrupt(int number, int flag)
+{
+	struct sigaction action;
+	if (sigaction(number, NULL, &action) == -1)
+		return -1;
+	if (flag)
+		action.sa_flags &= ~SA_RESTART;
+	else
+		action.sa_flags |= SA_RESTART;
+	return sigaction(number, &action, NULL);
+}

@@ -1,0 +1,109 @@
+/* lock.c - see lock.h. */
+#define _GNU_SOURCE
+#include "lock.h"
+
+#include "invariant.h"
+#include "pause.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define WAITERS 0x80000000u
+#define TID(word) ((word) & ~WAITERS)
+
+enum { SPINS = 200, CHECK_OWNER_MS = 5 };
+
+static _Thread_local uint32_t this_tid __attribute__((tls_model("initial-exec")));
+
+uint32_t lf_lock_tid(void)
+{
+	if (!this_tid)
+		this_tid = (uint32_t)syscall(SYS_gettid);
+	return this_tid;
+}
+
+void lf_lock_after_fork(void)
+{
+	this_tid = 0;
+}
+
+static bool owner_is_dead(uint32_t tid)
+{
+	return syscall(SYS_kill, (pid_t)tid, 0) == -1 && errno == ESRCH;
+}
+
+static void owned(struct lf_lock *lock)
+{
+	atomic_store_explicit(&lock->frame, (uintptr_t)__builtin_frame_address(0),
+			      memory_order_relaxed);
+}
+
+/* Slow path: somebody holds it. */
+static bool acquire_contended(struct lf_lock *lock, uint32_t tid)
+{
+	for (int spins = 0;; spins++) {
+		uint32_t seen = atomic_load_explicit(&lock->word, memory_order_relaxed);
+		if (seen == 0) {
+			/* Others may be asleep: keep the bit, an extra wake-up is harmless. */
+			uint32_t mine = spins > SPINS ? tid | WAITERS : tid;
+			if (atomic_compare_exchange_weak_explicit(&lock->word, &seen, mine,
+								  memory_order_acquire,
+								  memory_order_relaxed))
+				break;
+			continue;
+		}
+		if (TID(seen) == tid) {
+			/* Stacks grow down on every Linux port: a handler's frame lies below. */
+			if ((uintptr_t)__builtin_frame_address(0) <
+			    atomic_load_explicit(&lock->frame, memory_order_relaxed))
+				return false;
+			break;
+		}
+		if (spins < SPINS) {
+			lf_pause();
+			continue;
+		}
+		if (!(seen & WAITERS) &&
+		    !atomic_compare_exchange_weak(&lock->word, &seen, seen | WAITERS))
+			continue;
+		seen |= WAITERS;
+		struct timespec ts = {0, CHECK_OWNER_MS * 1000000L};
+		int saved = errno;
+		/* Not FUTEX_PRIVATE: forked processes wait here too. */
+		long r = syscall(SYS_futex, &lock->word, FUTEX_WAIT, seen, &ts, NULL, 0);
+		bool dead = r == -1 && errno == ETIMEDOUT && owner_is_dead(TID(seen));
+		errno = saved;
+		if (dead && atomic_compare_exchange_strong_explicit(&lock->word, &seen, tid | WAITERS,
+								    memory_order_acquire,
+								    memory_order_relaxed))
+			break;
+	}
+	owned(lock);
+	return true;
+}
+
+bool lf_lock_acquire(struct lf_lock *lock)
+{
+	uint32_t tid = lf_lock_tid(), free = 0;
+	if (!atomic_compare_exchange_strong_explicit(&lock->word, &free, tid, memory_order_acquire,
+						     memory_order_relaxed))
+		return acquire_contended(lock, tid);
+	owned(lock);
+	return true;
+}
+
+void lf_lock_release(struct lf_lock *lock)
+{
+	LF_INVARIANT(TID(atomic_load_explicit(&lock->word, memory_order_relaxed)) == lf_lock_tid());
+	/* release: what was done under the lock is visible to the next owner's acquire. */
+	uint32_t was = atomic_exchange_explicit(&lock->word, 0, memory_order_release);
+	if (was & WAITERS) {
+		int saved = errno;
+		(void)syscall(SYS_futex, &lock->word, FUTEX_WAKE, 1, NULL, NULL, 0);
+		errno = saved;
+	}
+}

@@ -1,0 +1,33 @@
+/* lock.h - a small lock in memory that forked processes share.
+ *
+ * It serialises the threads and processes of one *end*; the other end never sees it.
+ * The word holds the owner's thread id, so that a waiter can find out that the owner
+ * is dead (SIGKILL between lock and unlock) and take over. What the lock guards is
+ * written so that taking over is safe at every instruction: positions move by single
+ * stores, after the bytes they cover.
+ */
+#ifndef LF_LOCK_H
+#define LF_LOCK_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct lf_lock {
+	_Atomic uint32_t word; /* 0, or the owner's tid, with LF_LOCK_WAITERS or'ed in */
+	uint32_t pad;
+	_Atomic uintptr_t frame; /* the owner's stack position when it took the lock */
+};
+
+/* This thread's id; cached, refreshed in a forked child by lf_lock_after_fork(). */
+uint32_t lf_lock_tid(void);
+void lf_lock_after_fork(void);
+
+/* Takes the lock. False: this very thread holds it already further up its stack, that
+ * is, we are in a signal handler that interrupted the holder; the caller must behave
+ * as if the operation would block. A lock left behind by a longjmp out of such a
+ * place is recognised by the stack position and taken over. */
+bool lf_lock_acquire(struct lf_lock *lock);
+void lf_lock_release(struct lf_lock *lock);
+
+#endif

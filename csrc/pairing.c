@@ -1,0 +1,211 @@
+/* pairing.c - see pairing.h. */
+#define _GNU_SOURCE
+#include "pairing.h"
+
+#include "broker.h"
+#include "clock.h"
+#include "config.h"
+#include "conn.h"
+#include "real.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
+
+static bool address_of(int fd, bool remote, uint16_t *family, uint16_t *port, uint8_t addr[16])
+{
+	struct sockaddr_storage ss;
+	socklen_t len = sizeof(ss);
+	memset(addr, 0, 16);
+	int r = remote ? getpeername(fd, (struct sockaddr *)&ss, &len) :
+			 getsockname(fd, (struct sockaddr *)&ss, &len);
+	if (r == -1)
+		return false;
+	*family = ss.ss_family;
+	if (ss.ss_family == AF_INET) {
+		struct sockaddr_in in;
+		memcpy(&in, &ss, sizeof(in));
+		*port = ntohs(in.sin_port);
+		memcpy(addr, &in.sin_addr, 4);
+		return true;
+	}
+	if (ss.ss_family == AF_INET6) {
+		struct sockaddr_in6 in6;
+		memcpy(&in6, &ss, sizeof(in6));
+		*port = ntohs(in6.sin6_port);
+		memcpy(addr, &in6.sin6_addr, 16);
+		return true;
+	}
+	return false;
+}
+
+/* An option the program set itself; what it left alone does not bind the ring. */
+static uint32_t limit_of(const struct lf_sock *sock)
+{
+	return atomic_load(&sock->slot->rcvbuf);
+}
+
+static bool describe(const struct lf_sock *sock, struct lf_wire_claim *claim)
+{
+	int fd = atomic_load(&sock->fd);
+	memset(claim, 0, sizeof(*claim));
+	claim->claim_id = lf_sock_id(sock);
+	claim->side = (uint16_t)sock->side;
+	claim->limit = limit_of(sock);
+	socklen_t len = sizeof(claim->cookie);
+	if (lf_real.getsockopt(fd, SOL_SOCKET, SO_COOKIE, &claim->cookie, &len) == -1)
+		return false;
+	len = sizeof(claim->netns_cookie);
+	if (lf_real.getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &claim->netns_cookie, &len) == -1)
+		claim->netns_cookie = 0;
+	uint16_t family;
+	return address_of(fd, false, &claim->family, &claim->local_port, claim->local_addr) &&
+	       address_of(fd, true, &family, &claim->remote_port, claim->remote_addr);
+}
+
+void lf_pairing_report(struct lf_sock *sock, enum lf_reason reason)
+{
+	int saved = errno;
+	struct lf_wire_claim claim;
+	if (describe(sock, &claim)) {
+		claim.reason = (uint32_t)reason;
+		lf_broker_send(LF_WIRE_DECLINE, &claim.head, sizeof(claim));
+	}
+	errno = saved;
+}
+
+static void decline(struct lf_sock *sock, enum lf_reason reason)
+{
+	lf_sock_decline(sock, reason);
+	lf_pairing_report(sock, reason);
+}
+
+/* Only plain TCP; an MPTCP socket may use several paths. */
+static bool is_tcp(int fd)
+{
+	int protocol = 0;
+	socklen_t len = sizeof(protocol);
+	return lf_real.getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &len) == 0 &&
+	       protocol == IPPROTO_TCP;
+}
+
+static void claim(struct lf_sock *sock, int fd)
+{
+	struct lf_slot *slot = sock->slot;
+	if (atomic_load(&slot->holders) != 1) /* later, when the other one has closed it */
+		return;
+	if (atomic_load(&slot->tx_inside) || atomic_load(&slot->rx_inside))
+		return; /* counts are in motion */
+	if (!is_tcp(fd)) {
+		lf_sock_decline(sock, LF_REASON_SOCKET_OPTION);
+		return;
+	}
+	int sent = lf_conn_counts_agree(sock, fd, true), got = lf_conn_counts_agree(sock, fd, false);
+	if (sent == EPROTO || got == EPROTO)
+		return; /* not established yet, or on its way out */
+	if (sent || got) {
+		if (atomic_fetch_add(&sock->calls, 1) > lf_config.after + 64)
+			decline(sock, LF_REASON_IO_OUTSIDE_LIBC);
+		return;
+	}
+	struct lf_wire_claim message;
+	if (!describe(sock, &message))
+		return;
+	uint32_t tracked = LF_PAIRING_TRACKED;
+	if (!atomic_compare_exchange_strong(&sock->pairing, &tracked, LF_PAIRING_CLAIMED))
+		return;
+	if (!lf_broker_send(LF_WIRE_CLAIM, &message.head, sizeof(message))) {
+		/* No broker: plain TCP; try again much later. */
+		uint32_t claimed = LF_PAIRING_CLAIMED;
+		atomic_store(&sock->calls, 0);
+		atomic_compare_exchange_strong(&sock->pairing, &claimed, LF_PAIRING_TRACKED);
+	}
+}
+
+void lf_pairing_advance(struct lf_sock *sock, int fd)
+{
+	int saved = errno;
+	switch ((enum lf_pairing)atomic_load(&sock->pairing)) {
+	case LF_PAIRING_TRACKED:
+		if (!lf_config.broker[0])
+			break;
+		if (atomic_load_explicit(&sock->calls, memory_order_relaxed) < lf_config.after &&
+		    !lf_config.eager) {
+			atomic_fetch_add_explicit(&sock->calls, 1, memory_order_relaxed);
+			break;
+		}
+		claim(sock, fd);
+		break;
+	case LF_PAIRING_CLAIMED:
+		if (lf_broker_has_mail())
+			lf_broker_receive();
+		break;
+	case LF_PAIRING_PAIRED:
+	case LF_PAIRING_DECLINED:
+		break;
+	}
+	errno = saved;
+}
+
+bool lf_pairing_expects(const struct lf_sock *sock)
+{
+	return lf_config.eager && atomic_load(&sock->pairing) == LF_PAIRING_CLAIMED;
+}
+
+void lf_pairing_await_input(struct lf_sock *sock, int fd)
+{
+	if (!lf_pairing_expects(sock) || atomic_load(&sock->slot->rcvtimeo))
+		return;
+	int flags = lf_real.fcntl(fd, F_GETFL);
+	if (flags == -1 || (flags & O_NONBLOCK))
+		return;
+	int saved = errno;
+	while (lf_pairing_expects(sock)) {
+		struct pollfd fds[2] = {{.fd = fd, .events = POLLIN | POLLRDHUP},
+					{.fd = lf_broker_fd(), .events = POLLIN}};
+		if (lf_real.ppoll(fds, 2, NULL, NULL) == -1 || fds[0].revents || fds[1].fd < 0)
+			break; /* EINTR: the kernel's own recv decides what a signal means */
+		lf_broker_receive();
+	}
+	errno = saved;
+}
+
+void lf_pairing_await_fuse(struct lf_sock *sock, int fd)
+{
+	if (!lf_config.eager || atomic_load(&sock->slot->waited))
+		return;
+	atomic_store(&sock->slot->waited, 1);
+	int saved = errno;
+	int64_t deadline = lf_deadline(lf_config.eager_wait_ns);
+	while (lf_now() < deadline) {
+		uint32_t pairing = atomic_load(&sock->pairing);
+		if (pairing == LF_PAIRING_DECLINED)
+			break;
+		if (pairing == LF_PAIRING_PAIRED) {
+			if (lf_conn_peer_ready(sock))
+				break;
+			struct timespec nap = {0, 50000};
+			nanosleep(&nap, NULL);
+			continue;
+		}
+		if (pairing == LF_PAIRING_TRACKED) {
+			lf_pairing_advance(sock, fd);
+			if (atomic_load(&sock->pairing) == LF_PAIRING_TRACKED)
+				break; /* no broker, shared, not established: not a matter of waiting */
+			continue;
+		}
+		struct pollfd p = {.fd = lf_broker_fd(), .events = POLLIN};
+		if (p.fd < 0)
+			break;
+		lf_real.poll(&p, 1, 10);
+		lf_broker_receive();
+	}
+	errno = saved;
+}

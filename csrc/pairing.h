@@ -1,0 +1,28 @@
+/* pairing.h - from "a TCP socket" to "the broker is asked": counting calls, claiming,
+ * and (eager only) waiting for the answer. */
+#ifndef LF_PAIRING_H
+#define LF_PAIRING_H
+
+#include "sock.h"
+
+/* Called with each I/O call on a socket: counts it, claims when it is time, takes in
+ * what the broker has answered. Two loads when the connection is past all this. */
+void lf_pairing_advance(struct lf_sock *sock, int fd);
+static inline void lf_pairing_step(struct lf_sock *sock, int fd)
+{
+	if (atomic_load_explicit(&sock->pairing, memory_order_acquire) < LF_PAIRING_PAIRED)
+		lf_pairing_advance(sock, fd);
+}
+
+/* Eager: the first payload byte waits, bounded, until the peer is ready. */
+void lf_pairing_await_fuse(struct lf_sock *sock, int fd);
+/* Eager: a blocking receive waits for input or for the broker's answer, whichever is
+ * first, so that it does not sleep in TCP while the ring is being set up. */
+void lf_pairing_await_input(struct lf_sock *sock, int fd);
+/* Eager: this socket's answer is on its way; readiness calls should watch the broker. */
+bool lf_pairing_expects(const struct lf_sock *sock);
+
+/* Tells the broker why this connection stays, or has become, plain. */
+void lf_pairing_report(struct lf_sock *sock, enum lf_reason reason);
+
+#endif

@@ -1,0 +1,369 @@
+/* poll.c - see poll.h.
+ *
+ * The kernel is given the program's descriptors (without POLLOUT where sending goes by
+ * ring) and, behind them, the doorbells of the fused ones. Sockets that are still plain
+ * count as "inside" meanwhile, so that nobody moves them into a ring under a sleeper.
+ */
+#define _GNU_SOURCE
+#include "poll.h"
+
+#include "broker.h"
+#include "clock.h"
+#include "config.h"
+#include "conn.h"
+#include "pairing.h"
+#include "real.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+
+enum { ON_STACK = 32 };
+
+struct watched {
+	struct lf_sock *sock; /* pinned; NULL: not ours */
+	short known;          /* bits that the ring decides */
+	bool inside;          /* plain, and marked so */
+	bool waiting;         /* fused: armed, counted as a waiter */
+};
+
+struct set {
+	struct pollfd *fds; /* the program's */
+	nfds_t n;
+	struct watched *watched;
+	struct pollfd *kernel; /* 2 n + 1 places */
+	nfds_t kernel_n;
+	size_t mapped; /* bytes, 0: on the stack */
+	bool fused;    /* at least one */
+	bool expects;  /* eager: answers of the broker are due */
+	bool shared;
+};
+
+bool lf_poll_concerns(const struct pollfd *fds, nfds_t n)
+{
+	for (nfds_t i = 0; i < n; i++)
+		if (lf_table_kind(lf_table_get(fds[i].fd)) == LF_KIND_SOCK)
+			return true;
+	return false;
+}
+
+static void enter(struct set *set, nfds_t i)
+{
+	struct watched *w = &set->watched[i];
+	*w = (struct watched){.sock = lf_sock_pin(set->fds[i].fd)};
+	if (!w->sock)
+		return;
+	int fd = set->fds[i].fd;
+	if (lf_config.eager)
+		lf_pairing_step(w->sock, fd);
+	if (lf_sock_paired(w->sock) && lf_rx(w->sock) == LF_RX_PLAIN)
+		lf_conn_try_ready(w->sock, fd);
+	w->inside = lf_conn_enter_plain_rx(w->sock);
+	if (lf_sock_paired(w->sock))
+		set->fused = true;
+	set->expects |= lf_pairing_expects(w->sock);
+	set->shared |= lf_sock_shared(w->sock);
+}
+
+static void stop_waiting(struct set *set)
+{
+	for (nfds_t i = 0; i < set->n; i++) {
+		struct watched *w = &set->watched[i];
+		if (w->waiting)
+			atomic_fetch_sub(&w->sock->waiters, 1);
+		w->waiting = false;
+	}
+}
+
+static void leave(struct set *set)
+{
+	stop_waiting(set);
+	for (nfds_t i = 0; i < set->n; i++) {
+		struct watched *w = &set->watched[i];
+		if (!w->sock)
+			continue;
+		if (w->inside)
+			lf_conn_leave_plain_rx(w->sock, 0);
+		lf_sock_unpin(w->sock);
+		w->sock = NULL;
+	}
+	if (set->mapped)
+		munmap(set->watched, set->mapped);
+}
+
+/* Ring readiness into revents; the number of descriptors with some. */
+static int look_at_rings(struct set *set)
+{
+	int ready = 0;
+	for (nfds_t i = 0; i < set->n; i++) {
+		struct watched *w = &set->watched[i];
+		set->fds[i].revents = 0;
+		if (!w->sock)
+			continue;
+		short bits = lf_conn_ready(w->sock, &w->known);
+		set->fds[i].revents = bits & (set->fds[i].events | POLLERR | POLLHUP);
+		ready += set->fds[i].revents != 0;
+	}
+	return ready;
+}
+
+/* Adds what the kernel said; the number of descriptors with anything. */
+static int merge(struct set *set)
+{
+	int ready = 0;
+	for (nfds_t i = 0; i < set->n; i++) {
+		const struct watched *w = &set->watched[i];
+		short kernel = set->kernel[i].revents;
+		if (w->sock && !(kernel & (POLLERR | POLLHUP | POLLNVAL)))
+			kernel &= (short)~w->known;
+		set->fds[i].revents |= kernel & (set->fds[i].events | POLLERR | POLLHUP | POLLNVAL);
+		ready += set->fds[i].revents != 0;
+	}
+	return ready;
+}
+
+static void prepare_kernel(struct set *set, bool with_bells)
+{
+	for (nfds_t i = 0; i < set->n; i++) {
+		set->kernel[i] = set->fds[i];
+		set->kernel[i].revents = 0;
+		if (set->watched[i].sock)
+			set->kernel[i].events &= (short)~set->watched[i].known;
+	}
+	set->kernel_n = set->n;
+	if (!with_bells)
+		return;
+	for (nfds_t i = 0; i < set->n; i++) {
+		const struct lf_sock *sock = set->watched[i].sock;
+		bool listens = sock && lf_sock_paired(sock) && !atomic_load(&sock->hung_up);
+		set->kernel[set->kernel_n++] = (struct pollfd){
+			.fd = listens ? atomic_load(&sock->bell) : -1, .events = POLLIN};
+	}
+	set->kernel[set->kernel_n++] =
+		(struct pollfd){.fd = set->expects ? lf_broker_fd() : -1, .events = POLLIN};
+}
+
+static void arm_all(struct set *set)
+{
+	for (nfds_t i = 0; i < set->n; i++) {
+		struct watched *w = &set->watched[i];
+		if (!w->sock || !lf_sock_paired(w->sock))
+			continue;
+		atomic_fetch_add(&w->sock->waiters, 1);
+		w->waiting = true;
+		if (set->fds[i].events & (POLLIN | POLLRDNORM))
+			lf_wait_arm(w->sock, LF_WANT_READ);
+		if ((set->fds[i].events & (POLLOUT | POLLWRNORM)) && lf_tx(w->sock) == LF_TX_FUSED)
+			lf_wait_arm(w->sock, LF_WANT_WRITE);
+	}
+}
+
+/* Doorbells and broker after a sleep. */
+static void see_to(struct set *set)
+{
+	for (nfds_t i = 0; i < set->n; i++) {
+		struct lf_sock *sock = set->watched[i].sock;
+		short bell = set->kernel[set->n + i].revents;
+		if (!sock || !bell)
+			continue;
+		if (bell & (POLLHUP | POLLERR))
+			lf_conn_peer_gone(sock, set->fds[i].fd);
+		else if (lf_wait_may_drain(sock))
+			lf_bell_drain(sock);
+		lf_conn_service(sock, set->fds[i].fd);
+	}
+	if (set->kernel[2 * set->n].revents)
+		lf_broker_receive();
+}
+
+static bool any_ring_ready(void *context)
+{
+	return look_at_rings(context) > 0;
+}
+
+static bool spin(struct set *set, int64_t ns)
+{
+	if (lf_config.spin_ns == 0 || !set->fused || ns < lf_config.spin_ns)
+		return false;
+	/* One score for the set: that of its first fused socket. */
+	struct lf_sock *first = NULL;
+	for (nfds_t i = 0; i < set->n && !first; i++)
+		if (set->watched[i].sock && lf_sock_paired(set->watched[i].sock))
+			first = set->watched[i].sock;
+	return first && lf_wait_spin_by_score(first, any_ring_ready, set);
+}
+
+/* One round; the count, or 0 to go on, or a negative errno. */
+static int once(struct set *set, int64_t ns, const sigset_t *mask)
+{
+	int ready = look_at_rings(set);
+	/* A sole socket with something in its ring needs no word from the kernel. */
+	if (ready && set->n == 1)
+		return ready;
+	if (ready || ns == 0) {
+		prepare_kernel(set, false);
+		if (lf_real.poll(set->kernel, set->kernel_n, 0) == -1)
+			return -errno;
+		return merge(set);
+	}
+	if (spin(set, ns))
+		return 0;
+	arm_all(set);
+	if (look_at_rings(set)) {
+		stop_waiting(set);
+		return 0;
+	}
+	prepare_kernel(set, true);
+	bool capped = set->shared && ns > LF_SHARED_SLEEP_NS;
+	struct timespec ts = lf_timespec(capped ? LF_SHARED_SLEEP_NS : ns);
+	int r = lf_real.ppoll(set->kernel, set->kernel_n, ns == LF_FOREVER && !capped ? NULL : &ts, mask);
+	int error = errno;
+	if (r > 0)
+		see_to(set);
+	stop_waiting(set);
+	if (r == -1)
+		return -error;
+	look_at_rings(set);
+	return merge(set);
+}
+
+static bool allocate(struct set *set)
+{
+	size_t watched = set->n * sizeof(struct watched);
+	size_t kernel = (2 * set->n + 1) * sizeof(struct pollfd);
+	void *at = mmap(NULL, watched + kernel, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+			-1, 0);
+	if (at == MAP_FAILED)
+		return false;
+	set->mapped = watched + kernel;
+	set->watched = at;
+	set->kernel = (struct pollfd *)(void *)((char *)at + watched);
+	return true;
+}
+
+int lf_poll(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask)
+{
+	struct watched watched[ON_STACK];
+	struct pollfd kernel[2 * ON_STACK + 1];
+	struct set set __attribute__((cleanup(leave))) = {
+		.fds = fds, .n = n, .watched = watched, .kernel = kernel};
+	if (n > ON_STACK && !allocate(&set)) {
+		set.n = 0;
+		return -ENOMEM;
+	}
+	for (nfds_t i = 0; i < n; i++)
+		enter(&set, i);
+	int64_t deadline = ns == LF_FOREVER ? LF_FOREVER : ns == 0 ? 0 : lf_deadline(ns);
+	int64_t left = ns;
+	for (;;) {
+		int r = once(&set, left, mask);
+		if (r != 0)
+			return r;
+		if (ns != LF_FOREVER) {
+			left = ns == 0 ? 0 : deadline - lf_now();
+			if (left <= 0)
+				return 0;
+		}
+		/* A socket may have become fused while we slept. */
+		set.fused = set.expects = false;
+		for (nfds_t i = 0; i < n; i++) {
+			struct watched *w = &set.watched[i];
+			if (!w->sock)
+				continue;
+			if (w->inside && lf_sock_paired(w->sock) && lf_rx(w->sock) == LF_RX_PLAIN) {
+				lf_conn_leave_plain_rx(w->sock, 0);
+				lf_conn_try_ready(w->sock, fds[i].fd);
+				w->inside = lf_conn_enter_plain_rx(w->sock);
+			}
+			set.fused |= lf_sock_paired(w->sock);
+			set.expects |= lf_pairing_expects(w->sock);
+		}
+	}
+}
+
+/* --- select --- */
+
+bool lf_select_concerns(int n, const fd_set *r, const fd_set *w, const fd_set *x)
+{
+	const fd_set *sets[3] = {r, w, x};
+	for (int s = 0; s < 3; s++)
+		for (int fd = 0; sets[s] && fd < n; fd++)
+			if (FD_ISSET(fd, sets[s]) && lf_table_kind(lf_table_get(fd)) == LF_KIND_SOCK)
+				return true;
+	return false;
+}
+
+static bool is_in(int fd, const fd_set *set)
+{
+	return set && FD_ISSET(fd, set);
+}
+
+/* As fs/select.c maps poll bits to the three sets. */
+#define READ_BITS (POLLRDNORM | POLLRDBAND | POLLIN | POLLHUP | POLLERR)
+#define WRITE_BITS (POLLWRNORM | POLLWRBAND | POLLOUT | POLLERR)
+
+static int give_back(const struct pollfd *fds, nfds_t n, fd_set *r, fd_set *w, fd_set *x)
+{
+	int count = 0;
+	for (nfds_t i = 0; i < n; i++) {
+		int fd = fds[i].fd;
+		bool in = is_in(fd, r) && (fds[i].revents & READ_BITS);
+		bool out = is_in(fd, w) && (fds[i].revents & WRITE_BITS);
+		bool pri = is_in(fd, x) && (fds[i].revents & POLLPRI);
+		if (r && !in)
+			FD_CLR(fd, r);
+		if (w && !out)
+			FD_CLR(fd, w);
+		if (x && !pri)
+			FD_CLR(fd, x);
+		count += in + out + pri;
+	}
+	return count;
+}
+
+static nfds_t gather(int n, const fd_set *r, const fd_set *w, const fd_set *x, struct pollfd *fds)
+{
+	nfds_t count = 0;
+	for (int fd = 0; fd < n; fd++) {
+		short events = 0;
+		if (is_in(fd, r))
+			events |= POLLIN | POLLRDNORM | POLLRDBAND;
+		if (is_in(fd, w))
+			events |= POLLOUT | POLLWRNORM | POLLWRBAND;
+		if (is_in(fd, x))
+			events |= POLLPRI;
+		if (events)
+			fds[count++] = (struct pollfd){.fd = fd, .events = events};
+	}
+	return count;
+}
+
+int lf_select(int n, fd_set *r, fd_set *w, fd_set *x, int64_t ns, const sigset_t *mask)
+{
+	struct pollfd fds[FD_SETSIZE]; /* callers pass larger sets to the kernel */
+	nfds_t count = gather(n, r, w, x, fds);
+	int64_t deadline = ns == LF_FOREVER ? LF_FOREVER : lf_deadline(ns);
+	for (;;) {
+		int ready = lf_poll(fds, count, ns, mask);
+		if (ready < 0)
+			return ready;
+		for (nfds_t i = 0; i < count; i++)
+			if (fds[i].revents & POLLNVAL)
+				return -EBADF;
+		fd_set was[3];
+		fd_set *sets[3] = {r, w, x};
+		for (int s = 0; s < 3; s++)
+			if (sets[s])
+				was[s] = *sets[s];
+		int bits = give_back(fds, count, r, w, x);
+		if (bits || ready == 0)
+			return bits;
+		/* poll has reasons to return that select has not (POLLHUP for writers). */
+		for (int s = 0; s < 3; s++)
+			if (sets[s])
+				*sets[s] = was[s];
+		if (ns != LF_FOREVER && (ns = deadline - lf_now()) < 0)
+			ns = 0;
+		struct timespec nap = {0, 1000000};
+		nanosleep(&nap, NULL);
+	}
+}

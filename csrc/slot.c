@@ -1,0 +1,94 @@
+/* slot.c - see slot.h. */
+#define _GNU_SOURCE
+#include "slot.h"
+
+#include "invariant.h"
+
+#include <pthread.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { AREA_SLOTS = 65536 };
+
+/* The area this process allocates from; inherited ones stay mapped but are only used
+ * through pointers that came with the fork. */
+static struct lf_slot *area;
+static uint32_t used;      /* slots ever handed out of `area` */
+static uint32_t free_list; /* index + 1 */
+static uint32_t scan;      /* where to look next for slots whose last holder was elsewhere */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static bool in_area(const struct lf_slot *slot)
+{
+	return area && slot >= area && slot < area + AREA_SLOTS;
+}
+
+/* A slot dropped here while a child still held it is free once the child lets go. */
+enum { PARKED = UINT32_MAX };
+
+static struct lf_slot *reclaim_parked(void)
+{
+	for (uint32_t n = 0; n < used; n++) {
+		struct lf_slot *slot = &area[scan++ % used];
+		if (slot->next_free == PARKED && atomic_load(&slot->holders) == 0)
+			return slot;
+	}
+	return NULL;
+}
+
+static struct lf_slot *take(void)
+{
+	if (!area) {
+		void *at = mmap(NULL, AREA_SLOTS * sizeof(struct lf_slot), PROT_READ | PROT_WRITE,
+				MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		if (at == MAP_FAILED)
+			return NULL;
+		area = at;
+		used = free_list = scan = 0;
+	}
+	if (free_list) {
+		struct lf_slot *slot = &area[free_list - 1];
+		free_list = slot->next_free;
+		return slot;
+	}
+	if (used < AREA_SLOTS)
+		return &area[used++];
+	return reclaim_parked();
+}
+
+struct lf_slot *lf_slot_new(void)
+{
+	pthread_mutex_lock(&lock);
+	struct lf_slot *slot = take();
+	pthread_mutex_unlock(&lock);
+	if (!slot)
+		return NULL;
+	memset(slot, 0, sizeof(*slot));
+	atomic_store(&slot->rcvlowat, 1);
+	atomic_store(&slot->holders, 1);
+	return slot;
+}
+
+uint32_t lf_slot_drop(struct lf_slot *slot)
+{
+	uint32_t left = atomic_fetch_sub(&slot->holders, 1) - 1;
+	LF_INVARIANT(left != UINT32_MAX);
+	if (!in_area(slot))
+		return left;
+	pthread_mutex_lock(&lock);
+	if (left == 0) {
+		slot->next_free = free_list;
+		free_list = (uint32_t)(slot - area) + 1;
+	} else {
+		slot->next_free = PARKED;
+	}
+	pthread_mutex_unlock(&lock);
+	return left;
+}
+
+void lf_slot_after_fork(void)
+{
+	area = NULL;
+	pthread_mutex_init(&lock, NULL);
+}

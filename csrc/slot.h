@@ -1,0 +1,87 @@
+/* slot.h - what all processes that hold one end of a connection agree on.
+ *
+ * A slot lies in a MAP_SHARED area made before any fork that could share the socket,
+ * so parent and child see the same one; the other end of the connection never sees
+ * it. It holds the end's own truth: how far each direction has come, positions (the
+ * copies in the segment are what we told the peer; the peer could overwrite them),
+ * the count of payload bytes that went through TCP, and two locks that serialise the
+ * end's readers and writers.
+ *
+ *   tx:  PLAIN -> FUSED -> ENDED            rx:  PLAIN -> READY -> DRAIN -> FUSED -> ENDED
+ *        PLAIN -> ENDED                          any state but PLAIN -> ENDED
+ */
+#ifndef LF_SLOT_H
+#define LF_SLOT_H
+
+#include "lock.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum lf_tx {
+	LF_TX_PLAIN = 0,
+	LF_TX_FUSED = 1, /* the mark is FUSED, bytes go into the ring */
+	LF_TX_ENDED = 2, /* TCP again, or the ring was never used; final */
+};
+
+enum lf_rx {
+	LF_RX_PLAIN = 0,
+	LF_RX_READY = 1, /* bytes come by TCP; the peer may switch at any byte */
+	LF_RX_DRAIN = 2, /* the peer has switched; rx_tcp_left bytes still come by TCP */
+	LF_RX_FUSED = 3, /* bytes come from the ring, only FIN and errors from TCP */
+	LF_RX_ENDED = 4, /* TCP again; final */
+};
+
+enum lf_shut { LF_SHUT_RD = 1, LF_SHUT_WR = 2 };
+
+struct lf_slot {
+	/* Rarely written. */
+	_Atomic uint32_t holders;  /* processes of ours that hold the socket */
+	_Atomic uint32_t nonblock; /* O_NONBLOCK of the open file description */
+	_Atomic uint32_t shut;     /* enum lf_shut bits */
+	_Atomic uint32_t declined; /* enum lf_reason: never to be fused */
+	_Atomic uint32_t reset;    /* 1: the peer died with our bytes unread: act as after RST */
+	_Atomic uint32_t error;    /* errno to report once, as SO_ERROR does */
+	_Atomic int64_t rcvtimeo;  /* ns, 0: none */
+	_Atomic int64_t sndtimeo;
+	_Atomic uint32_t rcvlowat;
+	_Atomic uint32_t rcvbuf; /* as the program set it, 0: it did not */
+	_Atomic uint32_t waited; /* eager: a first byte has waited once */
+	_Atomic uint32_t fork_safe; /* 1: paired, so processes forked since share the segment */
+	uint32_t next_free;         /* the owner's free list: index + 1 */
+	uint8_t pad0[128 - 64];
+
+	/* Sending. */
+	struct lf_lock tx_lock;
+	_Atomic uint32_t tx;        /* enum lf_tx; changes under tx_lock */
+	_Atomic uint32_t tx_inside; /* threads inside a plain send call of the kernel */
+	_Atomic uint64_t tcp_sent;  /* payload bytes given to TCP */
+	_Atomic uint64_t tx_head;   /* bytes put into the ring; under tx_lock */
+	_Atomic uint64_t tx_tail;   /* the peer's tail as last seen and checked */
+	uint8_t pad1[128 - 48];
+
+	/* Receiving. */
+	struct lf_lock rx_lock;
+	_Atomic uint32_t rx;          /* enum lf_rx; changes under rx_lock */
+	_Atomic uint32_t rx_inside;   /* threads inside a plain receive or poll of the kernel */
+	_Atomic uint64_t tcp_rcvd;    /* payload bytes got from TCP */
+	_Atomic uint64_t rx_tail;     /* bytes taken from the ring; under rx_lock */
+	_Atomic uint64_t rx_head;     /* the peer's head as last seen and checked */
+	_Atomic uint64_t rx_tcp_left; /* DRAIN: bytes still to come by TCP */
+	uint8_t pad2[128 - 56];
+};
+
+_Static_assert(sizeof(struct lf_slot) == 384, "three lines of 128 bytes");
+
+/* A fresh slot with one holder, or NULL when there is no room. */
+struct lf_slot *lf_slot_new(void);
+
+/* This process no longer holds the socket. Returns how many processes still do. */
+uint32_t lf_slot_drop(struct lf_slot *slot);
+
+/* In a forked child: slots it makes from now on come from an area of its own, so that
+ * it can't leak or corrupt the parent's. */
+void lf_slot_after_fork(void);
+
+#endif

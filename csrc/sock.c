@@ -1,0 +1,271 @@
+/* sock.c - the pool of sockets; see sock.h. */
+#define _GNU_SOURCE
+#include "sock.h"
+
+#include "epoll.h"
+#include "invariant.h"
+#include "real.h"
+
+#include <pthread.h>
+#include <stddef.h>
+#include <sys/mman.h>
+
+enum { POOL_SOCKS = 131072 };
+
+static struct lf_sock *pool;
+static _Atomic uint32_t used;
+static uint32_t free_list; /* index + 1 */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+/* Order: gate before lock. Held across fork and while a socket enters or leaves the
+ * table, so that holders counts exactly the processes whose table has it. */
+static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+
+bool lf_sock_init(void)
+{
+	void *at = mmap(NULL, POOL_SOCKS * sizeof(struct lf_sock), PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (at == MAP_FAILED)
+		return false;
+	pool = at;
+	return true;
+}
+
+static struct lf_sock *take(void)
+{
+	struct lf_sock *sock = NULL;
+	pthread_mutex_lock(&lock);
+	if (free_list) {
+		sock = &pool[free_list - 1];
+		free_list = sock->next_free;
+	} else if (atomic_load(&used) < POOL_SOCKS) {
+		sock = &pool[atomic_fetch_add(&used, 1)];
+	}
+	pthread_mutex_unlock(&lock);
+	return sock;
+}
+
+static void give_back(struct lf_sock *sock)
+{
+	pthread_mutex_lock(&lock);
+	sock->next_free = free_list;
+	free_list = (uint32_t)(sock - pool) + 1;
+	pthread_mutex_unlock(&lock);
+}
+
+/* Nobody uses it any more. */
+static void take_apart(struct lf_sock *sock)
+{
+	int bell = atomic_exchange(&sock->bell, -1);
+	if (bell >= 0)
+		lf_table_unhide(bell);
+	if (sock->segment)
+		munmap(sock->segment, LF_SEGMENT_HEADER + 2 * (size_t)sock->ring_size);
+	sock->segment = NULL;
+	lf_slot_drop(sock->slot);
+	give_back(sock);
+}
+
+static void drop(struct lf_sock *sock)
+{
+	if (atomic_fetch_sub(&sock->users, 1) == 1 && atomic_exchange(&sock->dead, 0) == 1)
+		take_apart(sock);
+}
+
+void lf_sock_track(int fd, enum lf_wire_side side)
+{
+	if ((unsigned)fd >= LF_TABLE_SIZE)
+		return;
+	struct lf_sock *sock = take();
+	if (!sock)
+		return;
+	struct lf_slot *slot = lf_slot_new();
+	if (!slot) {
+		give_back(sock);
+		return;
+	}
+	sock->generation++;
+	sock->side = side;
+	sock->slot = slot;
+	atomic_store(&sock->pairing, LF_PAIRING_TRACKED);
+	atomic_store(&sock->calls, 0);
+	atomic_store(&sock->fd, fd);
+	atomic_store(&sock->descriptors, 1);
+	atomic_store(&sock->bell, -1);
+	atomic_store(&sock->waiters, 0);
+	atomic_store(&sock->spin_score, 0);
+	atomic_store(&sock->hung_up, 0);
+	atomic_store(&sock->tx_stalls, 0);
+	atomic_store(&sock->registration, NULL);
+	/* Not a store: a stale pin may be about to undo itself. */
+	pthread_mutex_lock(&gate);
+	atomic_fetch_add(&sock->users, 1);
+	lf_table_set(fd, LF_KIND_SOCK, sock);
+	pthread_mutex_unlock(&gate);
+}
+
+struct lf_sock *lf_sock_pin(int fd)
+{
+	for (;;) {
+		uintptr_t entry = lf_table_get(fd);
+		if (lf_table_kind(entry) != LF_KIND_SOCK)
+			return NULL;
+		struct lf_sock *sock = lf_table_pointer(entry);
+		/* The pool is never unmapped, so touching a stale place is safe; seeing the
+		 * same entry after the increment proves that the table's own use was there
+		 * when we added ours, hence nobody took the socket apart in between. */
+		atomic_fetch_add(&sock->users, 1);
+		if (lf_table_get(fd) == entry)
+			return sock;
+		drop(sock);
+	}
+}
+
+uint64_t lf_sock_id(const struct lf_sock *sock)
+{
+	return (uint64_t)sock->generation << 32 | (uint32_t)(sock - pool);
+}
+
+struct lf_sock *lf_sock_pin_id(uint64_t id)
+{
+	uint32_t index = (uint32_t)id;
+	if (index >= atomic_load(&used))
+		return NULL;
+	struct lf_sock *sock = lf_sock_pin(atomic_load(&pool[index].fd));
+	if (sock && (sock != &pool[index] || lf_sock_id(sock) != id)) {
+		lf_sock_unpin(sock);
+		return NULL;
+	}
+	return sock;
+}
+
+void lf_sock_unpin(struct lf_sock *sock)
+{
+	drop(sock);
+}
+
+void lf_sock_each(void (*fn)(struct lf_sock *sock))
+{
+	uint32_t n = atomic_load(&used);
+	for (uint32_t i = 0; i < n; i++) {
+		if (atomic_load(&pool[i].users) == 0)
+			continue;
+		struct lf_sock *sock = lf_sock_pin(atomic_load(&pool[i].fd));
+		if (!sock)
+			continue;
+		if (sock == &pool[i])
+			fn(sock);
+		lf_sock_unpin(sock);
+	}
+}
+
+void lf_sock_bell_moved(int from, int to)
+{
+	uint32_t n = atomic_load(&used);
+	for (uint32_t i = 0; i < n; i++) {
+		int expected = from;
+		if (atomic_load(&pool[i].users) && atomic_compare_exchange_strong(&pool[i].bell, &expected, to))
+			return;
+	}
+}
+
+void lf_sock_decline(struct lf_sock *sock, enum lf_reason reason)
+{
+	uint32_t none = LF_REASON_NONE;
+	atomic_compare_exchange_strong(&sock->slot->declined, &none, (uint32_t)reason);
+	uint32_t was = atomic_load(&sock->pairing);
+	while (was < LF_PAIRING_PAIRED &&
+	       !atomic_compare_exchange_weak(&sock->pairing, &was, LF_PAIRING_DECLINED))
+		;
+}
+
+void lf_sock_add_descriptor(struct lf_sock *sock, int copy)
+{
+	if ((unsigned)copy >= LF_TABLE_SIZE)
+		return;
+	atomic_fetch_add(&sock->descriptors, 1);
+	lf_table_set(copy, LF_KIND_SOCK, sock);
+}
+
+/* Some other number that still names it. Rare (dup then close of the first), so a
+ * search is fine. */
+static void find_other_descriptor(struct lf_sock *sock)
+{
+	for (int fd = 0; fd < (int)LF_TABLE_SIZE; fd++) {
+		uintptr_t entry = lf_table_get(fd);
+		if (lf_table_kind(entry) == LF_KIND_SOCK && lf_table_pointer(entry) == sock) {
+			atomic_store(&sock->fd, fd);
+			return;
+		}
+	}
+}
+
+bool lf_sock_remove_descriptor(struct lf_sock *sock, int fd)
+{
+	pthread_mutex_lock(&gate);
+	lf_table_set(fd, LF_KIND_NONE, NULL);
+	bool last = atomic_fetch_sub(&sock->descriptors, 1) == 1;
+	if (!last && atomic_load(&sock->fd) == fd)
+		find_other_descriptor(sock);
+	pthread_mutex_unlock(&gate);
+	return last;
+}
+
+void lf_sock_release(struct lf_sock *sock)
+{
+	atomic_store(&sock->dead, 1);
+	drop(sock);
+}
+
+static void one_more_holder(struct lf_sock *sock)
+{
+	atomic_fetch_add(&sock->slot->holders, 1);
+}
+
+static void one_holder_less(struct lf_sock *sock)
+{
+	atomic_fetch_sub(&sock->slot->holders, 1);
+}
+
+void lf_sock_before_fork(void)
+{
+	pthread_mutex_lock(&gate);
+	lf_sock_each(one_more_holder);
+}
+
+void lf_sock_after_fork_in_parent(void)
+{
+	pthread_mutex_unlock(&gate);
+}
+
+void lf_sock_fork_failed(void)
+{
+	lf_sock_each(one_holder_less);
+}
+
+static void child_resets(struct lf_sock *sock)
+{
+	uint32_t claimed = LF_PAIRING_CLAIMED;
+	/* The claim was the parent's. */
+	atomic_compare_exchange_strong(&sock->pairing, &claimed, LF_PAIRING_TRACKED);
+	atomic_store(&sock->waiters, 0);
+	/* Only the forking thread exists here: the table's use and this one's pin. */
+	atomic_store(&sock->users, 2);
+}
+
+void lf_sock_after_fork_in_child(void)
+{
+	pthread_mutex_init(&gate, NULL);
+	pthread_mutex_init(&lock, NULL);
+	lf_slot_after_fork();
+	lf_sock_each(child_resets);
+	/* Sockets that another thread was just letting go of: this process never counted
+	 * as their holder, but it did inherit the doorbell. */
+	uint32_t n = atomic_load(&used);
+	for (uint32_t i = 0; i < n; i++) {
+		if (atomic_exchange(&pool[i].dead, 0) == 0)
+			continue;
+		int bell = atomic_exchange(&pool[i].bell, -1);
+		if (bell >= 0)
+			lf_table_unhide(bell);
+	}
+}

@@ -1,0 +1,125 @@
+/* sock.h - a TCP socket as this process sees it.
+ *
+ * One lf_sock for each socket that accept() or connect() gave this process (or its
+ * parent before a fork); dup'ed descriptors share it. The structures live in a pool
+ * that is never unmapped, so a racing reader may look at a stale one safely; pins keep
+ * a live one from being taken apart under a caller.
+ */
+#ifndef LF_SOCK_H
+#define LF_SOCK_H
+
+#include "reasons.h"
+#include "segment.h"
+#include "slot.h"
+#include "table.h"
+#include "wire.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum lf_pairing {
+	LF_PAIRING_TRACKED = 0,  /* counting its I/O calls */
+	LF_PAIRING_CLAIMED = 1,  /* the broker knows, no answer yet */
+	LF_PAIRING_PAIRED = 2,   /* segment mapped; the directions go their own ways */
+	LF_PAIRING_DECLINED = 3, /* plain for good, see slot->declined */
+};
+
+struct lf_registration; /* epoll.c */
+
+struct lf_sock {
+	_Atomic uint32_t users; /* one for the table, one for each pin */
+	_Atomic uint32_t dead;  /* closed; whoever drops the last pin takes it apart */
+	_Atomic uint32_t pairing;
+	_Atomic uint32_t calls; /* I/O calls so far, while TRACKED */
+	uint32_t generation;    /* of this pool place, so that old answers miss */
+	uint32_t side;          /* enum lf_wire_side */
+	_Atomic int fd;         /* one of its descriptors */
+	_Atomic int descriptors; /* how many it has in this process */
+	struct lf_slot *slot;
+
+	/* Valid when PAIRED. */
+	struct lf_segment *segment;
+	struct lf_direction *out, *in;
+	uint8_t *out_ring, *in_ring;
+	uint32_t ring_size;
+	uint32_t out_limit; /* unread bytes we may have towards the peer */
+	_Atomic int bell;   /* doorbell, or -1 */
+	_Atomic uint32_t hung_up;   /* the doorbell says: nobody holds the other end */
+	_Atomic uint32_t tx_stalls; /* how often a send found too little room: an edge for EPOLLET */
+	uint64_t pair_id;
+	uint32_t disagreements; /* times the kernel's count differed from ours */
+
+	/* Waiting. */
+	_Atomic uint32_t waiters;   /* threads and cold epoll registrations that rely on bells */
+	_Atomic int32_t spin_score; /* grows when spinning paid off, see wait.c */
+
+	_Atomic(struct lf_registration *) registration; /* in an epoll set; one at the most */
+	uint32_t next_free;
+};
+
+bool lf_sock_init(void);
+
+/* Starts to follow fd, a TCP socket that accept() or connect() has just given us. */
+void lf_sock_track(int fd, enum lf_wire_side side);
+
+/* The socket behind fd, pinned; NULL: not one of ours. */
+struct lf_sock *lf_sock_pin(int fd);
+/* The same from an id that lf_sock_id() gave, if that socket still lives. */
+struct lf_sock *lf_sock_pin_id(uint64_t id);
+uint64_t lf_sock_id(const struct lf_sock *sock);
+void lf_sock_unpin(struct lf_sock *sock);
+
+/* Calls fn for each live socket, pinned. */
+void lf_sock_each(void (*fn)(struct lf_sock *sock));
+
+/* The doorbell with this number has moved to another. */
+void lf_sock_bell_moved(int from, int to);
+
+/* Never to be fused, for this reason. Only before it is PAIRED. */
+void lf_sock_decline(struct lf_sock *sock, enum lf_reason reason);
+
+/* dup: `copy` names the same socket. */
+void lf_sock_add_descriptor(struct lf_sock *sock, int copy);
+/* fd no longer names it. True: it was the last one here; the caller then finishes
+ * with lf_sock_release(). */
+bool lf_sock_remove_descriptor(struct lf_sock *sock, int fd);
+/* Gives back the table's own use of it. */
+void lf_sock_release(struct lf_sock *sock);
+
+/* fork: every socket is held by one process more. No socket enters or leaves the table
+ * between before and after. */
+void lf_sock_before_fork(void);
+void lf_sock_after_fork_in_parent(void);
+/* The fork came to nothing: undoes lf_sock_before_fork()'s count. */
+void lf_sock_fork_failed(void);
+void lf_sock_after_fork_in_child(void);
+
+static inline enum lf_tx lf_tx(const struct lf_sock *sock)
+{
+	return (enum lf_tx)atomic_load_explicit(&sock->slot->tx, memory_order_acquire);
+}
+
+static inline enum lf_rx lf_rx(const struct lf_sock *sock)
+{
+	return (enum lf_rx)atomic_load_explicit(&sock->slot->rx, memory_order_acquire);
+}
+
+static inline bool lf_sock_paired(const struct lf_sock *sock)
+{
+	return atomic_load_explicit(&sock->pairing, memory_order_acquire) == LF_PAIRING_PAIRED;
+}
+
+static inline bool lf_sock_nonblocking(const struct lf_sock *sock)
+{
+	return atomic_load_explicit(&sock->slot->nonblock, memory_order_relaxed) != 0;
+}
+
+/* Another process of ours may be using the same end: it may drain a doorbell that was
+ * meant for us, so sleeps must be short. */
+static inline bool lf_sock_shared(const struct lf_sock *sock)
+{
+	return atomic_load_explicit(&sock->slot->holders, memory_order_relaxed) > 1;
+}
+
+#endif

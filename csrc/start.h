@@ -1,0 +1,28 @@
+/* start.h - bringing the library up, and what the interposed names share. */
+#ifndef LF_START_H
+#define LF_START_H
+
+#include <errno.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+/* Idempotent; the constructor calls it, and so does an interposed function that may be
+ * called earlier (from another library's constructor). */
+void lf_start(void);
+extern bool lf_started;
+
+/* A vfork child (posix_spawn's, a raw clone's) shares our memory but has descriptors of
+ * its own: it must not touch the table. One getpid(2) where it matters. */
+bool lf_in_borrowed_memory(void);
+
+#define LF_EXPORT __attribute__((visibility("default")))
+
+/* Results of the layers below are counts or negative errnos; the program wants -1 and
+ * errno, and an errno that success left alone. */
+static inline ssize_t lf_result(ssize_t r, int saved)
+{
+	errno = r < 0 ? (int)-r : saved;
+	return r < 0 ? -1 : r;
+}
+
+#endif

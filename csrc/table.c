@@ -1,0 +1,96 @@
+/* table.c - see table.h. */
+#define _GNU_SOURCE
+#include "table.h"
+
+#include "real.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stddef.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+_Atomic uintptr_t *lf_table;
+
+/* Held while the soft limit is raised, so that nobody takes the raised one for real. */
+static pthread_mutex_t raising = PTHREAD_MUTEX_INITIALIZER;
+
+bool lf_table_init(void)
+{
+	void *at = mmap(NULL, LF_TABLE_SIZE * sizeof(*lf_table), PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (at == MAP_FAILED)
+		return false;
+	lf_table = at;
+	return true;
+}
+
+uintptr_t lf_table_set(int fd, enum lf_kind kind, void *what)
+{
+	if ((unsigned)fd >= LF_TABLE_SIZE)
+		return 0;
+	uintptr_t word = what || kind == LF_KIND_HIDDEN ? (uintptr_t)what | (uintptr_t)kind : 0;
+	return atomic_exchange_explicit(&lf_table[fd], word, memory_order_acq_rel);
+}
+
+/* The lowest free number at or above `from`. Numbers above the soft limit can only be
+ * had by raising it for a moment; descriptors keep them after it is lowered again.
+ * Another thread that opens something in between sees the higher limit, no more. */
+static int duplicate_high(int fd)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) == -1)
+		return -1;
+	rlim_t soft = limit.rlim_cur < LF_TABLE_SIZE ? limit.rlim_cur : LF_TABLE_SIZE;
+	rlim_t hard = limit.rlim_max < LF_TABLE_SIZE ? limit.rlim_max : LF_TABLE_SIZE;
+	int found = -1;
+	if (hard > soft) {
+		struct rlimit raised = {.rlim_cur = limit.rlim_max, .rlim_max = limit.rlim_max};
+		pthread_mutex_lock(&raising);
+		if (setrlimit(RLIMIT_NOFILE, &raised) == 0) {
+			found = lf_real.fcntl(fd, F_DUPFD_CLOEXEC, (long)soft);
+			(void)setrlimit(RLIMIT_NOFILE, &limit);
+		}
+		pthread_mutex_unlock(&raising);
+	}
+	/* No room above: the upper half of what the program may use, no further down. */
+	if (found == -1)
+		found = lf_real.fcntl(fd, F_DUPFD_CLOEXEC, (long)(soft - soft / 2));
+	return found;
+}
+
+int lf_table_hide(int fd)
+{
+	int hidden = duplicate_high(fd);
+	lf_real.close(fd);
+	if (hidden == -1)
+		return -1;
+	if ((unsigned)hidden >= LF_TABLE_SIZE) {
+		lf_real.close(hidden);
+		return -1;
+	}
+	lf_table_set(hidden, LF_KIND_HIDDEN, NULL);
+	return hidden;
+}
+
+void lf_table_unhide(int fd)
+{
+	lf_table_set(fd, LF_KIND_NONE, NULL);
+	lf_real.close(fd);
+}
+
+int lf_table_relocate(int fd)
+{
+	int elsewhere = duplicate_high(fd);
+	if (elsewhere == -1)
+		return -1;
+	lf_table_set(elsewhere, LF_KIND_HIDDEN, NULL);
+	lf_table_set(fd, LF_KIND_NONE, NULL);
+	return elsewhere;
+}
+
+void lf_table_after_fork(void)
+{
+	pthread_mutex_init(&raising, NULL);
+}

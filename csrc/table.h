@@ -1,0 +1,61 @@
+/* table.h - which descriptor is what.
+ *
+ * One word per descriptor number: 0 for everything we have no business with, so the
+ * price of interposing a call on a file or a pipe is one load. The two low bits of
+ * the word say what it points to.
+ */
+#ifndef LF_TABLE_H
+#define LF_TABLE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define LF_TABLE_SIZE (1u << 20) /* fs.nr_open's default; descriptors above stay plain */
+
+enum lf_kind {
+	LF_KIND_NONE = 0,
+	LF_KIND_SOCK = 1,
+	LF_KIND_EPOLL = 2,
+	LF_KIND_HIDDEN = 3, /* ours: doorbells, the broker; the program must not see them */
+};
+
+extern _Atomic uintptr_t *lf_table;
+
+/* Reserves the address space. False: no memory; the library stays inert. */
+bool lf_table_init(void);
+
+static inline uintptr_t lf_table_get(int fd)
+{
+	if ((unsigned)fd >= LF_TABLE_SIZE || !lf_table)
+		return 0;
+	return atomic_load_explicit(&lf_table[fd], memory_order_acquire);
+}
+
+static inline enum lf_kind lf_table_kind(uintptr_t entry)
+{
+	return (enum lf_kind)(entry & 3);
+}
+
+static inline void *lf_table_pointer(uintptr_t entry)
+{
+	return (void *)(entry & ~(uintptr_t)3);
+}
+
+/* Returns what stood there. */
+uintptr_t lf_table_set(int fd, enum lf_kind kind, void *what);
+
+/* Moves fd out of the program's sight: to a number it is unlikely to reach, above its
+ * soft limit where the hard limit allows. Close-on-exec. Returns the new number, or
+ * -1 with fd closed. */
+int lf_table_hide(int fd);
+/* Closes a hidden descriptor. */
+void lf_table_unhide(int fd);
+/* The program wants number fd for itself (dup2): moves the hidden one elsewhere and
+ * returns its new number, or -1. The owner must be told. */
+int lf_table_relocate(int fd);
+
+/* In a forked child: other threads' locks are nobody's now. */
+void lf_table_after_fork(void);
+
+#endif

@@ -1,0 +1,215 @@
+/* wait.c - how one thread waits for one socket: spin, then arm, then sleep.
+ *
+ * It sleeps in ppoll on both the TCP socket (FIN, RST, bytes of the plain phases) and
+ * the doorbell. See bell.c for why no wake-up is lost.
+ */
+#define _GNU_SOURCE
+#include "clock.h"
+#include "config.h"
+#include "conn.h"
+#include "pause.h"
+#include "real.h"
+#include "signals.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+static struct lf_armed_line *armed_line(struct lf_sock *sock, enum lf_want want)
+{
+	return want == LF_WANT_READ ? &sock->in->reader : &sock->out->writer;
+}
+
+void lf_wait_arm(struct lf_sock *sock, enum lf_want want)
+{
+	atomic_store_explicit(&armed_line(sock, want)->armed, 1, memory_order_relaxed);
+	/* Pairs with the fence in lf_bell_ring(). */
+	atomic_thread_fence(memory_order_seq_cst);
+}
+
+void lf_wait_disarm(struct lf_sock *sock, enum lf_want want)
+{
+	/* A ring that crosses this costs one look for nothing. */
+	atomic_store_explicit(&armed_line(sock, want)->armed, 0, memory_order_relaxed);
+}
+
+bool lf_wait_may_drain(const struct lf_sock *sock)
+{
+	return atomic_load_explicit(&sock->waiters, memory_order_relaxed) <= 1;
+}
+
+/* Something in memory changed that the caller should look at. */
+static bool stirred(struct lf_sock *sock, const struct lf_wait *wait)
+{
+	return wait->want == LF_WANT_READ ? lf_conn_readable(sock, wait->need) :
+					    lf_conn_writable(sock);
+}
+
+/* While spinning only: a FIN is on its way, so TCP is the place to look. Not a reason to
+ * stay awake, or a peer could keep us spinning. */
+static bool fin_hinted(struct lf_sock *sock, enum lf_want want)
+{
+	return want == LF_WANT_READ &&
+	       atomic_load_explicit(&sock->in->p.fin_hint, memory_order_relaxed) != 0;
+}
+
+/* Spins while that is likely to pay: the score grows by each success and shrinks by
+ * each failure, so a socket whose peer is slow soon sleeps at once, with a rare try to
+ * learn that things have changed. */
+enum { SCORE_MAX = 8, SCORE_MIN = -64, FAILURE = 8, LOOKS_PER_CLOCK = 32 };
+
+bool lf_wait_spin_by_score(struct lf_sock *sock, bool (*look)(void *), void *context)
+{
+	if (lf_config.spin_ns == 0)
+		return false;
+	int32_t score = atomic_load_explicit(&sock->spin_score, memory_order_relaxed);
+	if (score < 0) {
+		atomic_store_explicit(&sock->spin_score, score + 1, memory_order_relaxed);
+		return false;
+	}
+	int64_t end = lf_now() + lf_config.spin_ns;
+	bool found = false;
+	do {
+		for (int i = 0; i < LOOKS_PER_CLOCK && !found; i++) {
+			found = look(context);
+			lf_pause();
+		}
+	} while (!found && lf_now() < end);
+	if (found)
+		score += score < SCORE_MAX;
+	else
+		score = score > 0 ? score / 2 - 1 : score - FAILURE;
+	atomic_store_explicit(&sock->spin_score, score < SCORE_MIN ? SCORE_MIN : score,
+			      memory_order_relaxed);
+	return found;
+}
+
+struct spinner {
+	struct lf_sock *sock;
+	const struct lf_wait *wait;
+};
+
+static bool spinner_looks(void *context)
+{
+	const struct spinner *spinner = context;
+	return stirred(spinner->sock, spinner->wait) ||
+	       fin_hinted(spinner->sock, spinner->wait->want);
+}
+
+/* The peer was last seen on the very CPU we would spin on: it can't run meanwhile. */
+static bool peer_is_here(const struct lf_sock *sock, enum lf_want want)
+{
+	uint32_t there = want == LF_WANT_READ ?
+				 atomic_load_explicit(&sock->in->p.cpu, memory_order_relaxed) :
+				 atomic_load_explicit(&sock->out->c.cpu, memory_order_relaxed);
+	return there && there == (uint32_t)sched_getcpu() + 1;
+}
+
+static bool spin(struct lf_sock *sock, const struct lf_wait *wait)
+{
+	struct spinner spinner = {sock, wait};
+	return !peer_is_here(sock, wait->want) && lf_wait_spin_by_score(sock, spinner_looks, &spinner) &&
+	       stirred(sock, wait);
+}
+
+static void stop_waiting(struct lf_sock **sock)
+{
+	atomic_fetch_sub(&(*sock)->waiters, 1);
+}
+
+/* Handlers of both kinds exist. Sleeping with the restarting ones blocked, and a
+ * signalfd to be woken by them all the same, tells them apart: a restarting signal
+ * ends ppoll through the signalfd and is handled on the way out, any other ends it
+ * with EINTR. */
+static int ppoll_telling_signals_apart(struct pollfd *fds, nfds_t n, const struct timespec *ts)
+{
+	sigset_t restarting, mask;
+	lf_signals_restarting(&restarting);
+	int fd = signalfd(-1, &restarting, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (fd == -1)
+		return lf_real.ppoll(fds, n, ts, NULL);
+	pthread_sigmask(SIG_SETMASK, NULL, &mask);
+	sigorset(&mask, &mask, &restarting);
+	fds[n] = (struct pollfd){.fd = fd, .events = POLLIN};
+	int r = lf_real.ppoll(fds, n + 1, ts, &mask);
+	int saved = errno;
+	lf_real.close(fd);
+	errno = saved;
+	return r;
+}
+
+static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait)
+{
+	int64_t ns = LF_FOREVER;
+	if (wait->deadline != LF_FOREVER) {
+		ns = wait->deadline - lf_now();
+		if (ns <= 0)
+			return -EAGAIN;
+	}
+	bool capped = lf_sock_shared(sock) && ns > LF_SHARED_SLEEP_NS;
+	if (capped)
+		ns = LF_SHARED_SLEEP_NS;
+	/* A reader also wants FIN; a writer of a ring only hang-ups and errors, which poll
+	 * always reports, and room once its bytes go by TCP. */
+	short events = wait->want == LF_WANT_READ ? POLLIN | POLLRDHUP :
+		       lf_tx(sock) == LF_TX_FUSED ? 0 :
+						     POLLOUT;
+	struct pollfd fds[3] = {
+		{.fd = fd, .events = events},
+		{.fd = atomic_load(&sock->hung_up) ? -1 : atomic_load(&sock->bell), .events = POLLIN},
+	};
+	struct timespec ts = lf_timespec(ns), *limit = ns == LF_FOREVER ? NULL : &ts;
+	enum lf_interrupt kind = lf_signals_interrupt();
+	int r = !wait->timed && kind == LF_INTERRUPT_MIXED ?
+			ppoll_telling_signals_apart(fds, 2, limit) :
+			lf_real.ppoll(fds, 2, limit, NULL);
+	if (r == -1) {
+		/* A call with a timeout is never restarted, signal(7). */
+		if (errno == EINTR && !wait->timed && kind == LF_INTERRUPT_RESTART)
+			return 0;
+		return -errno;
+	}
+	if (r == 0)
+		return capped ? 0 : -EAGAIN;
+	if (fds[1].revents & (POLLHUP | POLLERR))
+		lf_conn_peer_gone(sock, fd);
+	else if (fds[1].revents) {
+		/* The caller looks at the ring next, and arms again before it sleeps. */
+		if (lf_wait_may_drain(sock))
+			lf_bell_drain(sock);
+		else
+			sched_yield(); /* let the other sleeper see it too */
+	}
+	return 0;
+}
+
+/* A hint for the peer's spinning, see peer_is_here(). */
+static void show_cpu(struct lf_sock *sock)
+{
+	uint32_t cpu = (uint32_t)sched_getcpu() + 1;
+	if (atomic_load_explicit(&sock->out->p.cpu, memory_order_relaxed) != cpu)
+		atomic_store_explicit(&sock->out->p.cpu, cpu, memory_order_relaxed);
+	if (atomic_load_explicit(&sock->in->c.cpu, memory_order_relaxed) != cpu)
+		atomic_store_explicit(&sock->in->c.cpu, cpu, memory_order_relaxed);
+}
+
+int lf_wait(struct lf_sock *sock, int fd, const struct lf_wait *wait)
+{
+	show_cpu(sock);
+	if (spin(sock, wait))
+		return 0;
+	/* The cleanup also runs when pthread_cancel unwinds through here. */
+	struct lf_sock *waiting __attribute__((cleanup(stop_waiting))) = sock;
+	atomic_fetch_add(&sock->waiters, 1);
+	lf_wait_arm(sock, wait->want);
+	if (stirred(sock, wait)) {
+		lf_wait_disarm(sock, wait->want);
+		return 0;
+	}
+	if (lf_conn_service(sock, fd))
+		return 0;
+	return sleep_once(sock, fd, wait);
+}
