@@ -80,10 +80,14 @@ bool lf_conn_service(struct lf_sock *sock, int fd);
 void lf_conn_defuse(struct lf_sock *sock, int fd, enum lf_reason reason);
 /* The doorbell hung up. */
 void lf_conn_peer_gone(struct lf_sock *sock, int fd);
-/* TCP says FIN and the ring is empty. True: the peer's last process died (was killed,
- * or exited without closing) before it read all of our bytes; plain TCP would have sent
- * RST, so from now on the socket acts as after one. */
-bool lf_conn_died_unread(struct lf_sock *sock, int fd);
+/* TCP says FIN and the ring is empty. If nobody holds the other end any more, this
+ * direction goes back to TCP; and if the peer's last process died before it had read all
+ * of our bytes, the socket acts as after RST from now on, which is what plain TCP would
+ * have sent. */
+void lf_conn_fin_seen(struct lf_sock *sock, int fd);
+/* Sending, while the peer is slow to read: does it still exist? Asks the kernel, but
+ * seldom. */
+void lf_conn_check_peer(struct lf_sock *sock, int fd);
 /* The other end wrote what can't be. */
 void lf_conn_corrupt(struct lf_sock *sock);
 int lf_conn_shutdown(struct lf_sock *sock, int fd, int how);

@@ -69,6 +69,7 @@ static void resend_by_tcp(struct lf_sock *sock, int fd, uint64_t position, size_
 			lf_real.poll(&p, 1, 100);
 		} else if (sent == -1 && errno != EINTR) {
 			atomic_store(&sock->slot->error, (uint32_t)errno);
+			atomic_store(&sock->slot->reset, 1);
 			return;
 		}
 	}
@@ -220,17 +221,38 @@ static bool reset_if_unread(struct lf_sock *sock)
 	return reset;
 }
 
-bool lf_conn_died_unread(struct lf_sock *sock, int fd)
+static bool bell_hung_up(struct lf_sock *sock, int timeout_ms)
 {
-	(void)fd;
-	if (lf_tx(sock) != LF_TX_FUSED || atomic_load(&sock->slot->reset) ||
-	    atomic_load(&sock->in->p.fin_hint) || atomic_load(&sock->out->c.closed) ||
-	    unread_by_peer(sock) == 0)
-		return false;
-	/* FIN without a word from the library: the process is dying, or a descriptor was
-	 * closed past us. Only the doorbell can tell. */
 	struct pollfd p = {.fd = atomic_load(&sock->bell)};
-	return lf_real.poll(&p, 1, DEATH_MS) == 1 && reset_if_unread(sock);
+	return lf_real.poll(&p, 1, timeout_ms) == 1 && (p.revents & (POLLHUP | POLLERR));
+}
+
+void lf_conn_fin_seen(struct lf_sock *sock, int fd)
+{
+	if (lf_tx(sock) != LF_TX_FUSED || atomic_load(&sock->hung_up))
+		return;
+	/* A shutdown that the library saw: the peer lives on and reads. A FIN without a word
+	 * from it: the process is dying (its descriptors go one after the other), or a
+	 * descriptor was closed past us. Only the doorbell can tell. */
+	bool announced = atomic_load(&sock->in->p.fin_hint) || atomic_load(&sock->out->c.closed);
+	atomic_store(&sock->fin_seen, 1);
+	if (bell_hung_up(sock, announced ? 0 : DEATH_MS))
+		lf_conn_peer_gone(sock, fd);
+}
+
+enum { CHECK_NS = 20 * 1000 * 1000 };
+
+void lf_conn_check_peer(struct lf_sock *sock, int fd)
+{
+	int64_t now = lf_now();
+	if (now - atomic_load_explicit(&sock->peer_checked, memory_order_relaxed) < CHECK_NS &&
+	    !atomic_load_explicit(&sock->fin_seen, memory_order_relaxed))
+		return;
+	atomic_store_explicit(&sock->peer_checked, now, memory_order_relaxed);
+	int saved = errno;
+	if (!atomic_load(&sock->hung_up) && bell_hung_up(sock, 0))
+		lf_conn_peer_gone(sock, fd);
+	errno = saved;
 }
 
 void lf_conn_peer_gone(struct lf_sock *sock, int fd)
@@ -262,7 +284,7 @@ int lf_conn_shutdown(struct lf_sock *sock, int fd, int how)
 	/* A send under way finishes first, so that no byte comes after the FIN. */
 	bool locked = (bits & LF_SHUT_WR) && lf_lock_acquire(&slot->tx_lock);
 	if (lf_sock_paired(sock) && (bits & LF_SHUT_WR))
-		atomic_store(&sock->out->p.fin_hint, 1);
+		atomic_store(&sock->out->p.fin_hint, LF_FIN_COMING);
 	int r = lf_real.shutdown(fd, how);
 	if (r == 0)
 		atomic_fetch_or(&slot->shut, bits);
@@ -278,6 +300,11 @@ void lf_conn_before_close(struct lf_sock *sock, int fd)
 	if (!lf_sock_paired(sock) || lf_sock_shared(sock))
 		return;
 	struct lf_slot *slot = sock->slot;
+	struct linger linger = {0};
+	socklen_t len = sizeof(linger);
+	if (lf_real.getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len) == 0 && linger.l_onoff &&
+	    linger.l_linger == 0)
+		atomic_store(&sock->out->p.fin_hint, LF_RST_COMING);
 	enum lf_rx rx = lf_rx(sock);
 	if (rx == LF_RX_PLAIN || rx == LF_RX_ENDED)
 		return;
@@ -293,6 +320,7 @@ void lf_conn_before_close(struct lf_sock *sock, int fd)
 	if (unread) {
 		/* close(2) of a TCP socket with unread data sends RST (RFC 2525, 2.17). */
 		struct linger now = {.l_onoff = 1, .l_linger = 0};
+		atomic_store(&sock->out->p.fin_hint, LF_RST_COMING);
 		(void)lf_real.setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
 	}
 }

@@ -170,18 +170,33 @@ static ssize_t look_at_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 	if (error)
 		return -error;
 	if (n == 0) {
-		if (lf_conn_died_unread(sock, fd))
-			return LOOK_AGAIN;
-		return 0;
+		lf_conn_fin_seen(sock, fd);
+		return atomic_load(&sock->slot->reset) ? LOOK_AGAIN : 0;
 	}
 	/* TCP bytes without an end mark: somebody at the other end wrote past the library
 	 * after it was fused. Their order against the ring is theirs to know; none is lost. */
 	return recv_counted(sock, fd, cursor, SIZE_MAX, flags);
 }
 
+/* A reset destroys what the receiver has not read (observed on Linux 6.18; RFC 9293,
+ * 3.10.7.4). The peer says beforehand that it will reset; once TCP confirms, the ring's
+ * bytes are lost as TCP's would be. */
+static bool lost_to_reset(struct lf_sock *sock, int fd)
+{
+	if (atomic_load_explicit(&sock->in->p.fin_hint, memory_order_relaxed) != LF_RST_COMING)
+		return false;
+	struct pollfd p = {.fd = fd};
+	if (lf_real.poll(&p, 1, 0) != 1 || !(p.revents & POLLERR))
+		return false;
+	atomic_store(&sock->slot->rx, LF_RX_ENDED);
+	return true;
+}
+
 static ssize_t step_fused(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int flags)
 {
 	struct lf_slot *slot = sock->slot;
+	if (lost_to_reset(sock, fd))
+		return LOOK_AGAIN;
 	ssize_t n = take_from_ring(sock, cursor, flags);
 	if (n)
 		return n;
@@ -197,6 +212,18 @@ static ssize_t step_fused(struct lf_sock *sock, int fd, struct lf_cursor *cursor
 	if (atomic_load(&slot->reset) || (atomic_load(&slot->shut) & LF_SHUT_RD))
 		return 0;
 	return look_at_tcp(sock, fd, cursor, flags);
+}
+
+/* This direction is plain, but the other one may be in the ring: its wishes come by
+ * doorbell, so the kernel must not be slept in. */
+static ssize_t step_plain(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int flags)
+{
+	uint32_t error = atomic_exchange(&sock->slot->error, 0);
+	if (error)
+		return -(ssize_t)error;
+	if (lf_rx(sock) == LF_RX_ENDED && atomic_load(&sock->slot->reset))
+		return 0;
+	return lf_tx(sock) == LF_TX_FUSED ? recv_counted(sock, fd, cursor, SIZE_MAX, flags) : USE_TCP;
 }
 
 /* One try, under rx_lock. */
@@ -215,7 +242,8 @@ static ssize_t step(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int 
 			n = step_fused(sock, fd, cursor, flags);
 			break;
 		default:
-			return USE_TCP;
+			n = step_plain(sock, fd, cursor, flags);
+			break;
 		}
 		if (n != LOOK_AGAIN)
 			return n;
@@ -391,7 +419,8 @@ ssize_t lf_conn_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 		if (lf_sock_paired(sock) && lf_rx(sock) == LF_RX_PLAIN)
 			lf_conn_try_ready(sock, fd);
 		enum lf_rx rx = lf_rx(sock);
-		if (lf_sock_paired(sock) && rx != LF_RX_PLAIN && rx != LF_RX_ENDED) {
+		bool plain = rx == LF_RX_PLAIN || rx == LF_RX_ENDED;
+		if (lf_sock_paired(sock) && (!plain || lf_tx(sock) == LF_TX_FUSED)) {
 			n = fused_recv(sock, fd, io);
 			if (n >= 0) {
 				io->msg->msg_flags = 0;

@@ -134,6 +134,15 @@ static ssize_t before_put(struct lf_sock *sock, int flags)
 	return 0;
 }
 
+/* Before a send: bytes that nobody has taken yet may be bytes that nobody ever will. */
+static void check_reader(struct lf_sock *sock, int fd)
+{
+	uint64_t head = atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed);
+	if (head != atomic_load_explicit(&sock->out->c.tail, memory_order_relaxed) ||
+	    atomic_load_explicit(&sock->fin_seen, memory_order_relaxed))
+		lf_conn_check_peer(sock, fd);
+}
+
 /* One try, under tx_lock. */
 static ssize_t put(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int flags)
 {
@@ -195,6 +204,8 @@ static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 		struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 		struct lf_io io = {.msg = &msg, .flags = flags | MSG_NOSIGNAL};
 		ssize_t n = plain_send(sock, fd, &io);
+		if (n < 0 && n != -EAGAIN && n != -EINTR)
+			atomic_store(&sock->slot->error, (uint32_t)-n); /* for the next call */
 		if (n <= 0)
 			break;
 		sum += n;
@@ -213,6 +224,7 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 	bool dontwait = (io->flags & MSG_DONTWAIT) || lf_sock_nonblocking(sock);
 	struct lf_wait wait = {.want = LF_WANT_READ};
 	ssize_t sent = 0;
+	check_reader(sock, fd);
 	for (;;) {
 		if (!lf_lock_acquire(&sock->slot->tx_lock))
 			return sent ? sent : -EAGAIN;

@@ -99,7 +99,7 @@ static int close_around_hidden(unsigned first, unsigned last, int flags)
 			if (fd > from && lf_real.close_range(from, fd - 1, flags) == -1)
 				return -1;
 			from = fd + 1;
-		} else if (!(flags & CLOSE_RANGE_CLOEXEC)) {
+		} else if (!((unsigned)flags & CLOSE_RANGE_CLOEXEC)) {
 			(void)close((int)fd);
 		}
 	}
@@ -109,7 +109,7 @@ static int close_around_hidden(unsigned first, unsigned last, int flags)
 LF_EXPORT int close_range(unsigned first, unsigned last, int flags)
 {
 	/* With CLOSE_RANGE_UNSHARE the table is about to be private: as in a vfork child. */
-	if (!lf_started || first > last || (flags & CLOSE_RANGE_UNSHARE) || lf_in_borrowed_memory())
+	if (!lf_started || first > last || ((unsigned)flags & CLOSE_RANGE_UNSHARE) || lf_in_borrowed_memory())
 		return lf_real.close_range(first, last, flags);
 	return close_around_hidden(first, last, flags);
 }

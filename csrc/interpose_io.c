@@ -125,7 +125,8 @@ LF_EXPORT ssize_t send(int fd, const void *buf, size_t n, int flags)
 LF_EXPORT ssize_t sendto(int fd, const void *buf, size_t n, int flags, const struct sockaddr *addr,
 			 socklen_t len)
 {
-	struct lf_sock *sock = addr ? NULL : lf_sock_pin(fd);
+	/* A connected TCP socket ignores the address, except for MSG_FASTOPEN. */
+	struct lf_sock *sock = flags & MSG_FASTOPEN ? NULL : lf_sock_pin(fd);
 	return sock ? transmit_one(sock, fd, buf, n, flags) :
 		      lf_real.sendto(fd, buf, n, flags, addr, len);
 }

@@ -170,8 +170,11 @@ void lf_pairing_await_input(struct lf_sock *sock, int fd)
 	while (lf_pairing_expects(sock)) {
 		struct pollfd fds[2] = {{.fd = fd, .events = POLLIN | POLLRDHUP},
 					{.fd = lf_broker_fd(), .events = POLLIN}};
-		if (lf_real.ppoll(fds, 2, NULL, NULL) == -1 || fds[0].revents || fds[1].fd < 0)
-			break; /* EINTR: the kernel's own recv decides what a signal means */
+		/* Another thread may take the broker's message in: look up now and then. EINTR: the
+		 * kernel's own recv decides what a signal means. */
+		struct timespec nap = {0, 20 * 1000000};
+		if (lf_real.ppoll(fds, 2, &nap, NULL) == -1 || fds[0].revents || fds[1].fd < 0)
+			break;
 		lf_broker_receive();
 	}
 	errno = saved;

@@ -192,12 +192,18 @@ static bool spin(struct set *set, int64_t ns)
 	return first && lf_wait_spin_by_score(first, any_ring_ready, set);
 }
 
+static bool answers_all(const struct pollfd *fd, const struct watched *w)
+{
+	short asked = fd->events & (POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM);
+	return (asked & ~fd->revents & ~w->known) == 0;
+}
+
 /* One round; the count, or 0 to go on, or a negative errno. */
 static int once(struct set *set, int64_t ns, const sigset_t *mask)
 {
 	int ready = look_at_rings(set);
-	/* A sole socket with something in its ring needs no word from the kernel. */
-	if (ready && set->n == 1)
+	/* A sole socket whose ring has every answer needs no word from the kernel. */
+	if (ready && set->n == 1 && answers_all(&set->fds[0], &set->watched[0]))
 		return ready;
 	if (ready || ns == 0) {
 		prepare_kernel(set, false);
@@ -213,7 +219,8 @@ static int once(struct set *set, int64_t ns, const sigset_t *mask)
 		return 0;
 	}
 	prepare_kernel(set, true);
-	bool capped = set->shared && ns > LF_SHARED_SLEEP_NS;
+	/* Another process may drain the doorbell, another thread the broker's answer. */
+	bool capped = (set->shared || set->expects) && ns > LF_SHARED_SLEEP_NS;
 	struct timespec ts = lf_timespec(capped ? LF_SHARED_SLEEP_NS : ns);
 	int r = lf_real.ppoll(set->kernel, set->kernel_n, ns == LF_FOREVER && !capped ? NULL : &ts, mask);
 	int error = errno;

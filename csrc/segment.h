@@ -51,10 +51,17 @@ enum lf_wish {
 	LF_WISH_TAKE_BACK = 2, /* the same, and send what is unread by TCP: I stopped reading */
 };
 
+/* What the producer is about to do to its TCP socket. A hint: TCP itself decides. */
+enum lf_fin_hint {
+	LF_FIN_NONE = 0,
+	LF_FIN_COMING = 1, /* shutdown(SHUT_WR) */
+	LF_RST_COMING = 2, /* a close that resets: unread bytes here are lost, as on TCP */
+};
+
 struct lf_producer_line {
 	_Atomic uint64_t head;      /* bytes ever put into the ring */
 	_Atomic uint32_t mark;      /* enum lf_mark */
-	_Atomic uint32_t fin_hint;  /* a FIN is on its way: a spinner should look at TCP */
+	_Atomic uint32_t fin_hint;  /* enum lf_fin_hint: look at TCP as well */
 	_Atomic uint64_t tcp_total; /* payload sent by TCP before the ring; valid from FUSED */
 	_Atomic uint64_t end_pos;   /* head when the ring became final; valid from ENDED */
 	_Atomic uint32_t reason;    /* enum lf_reason, why it ended; valid from ENDED */

@@ -46,6 +46,8 @@ struct lf_sock {
 	uint32_t out_limit; /* unread bytes we may have towards the peer */
 	_Atomic int bell;   /* doorbell, or -1 */
 	_Atomic uint32_t hung_up;   /* the doorbell says: nobody holds the other end */
+	_Atomic uint32_t fin_seen;  /* TCP has said that the peer sends no more */
+	_Atomic int64_t peer_checked; /* lf_now() of the last look whether it still lives */
 	_Atomic uint32_t tx_stalls; /* how often a send found too little room: an edge for EPOLLET */
 	uint64_t pair_id;
 	uint32_t disagreements; /* times the kernel's count differed from ours */
