@@ -1,0 +1,5 @@
+"""``python -m loopfuse``."""
+
+from loopfuse._cli import main
+
+main()

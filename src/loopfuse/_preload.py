@@ -1,0 +1,38 @@
+"""Where the preload library is, and the environment that loads it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+LIBRARY_NAME = "libloopfuse.so"
+
+
+def library_path() -> Path:
+    """The library to preload.
+
+    ``LOOPFUSE_LIBRARY`` names another build of it (the invariants or a sanitizer build);
+    otherwise it is the one installed beside this module.
+    """
+    override = os.environ.get("LOOPFUSE_LIBRARY")
+    return Path(override) if override else Path(__file__).with_name(LIBRARY_NAME)
+
+
+def preload_environment(
+    base: dict[str, str], broker: Path, *, eager: bool = False, after: int | None = None
+) -> dict[str, str]:
+    """A copy of ``base`` in which a program started with it loads the library.
+
+    What was preloaded before stays, behind ours.
+    """
+    environment = dict(base)
+    others = [p for p in base.get("LD_PRELOAD", "").replace(":", " ").split() if p]
+    ours = str(library_path())
+    environment["LD_PRELOAD"] = ":".join([ours, *(p for p in others if p != ours)])
+    environment["LOOPFUSE_BROKER"] = str(broker)
+    environment.pop("LOOPFUSE_EAGER", None)
+    if eager:
+        environment["LOOPFUSE_EAGER"] = "1"
+    if after is not None:
+        environment["LOOPFUSE_AFTER"] = str(after)
+    return environment

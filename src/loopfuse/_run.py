@@ -1,0 +1,77 @@
+"""``loopfuse run``: become the program, with the library preloaded.
+
+Imports as little as it can: this is the start-up time of somebody else's program.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from loopfuse._elf import Obstacle, examine, find_program
+from loopfuse._preload import library_path, preload_environment
+
+NOT_FOUND = 127  # as env(1), nohup(1) and the shells have it
+NOT_EXECUTABLE = 126
+
+_HARMLESS = {Obstacle.PRIVILEGED, Obstacle.NOT_ELF}
+"""Preloading is ignored (secure execution) or up to whatever the kernel finds."""
+
+
+def run(
+    argv: Sequence[str], *, eager: bool = False, after: int | None = None, verbose: bool = False
+) -> NoReturn:
+    """Replaces this process by ``argv``, fused where it can be.
+
+    Same pid, stdio, signals, process group; the program's own exit status. Where fusing is
+    out of the question (static program, no broker), the program runs plain.
+    """
+    path = find_program(argv[0])
+    if path is None:
+        _die(f"{argv[0]}: no such program on PATH", NOT_FOUND)
+    environment = _environment(path, eager=eager, after=after, verbose=verbose)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execve(path, list(argv), environment)
+    except FileNotFoundError:
+        _die(f"{argv[0]}: its interpreter does not exist (check the #! line)", NOT_FOUND)
+    except OSError as error:
+        _die(f"{argv[0]}: can't be run: {error.strerror}", NOT_EXECUTABLE)
+
+
+def _environment(path: Path, *, eager: bool, after: int | None, verbose: bool) -> dict[str, str]:
+    plain = dict(os.environ)
+    try:
+        obstacle = examine(path).obstacle
+    except OSError:
+        return plain  # execve will say what is wrong with it
+    if obstacle is not None and obstacle not in _HARMLESS:
+        if verbose:
+            print(f"loopfuse: {path} runs plain: {obstacle.value}", file=sys.stderr)
+        return plain
+    if not library_path().is_file():
+        _warn(f"{library_path()} is missing: {path.name} runs plain; reinstall loopfuse")
+        return plain
+    # Late: the socket is all that is needed when a broker already answers.
+    from loopfuse._errors import LoopfuseError
+    from loopfuse._runtime_dir import ensure_broker
+
+    try:
+        broker = ensure_broker()
+    except (LoopfuseError, OSError) as error:
+        _warn(f"{error}; {path.name} runs plain")
+        return plain
+    return preload_environment(plain, broker, eager=eager, after=after)
+
+
+def _warn(message: str) -> None:
+    print(f"loopfuse: {message}", file=sys.stderr)
+
+
+def _die(message: str, code: int) -> NoReturn:
+    print(f"loopfuse: {message}", file=sys.stderr)
+    sys.exit(code)
