@@ -1,0 +1,12 @@
+"""The parts of the broker, one subject each; `loopfuse._broker` puts them together.
+
+client     one connected library or command line: its packets, its mailbox
+verify     does the kernel confirm a claim?
+ledger     the connections the broker knows, and what became of them
+pairing    from claims to pairs
+sweep      which connections are over
+rows       what `ps` says of a connection
+requests   the command line's JSON requests
+listening  the socket file: its lock, stale ones, its removal
+log        lines for a person, bounded
+"""

@@ -1,0 +1,238 @@
+"""From claims to pairs.
+
+A claim that the kernel confirms waits until its mirror image comes. Then both are
+looked up once more (the first one's socket may have been closed and its port used
+again), and if both sockets are there at the same moment, established, in one namespace,
+with mirrored addresses, they are connected to each other.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections import Counter
+
+from loopfuse._broker_state.client import Client
+from loopfuse._broker_state.ledger import Connection, End, Ledger
+from loopfuse._broker_state.log import Log
+from loopfuse._broker_state.verify import Verdict, Verifier
+from loopfuse._matching import Endpoint, client_end, local_end, name_of, remote_end
+from loopfuse._reasons import Reason
+from loopfuse._segments import make_segment
+from loopfuse._wire import Claim, Fuse, Refuse, Side, pack_fuse, pack_refuse
+
+CLAIMS_PER_CLIENT = 65536
+_SHORT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ETOOMANYREFS)
+
+
+class Pairing:
+    """Takes in what libraries say about connections, and answers."""
+
+    def __init__(self, ledger: Ledger, verifier: Verifier, ring_size: int, log: Log) -> None:
+        self._ledger = ledger
+        self._verifier = verifier
+        self._ring_size = ring_size
+        self._log = log
+        self.given: Counter[str] = Counter()
+        """How often each reason has been given or heard."""
+
+    def on_claim(self, client: Client, claim: Claim) -> None:
+        """One end wants to be fused."""
+        if len(client.connections) >= CLAIMS_PER_CLIENT:
+            client.fail(f"has more than {CLAIMS_PER_CLIENT} claims")
+            return
+        verdict = self._check(client, claim)
+        if verdict.info is None:
+            self._refuse(client, claim.claim_id, verdict.reason)
+            return
+        connection = self._connection(client, claim)
+        end = _end(client, claim)
+        if connection.paired:
+            self._refuse(client, claim.claim_id, Reason.TOO_LATE)
+        elif verdict.reason != Reason.NONE:
+            self._give_up(connection, end, verdict.reason)
+        else:
+            self._seek_partner(connection, end, claim)
+
+    def on_decline(self, client: Client, claim: Claim) -> None:
+        """One end will never be fused, or has given up a part of it."""
+        reason = _known(claim.reason)
+        self.given[reason.code] += 1
+        if len(client.connections) >= CLAIMS_PER_CLIENT:
+            return
+        if self._check(client, claim).info is None:
+            return
+        connection = self._connection(client, claim)
+        if connection.paired:
+            connection.reason = reason
+            return
+        self._place(connection, _end(client, claim), reason)
+        waiting, connection.waiting = connection.waiting, None
+        if waiting is not None and waiting.endpoint != local_end(claim):
+            self._refuse(waiting.client, waiting.claim_id, reason)
+
+    def on_client_gone(self, client: Client) -> list[int]:
+        """Its waiting claims go with it; returns the ids of the connections left, which
+        a forked child may still hold."""
+        for connection_id in list(client.connections):
+            connection = self._ledger.get(connection_id)
+            waiting = connection.waiting if connection else None
+            if connection and waiting and waiting.client is client:
+                self._ledger.remove_end(connection, waiting)
+        return list(client.connections)
+
+    # -- one claim ------------------------------------------------------------------
+
+    def _check(self, client: Client, claim: Claim) -> Verdict:
+        return self._verifier.check(
+            client.credentials,
+            claim.netns_cookie,
+            local_end(claim),
+            remote_end(claim),
+            claim.cookie,
+        )
+
+    def _connection(self, client: Client, claim: Claim) -> Connection:
+        """The connection a confirmed claim belongs to. One of the same name whose socket
+        at this end was another is over: the port has been used again."""
+        name = name_of(claim.netns_cookie, local_end(claim), remote_end(claim))
+        connection = self._ledger.find(name)
+        if connection is not None:
+            known = connection.ends.get(local_end(claim))
+            if known is None or known.cookie == claim.cookie:
+                return connection
+            self._ledger.close(connection)
+        return self._ledger.open(name)
+
+    def _place(self, connection: Connection, end: End, reason: Reason) -> None:
+        self._ledger.set_end(connection, end)
+        connection.reason = reason
+        other = connection.name.high if end.endpoint == connection.name.low else (
+            connection.name.low
+        )  # fmt: skip
+        connection.client_end = end.endpoint if end.side == Side.CLIENT else other
+
+    def _seek_partner(self, connection: Connection, end: End, claim: Claim) -> None:
+        waiting = connection.waiting
+        if waiting is not None and waiting.endpoint == end.endpoint:
+            if waiting.client is not end.client:  # the socket has changed hands
+                self._refuse(waiting.client, waiting.claim_id, Reason.SHARED_DESCRIPTOR)
+            waiting = None
+        if waiting is not None and self._recheck(waiting, end, claim):
+            self._match(connection, waiting, end)
+            return
+        if waiting is not None:
+            self._ledger.close(connection)
+            connection = self._ledger.open(connection.name)
+        self._wait(connection, end, claim)
+
+    def _recheck(self, waiting: End, end: End, claim: Claim) -> bool:
+        who = waiting.client.credentials
+        verdict = self._verifier.check(
+            who, claim.netns_cookie, waiting.endpoint, end.endpoint, waiting.cookie
+        )
+        return verdict.reason == Reason.NONE
+
+    def _wait(self, connection: Connection, end: End, claim: Claim) -> None:
+        """No partner yet: is there any hope of one?"""
+        view = self._verifier.view(claim.netns_cookie)
+        mirror = view.find(remote_end(claim), end.endpoint) if view else None
+        if mirror is None:
+            self._give_up(connection, end, Reason.NOT_VERIFIED)
+            return
+        stranger = mirror.inode and mirror.uid != end.uid and end.uid != 0
+        if stranger and not self._verifier.may_cross_users():
+            self._give_up(connection, end, Reason.POLICY)
+            return
+        self._wait_alone(connection, end)
+
+    def _wait_alone(self, connection: Connection, end: End) -> None:
+        """The claim stands until its counterpart comes."""
+        known = self._ledger.find(connection.name) or self._ledger.open(connection.name)
+        self._place(known, end, Reason.NO_COUNTERPART)
+        known.waiting = end
+
+    def _give_up(self, connection: Connection, end: End, reason: Reason) -> None:
+        """Refuses, and keeps a row that says why."""
+        self._place(connection, end, reason)
+        self._refuse(end.client, end.claim_id, reason)
+
+    def _refuse(self, client: Client, claim_id: int, reason: Reason) -> None:
+        self.given[reason.code] += 1
+        self._log.debug(f"refused a claim of {client.describe()}: {reason.code}")
+        client.send(pack_refuse(Refuse(claim_id, reason)))
+
+    # -- two claims -----------------------------------------------------------------
+
+    def _match(self, connection: Connection, first: End, second: End) -> None:
+        if first.uid != second.uid and not self._verifier.may_cross_users():
+            self._refuse_both(connection, first, second, Reason.POLICY)
+            return
+        client = client_end((first.endpoint, first.side), (second.endpoint, second.side))
+        try:
+            self._fuse(connection, first, second, client)
+        except OSError as error:
+            short = error.errno in _SHORT_OF_DESCRIPTORS
+            reason = Reason.NO_DESCRIPTORS if short else Reason.NO_MEMORY
+            self._log.warning(f"can't make a pair: {error.strerror}")
+            self._refuse_both(connection, first, second, reason)
+
+    def _refuse_both(self, connection: Connection, first: End, second: End, reason: Reason) -> None:
+        connection.waiting = None
+        self._refuse(first.client, first.claim_id, reason)
+        self._give_up(connection, second, reason)
+
+    def _fuse(self, connection: Connection, first: End, second: End, client: Endpoint) -> None:
+        """Makes the pair and hands it out. Raises OSError if nobody got anything."""
+        segment = make_segment(connection.id, self._ring_size)
+        try:
+            bells = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError:
+            os.close(segment)
+            raise
+        # Our copies of the bells go at once: the kernel's count of the others is what
+        # tells an end that nobody holds the other any more.
+        with bells[0], bells[1]:
+            try:
+                sent = self._hand_out(connection, first, second, client, segment, bells[0])
+            except OSError:
+                os.close(segment)
+                raise
+            if not sent:
+                os.close(segment)
+                self._ledger.remove_end(connection, first)
+                self._wait_alone(connection, second)
+                return
+            self._ledger.set_end(connection, second)
+            self._ledger.pair(connection, segment, client)
+            try:
+                self._hand_out(connection, second, first, client, segment, bells[1])
+            except OSError:
+                # The first end's doorbell hangs up, and it goes on in TCP.
+                self._ledger.unpair(connection, Reason.NO_DESCRIPTORS)
+                self._refuse(second.client, second.claim_id, Reason.NO_DESCRIPTORS)
+
+    def _hand_out(
+        self,
+        connection: Connection,
+        end: End,
+        peer: End,
+        client: Endpoint,
+        segment: int,
+        bell: socket.socket,
+    ) -> bool:
+        side = Side.CLIENT if end.endpoint == client else Side.SERVER
+        message = Fuse(end.claim_id, connection.id, side, self._ring_size, peer.limit)
+        return end.client.send(pack_fuse(message), (segment, bell.fileno()))
+
+
+def _end(client: Client, claim: Claim) -> End:
+    return End(client, local_end(claim), claim.cookie, claim.claim_id, claim.side, claim.limit)
+
+
+def _known(number: int) -> Reason:
+    try:
+        return Reason(number)
+    except ValueError:
+        return Reason.NONE

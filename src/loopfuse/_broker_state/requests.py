@@ -1,0 +1,112 @@
+"""The command line's requests, and what the broker answers (see `loopfuse._messages`)."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from typing import TypeVar
+
+import msgspec
+
+from loopfuse._broker_state.client import Client
+from loopfuse._broker_state.ledger import Connection, Ledger
+from loopfuse._broker_state.pairing import Pairing
+from loopfuse._broker_state.rows import row_of
+from loopfuse._messages import (
+    DefuseAnswer,
+    DefuseReply,
+    DefuseRequest,
+    DefuseResult,
+    ErrorReply,
+    PsReply,
+    PsRequest,
+    Request,
+    StatusReply,
+)
+from loopfuse._reasons import Reason
+from loopfuse._segments import write_broker_wish
+
+ROWS_A_PACKET = 64
+_Item = TypeVar("_Item")
+
+
+class Requests:
+    """Answers them."""
+
+    def __init__(self, ledger: Ledger, pairing: Pairing, version: str) -> None:
+        self._ledger = ledger
+        self._pairing = pairing
+        self._version = version
+        self._start = time.monotonic()
+        self._decoder = msgspec.json.Decoder(Request)
+        self._encoder = msgspec.json.Encoder()
+
+    def answer(self, client: Client, packet: bytes, clients: int) -> None:
+        """Sends the replies to one request."""
+        if client.has_queue:
+            client.fail("asks more before it has read its answers")
+            return
+        try:
+            request = self._decoder.decode(packet)
+        except (msgspec.DecodeError, RecursionError) as error:
+            self._send(client, ErrorReply(f"not a request: {error}"))
+            return
+        if isinstance(request, PsRequest):
+            for rows, last in _chunks(self._ledger.rows()):
+                self._send(client, PsReply(rows, last))
+        elif isinstance(request, DefuseRequest):
+            for results, last in _chunks(self._defuse(client, request)):
+                self._send(client, DefuseReply(results, last))
+        else:
+            self._send(client, self._status(clients))
+
+    def _send(self, client: Client, reply: msgspec.Struct) -> None:
+        client.send(self._encoder.encode(reply))
+
+    def _defuse(self, client: Client, request: DefuseRequest) -> list[DefuseAnswer]:
+        if not request.all:
+            return [self._defuse_one(client, number) for number in request.ids]
+        answers = [self._defuse_one(client, connection.id) for connection in self._ledger]
+        return [answer for answer in answers if answer.result == "defused"]
+
+    def _defuse_one(self, client: Client, connection_id: int) -> DefuseAnswer:
+        connection = self._ledger.get(connection_id)
+        return DefuseAnswer(connection_id, self._order(client, connection, connection_id))
+
+    def _order(
+        self, client: Client, connection: Connection | None, connection_id: int
+    ) -> DefuseResult:
+        if connection is None:
+            closed = any(row.id == connection_id for row in self._ledger.closed_rows())
+            return "already" if closed else "not-found"
+        if not _may_defuse(client, connection):
+            return "not-permitted"
+        row = row_of(connection)
+        switching = row.state == "plain" and row.reason == Reason.NONE.code
+        if not connection.paired or not (row.state == "fused" or switching):
+            return "already"
+        write_broker_wish(connection.segment, Reason.REQUEST)
+        self._pairing.given[Reason.REQUEST.code] += 1
+        return "defused"
+
+    def _status(self, clients: int) -> StatusReply:
+        states = Counter(str(row.state) for row in self._ledger.rows())
+        uptime = time.monotonic() - self._start
+        given = dict(self._pairing.given)
+        return StatusReply(self._version, os.getpid(), uptime, clients, dict(states), given)
+
+
+def _may_defuse(client: Client, connection: Connection) -> bool:
+    uid = client.credentials.uid
+    owners = {end.uid for end in connection.ends.values()}
+    return uid == 0 or uid == os.geteuid() or uid in owners
+
+
+def _chunks(items: list[_Item]) -> list[tuple[list[_Item], bool]]:
+    """Pieces that fit into a packet, each with whether it is the last; one at least."""
+    starts = range(0, max(len(items), 1), ROWS_A_PACKET)
+    return [
+        (items[start : start + ROWS_A_PACKET], start + ROWS_A_PACKET >= len(items))
+        for start in starts
+    ]

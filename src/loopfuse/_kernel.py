@@ -1,0 +1,127 @@
+"""Where loopfuse's control plane calls Linux in ways the standard library has no name
+for: numbers from the kernel's headers, one small function each.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import os
+import resource
+import socket
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+SO_COOKIE = 57
+SO_NETNS_COOKIE = 71
+_CLONE_NEWNET = 0x40000000
+_UCRED = struct.Struct("=iII")
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+
+
+class Credentials(NamedTuple):
+    """Who is behind a unix socket, as of its connect(2) or listen(2)."""
+
+    pid: int
+    """0 if that process is not visible in this PID namespace."""
+    uid: int
+    gid: int
+
+
+def sealed_memfd(name: str, size: int, start: bytes = b"") -> int:
+    """A descriptor of `size` bytes of shared memory that can neither grow nor shrink.
+
+    It begins with `start`, the rest is zero and takes no memory until touched. Raises
+    OSError as memfd_create(2) does.
+    """
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, size)
+        if start:
+            os.pwrite(fd, start, 0)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def send_packet(sock: socket.socket, data: bytes, fds: tuple[int, ...] = ()) -> None:
+    """Sends one packet, with descriptors if any (SCM_RIGHTS, unix(7))."""
+    if fds:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+        sock.sendmsg([data], rights, socket.MSG_NOSIGNAL)
+    else:
+        sock.send(data, socket.MSG_NOSIGNAL)
+
+
+def peer_credentials(sock: socket.socket) -> Credentials:
+    """SO_PEERCRED of a connected unix socket (unix(7))."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    return Credentials(*_UCRED.unpack(raw))
+
+
+def socket_cookie(sock: socket.socket) -> int:
+    """SO_COOKIE: a number no other socket of this boot has had or will have."""
+    return _native(sock.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8))
+
+
+def netns_cookie(sock: socket.socket) -> int:
+    """SO_NETNS_COOKIE: the same of the socket's network namespace; 0 before Linux 5.14."""
+    try:
+        return _native(sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))
+    except OSError:
+        return 0
+
+
+def _native(raw: bytes) -> int:
+    (value,) = struct.unpack("=Q", raw)
+    return int(value)
+
+
+def enter_netns(fd: int) -> None:
+    """Moves the calling thread into the network namespace behind `fd` (setns(2)).
+
+    The standard library has os.setns() only since CPython 3.12.
+    """
+    import ctypes  # 5 ms that only a broker with foreign namespaces has to pay
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(fd, _CLONE_NEWNET) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+
+
+def raise_descriptor_limit() -> int:
+    """Raises RLIMIT_NOFILE's soft limit to the hard one; returns what now holds."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):
+        return soft
+    return hard
+
+
+def command_name(pid: int) -> str | None:
+    """The name of a process as `ps` shows it; None if it is gone or hidden."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(errors="replace").rstrip("\n")
+    except OSError:
+        return None
+
+
+def holds_socket(pid: int, inode: int) -> bool:
+    """Does the process have the socket of that inode open? False if one can't look."""
+    wanted = f"socket:[{inode}]"
+    try:
+        return any(_link(path) == wanted for path in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False
+
+
+def _link(path: Path) -> str:
+    try:
+        return str(path.readlink())
+    except OSError:
+        return ""

@@ -1,0 +1,191 @@
+"""What the kernel knows of TCP sockets: a small reader of sock_diag(7) (inet_diag).
+
+A request is answered while it is being sent, so no call here ever waits. An exact
+lookup goes through the kernel's hash table and costs microseconds however many sockets
+there are; a dump walks them all.
+
+Facts the callers depend on:
+
+- An exact lookup finds a socket by its addresses, whichever family the socket is of: an
+  IPv4 lookup finds the IPv6 socket with the IPv4-mapped address.
+- Where no connection fits, the kernel offers a listener; `lookup` does not.
+- A socket bound to a device (SO_BINDTODEVICE, or a link-local address) is found only
+  with that device's index.
+- The inode is 0 while no process holds the socket: before accept(2), after close(2).
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import os
+import socket
+import struct
+from typing import NamedTuple
+
+from loopfuse._errors import SockDiagError
+from loopfuse._matching import Endpoint
+
+_NETLINK_SOCK_DIAG = 4
+_SOCK_DIAG_BY_FAMILY = 20
+_NLM_F_REQUEST = 0x01
+_NLM_F_DUMP = 0x300
+_NLMSG_ERROR = 2
+_NLMSG_DONE = 3
+_NO_COOKIE = 0xFFFFFFFFFFFFFFFF
+_BUFFER = 65536
+_NOWHERE = Endpoint(bytes(16), 0)
+
+_NLMSG = struct.Struct("=IHHII")
+# struct nlmsghdr and struct inet_diag_req_v2; ports and addresses in network order, the
+# cookie as two words, the low one first.
+_REQUEST = struct.Struct("=IHHIIBBBBI2s2s16s16sIII")
+# struct inet_diag_msg
+_ANSWER = struct.Struct("=BBBB2s2s16s16sIIIIIIII")
+_ERROR = struct.Struct("=i")
+
+
+class State(enum.IntEnum):
+    """TCP states as the kernel numbers them (include/net/tcp_states.h)."""
+
+    ESTABLISHED = 1
+    SYN_SENT = 2
+    SYN_RECV = 3
+    FIN_WAIT1 = 4
+    FIN_WAIT2 = 5
+    TIME_WAIT = 6
+    CLOSE = 7
+    CLOSE_WAIT = 8
+    LAST_ACK = 9
+    LISTEN = 10
+    CLOSING = 11
+    NEW_SYN_RECV = 12
+
+
+_ALL_STATES = 0xFFFFFFFF
+_HELD_STATES = sum(
+    1 << state
+    for state in (
+        State.ESTABLISHED,
+        State.SYN_SENT,
+        State.FIN_WAIT1,
+        State.FIN_WAIT2,
+        State.CLOSE_WAIT,
+        State.LAST_ACK,
+        State.CLOSING,
+    )
+)
+_NOT_A_CONNECTION = (State.LISTEN, State.TIME_WAIT, State.CLOSE)
+
+
+class SocketInfo(NamedTuple):
+    """One TCP socket."""
+
+    family: int
+    state: int
+    """A `State`."""
+    interface: int
+    """Index of the device it is bound to, 0: none."""
+    cookie: int
+    """What SO_COOKIE tells its owner."""
+    uid: int
+    inode: int
+    """0: no process holds it."""
+
+
+class SockDiag:
+    """Looks into one network namespace: the one its maker's thread is in.
+
+    Not thread-safe. Keeps that namespace alive until close().
+    """
+
+    def __init__(self) -> None:
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+        self.socket = socket.socket(socket.AF_NETLINK, kind, _NETLINK_SOCK_DIAG)
+        self._sequence = 0
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def lookup(
+        self, local: Endpoint, remote: Endpoint, *, cookie: int | None = None, interface: int = 0
+    ) -> SocketInfo | None:
+        """The connection with these addresses (and that SO_COOKIE, if one is given); None
+        if there is none. Raises SockDiagError if the kernel can't say."""
+        self._ask(socket.AF_INET if local.is_ipv4 else socket.AF_INET6, 0, _ALL_STATES,
+                  local, remote, interface, _NO_COOKIE if cookie is None else cookie)  # fmt: skip
+        answers, _ = self._answers()
+        if not answers or answers[0].state in _NOT_A_CONNECTION:
+            return None
+        return answers[0]
+
+    def held_cookies(self) -> set[int]:
+        """The cookies of all connections that some process holds.
+
+        A walk through a table that changes meanwhile: a socket may be missed, so confirm
+        with `lookup` before believing that one is gone.
+        """
+        cookies: set[int] = set()
+        for family in (socket.AF_INET, socket.AF_INET6):
+            self._ask(family, _NLM_F_DUMP, _HELD_STATES, _NOWHERE, _NOWHERE, 0, _NO_COOKIE)
+            done = False
+            while not done:
+                answers, done = self._answers()
+                cookies.update(info.cookie for info in answers if info.inode)
+        return cookies
+
+    def _ask(
+        self,
+        family: int,
+        flags: int,
+        states: int,
+        local: Endpoint,
+        remote: Endpoint,
+        interface: int,
+        cookie: int,
+    ) -> None:
+        self._sequence = (self._sequence + 1) & 0xFFFFFFFF
+        request = _REQUEST.pack(
+            _REQUEST.size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST | flags, self._sequence, 0,
+            family, socket.IPPROTO_TCP, 0, 0, states,
+            local.port.to_bytes(2, "big"), remote.port.to_bytes(2, "big"),
+            local.addr, remote.addr, interface, cookie & 0xFFFFFFFF, cookie >> 32,
+        )  # fmt: skip
+        try:
+            self.socket.send(request)
+        except OSError as error:
+            raise SockDiagError(f"sock_diag refused a request: {error.strerror}") from error
+
+    def _answers(self) -> tuple[list[SocketInfo], bool]:
+        """One packet's worth of answers, and whether they were the last ones."""
+        try:
+            data = self.socket.recv(_BUFFER, socket.MSG_DONTWAIT)
+        except OSError as error:
+            raise SockDiagError(f"sock_diag gave no answer: {error.strerror}") from error
+        answers: list[SocketInfo] = []
+        at = 0
+        while at + _NLMSG.size <= len(data):
+            length, kind, _, sequence, _ = _NLMSG.unpack_from(data, at)
+            if sequence == self._sequence:
+                if kind == _NLMSG_DONE:
+                    return answers, True
+                if kind == _NLMSG_ERROR:
+                    _raise_unless_absent(data, at + _NLMSG.size)
+                    return answers, True
+                if kind == _SOCK_DIAG_BY_FAMILY:
+                    answers.append(_socket_info(data, at + _NLMSG.size))
+            at += (length + 3) & ~3
+        return answers, False
+
+
+def _socket_info(data: bytes, at: int) -> SocketInfo:
+    (family, state, _, _, _, _, _, _, interface, low, high, _, _, _, uid, inode) = (
+        _ANSWER.unpack_from(data, at)
+    )
+    return SocketInfo(family, state, interface, high << 32 | low, uid, inode)
+
+
+def _raise_unless_absent(data: bytes, at: int) -> None:
+    (number,) = _ERROR.unpack_from(data, at)
+    if -number not in (errno.ENOENT, errno.ESTALE):
+        raise SockDiagError(f"sock_diag answered: {os.strerror(-number)}")
