@@ -1,4 +1,7 @@
-"""A broker of one's own, and a fake library that speaks the wire protocol to it."""
+"""A broker of one's own, and a fake library that speaks the wire protocol to it.
+
+PYTEST_DONT_REWRITE: tests import it by name as well as get its fixtures.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -150,7 +154,7 @@ class FakeLibrary:
         assert self.mailbox is not None
         return int.from_bytes(self.mailbox[:4], sys.byteorder)
 
-    def claim(self, sock: socket.socket, side: wire.Side, **changes: object) -> int:
+    def claim(self, sock: socket.socket, side: wire.Side, **changes: Any) -> int:
         """Claims one end; `changes` replace fields, to lie with. Returns the claim id."""
         self._claims += 1
         claim = claim_of(sock, side, self._claims)._replace(**changes)

@@ -6,8 +6,10 @@ import fcntl
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
+
 from broker_fixtures import (
     BrokerProcess,
     FakeLibrary,
@@ -19,8 +21,8 @@ from broker_fixtures import (
     libraries,
     tcp_pair,
 )
-
 from loopfuse import _wire as wire
+from loopfuse._kernel import socket_cookie
 from loopfuse._reasons import Reason
 from loopfuse._segments import HEADER, RING_DEFAULT, read_segment
 
@@ -120,14 +122,17 @@ def test_a_lone_claim_waits_and_shows_as_plain(broker: BrokerProcess) -> None:
 
 
 def test_a_claim_before_accept_waits(broker: BrokerProcess) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener, libraries(broker.path, 1) as (one,):
-        with socket.create_connection(listener.getsockname()) as client:
-            one.claim(client, CLIENT)
-            one.settle()
-            server, _ = listener.accept()
-            with server:
-                one.claim(server, SERVER)
-                assert isinstance(one.receive().body, wire.Fuse)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as client,
+        libraries(broker.path, 1) as (one,),
+    ):
+        one.claim(client, CLIENT)
+        one.settle()
+        server, _ = listener.accept()
+        with server:
+            one.claim(server, SERVER)
+            assert isinstance(one.receive().body, wire.Fuse)
 
 
 def test_a_socket_bound_to_a_device_is_found(broker: BrokerProcess) -> None:
@@ -168,7 +173,7 @@ def test_the_mailbox_counts_every_message(broker: BrokerProcess) -> None:
     ],
 )
 def test_a_lie_is_refused_and_leaves_no_row(
-    broker: BrokerProcess, lie: dict[str, object], reason: Reason
+    broker: BrokerProcess, lie: dict[str, Any], reason: Reason
 ) -> None:
     with libraries(broker.path, 1) as (liar,), tcp_pair() as pair:
         liar.claim(pair.client, CLIENT, **lie)
@@ -187,13 +192,16 @@ def test_a_lie_does_not_spoil_the_truth(broker: BrokerProcess) -> None:
 
 
 def test_a_listener_is_no_connection(broker: BrokerProcess) -> None:
-    with libraries(broker.path, 1) as (liar,), tcp_pair() as pair:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            claim = claim_of(pair.client, SERVER)._replace(
-                local_port=listener.getsockname()[1], cookie=0xFFFFFFFFFFFFFFFF
-            )
-            liar.send(wire.pack_claim(claim))
-            assert refusal(liar) == Reason.NOT_VERIFIED
+    with (
+        libraries(broker.path, 1) as (liar,),
+        tcp_pair() as pair,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+    ):
+        claim = claim_of(pair.client, SERVER)._replace(
+            local_port=listener.getsockname()[1], cookie=socket_cookie(listener)
+        )
+        liar.send(wire.pack_claim(claim))
+        assert refusal(liar) == Reason.NOT_VERIFIED
 
 
 def test_a_claim_of_any_cookie_is_refused(broker: BrokerProcess) -> None:
@@ -362,27 +370,26 @@ def test_an_address_used_again_is_another_connection(broker: BrokerProcess) -> N
         return sock
 
     linger = b"\1\0\0\0\0\0\0\0"
-    with libraries(broker.path, 1) as (one,):
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port, seen = 0, []
-            for _ in range(3):
-                client = connect(port, listener.getsockname())
-                port = client.getsockname()[1]
-                server, _ = listener.accept()
-                one.claim(client, CLIENT)
-                one.claim(server, SERVER)
-                answers = [one.receive().body, one.receive().body]
-                assert all(isinstance(answer, wire.Fuse) for answer in answers)
-                seen += {a.pair_id for a in answers if isinstance(a, wire.Fuse)}
-                for sock in (server, client):  # RST: no TIME_WAIT
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                    sock.close()
-            assert len(set(seen)) == 3
+    port, seen = 0, set()
+    with libraries(broker.path, 1) as (one,), socket.create_server(("127.0.0.1", 0)) as listener:
+        for _ in range(3):
+            client = connect(port, listener.getsockname())
+            port = client.getsockname()[1]
+            server, _ = listener.accept()
+            one.claim(client, CLIENT)
+            one.claim(server, SERVER)
+            answers = [one.receive().body, one.receive().body]
+            assert all(isinstance(answer, wire.Fuse) for answer in answers)
+            seen |= {a.pair_id for a in answers if isinstance(a, wire.Fuse)}
+            for sock in (server, client):  # RST: no TIME_WAIT
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                sock.close()
+    assert len(seen) == 3
 
 
 def test_two_hundred_pairs_leave_no_descriptor_behind(broker: BrokerProcess) -> None:
     with libraries(broker.path, 2) as (one, other):
-        broker.rows()
+        other.settle()
         before = broker.descriptors()
         pairs = [connect_pair() for _ in range(200)]
         for pair in pairs:
@@ -390,6 +397,7 @@ def test_two_hundred_pairs_leave_no_descriptor_behind(broker: BrokerProcess) -> 
             other.claim(pair.server, SERVER)
             for message in (one.receive(), other.receive()):
                 assert isinstance(message.body, wire.Fuse)
+        one.settle()
         assert broker.descriptors() == before + 200  # the segments
         for pair in pairs:
             pair.close()

@@ -117,6 +117,9 @@ class SockDiag:
         answers, _ = self._answers()
         if not answers or answers[0].state in _NOT_A_CONNECTION:
             return None
+        # The kernel does not compare a cookie that is all ones.
+        if cookie is not None and answers[0].cookie != cookie:
+            return None
         return answers[0]
 
     def held_cookies(self) -> set[int]:
