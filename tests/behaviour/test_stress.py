@@ -1,0 +1,93 @@
+"""Every byte, once and in order: many threads, every call, every variant of the library."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from broker_fixtures import BrokerProcess
+from conftest import tool
+from sessions import Session, free_port
+
+BYTES = 20_000_000
+
+
+def runtime_of(name: str) -> str:
+    """The sanitizer's runtime, which must be loaded before everything else."""
+    tool("gcc")
+    path = subprocess.check_output(["gcc", f"-print-file-name={name}"], text=True).strip()
+    assert Path(path).is_absolute(), f"{name} is missing: scripts/debian test"
+    return path
+
+
+def torture(session: Session, programs: Path, seed: int, size: int = BYTES) -> None:
+    port, connections = free_port(), 4
+    stress = str(programs / "stress")
+    with session.server([stress, "server", str(port), str(connections)], port) as server:
+        command = [stress, "client", str(port), str(connections), str(size), str(seed)]
+        assert session.run(command).stdout == "ok\n"
+        assert server.wait(20) == 0
+    if session.broker:
+        rows = session.fused_rows(port)
+        assert len(rows) == connections
+        # A direction may switch late when its threads are never all out of the kernel.
+        assert sum(row.bytes_to_server for row in rows) > size * connections * 0.5
+        assert sum(row.bytes_to_client for row in rows) > size * connections * 0.5
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_every_byte_arrives_once_and_in_order(fused: Session, programs: Path, seed: int) -> None:
+    torture(fused, programs, seed)
+
+
+def test_the_stress_program_itself_passes_on_plain_tcp(plain: Session, programs: Path) -> None:
+    torture(plain, programs, 1)
+
+
+def test_every_byte_arrives_while_connections_are_defused(
+    lazily_fused: Session, programs: Path
+) -> None:
+    port, size = free_port(), 60_000_000
+    stress = str(programs / "stress")
+    with lazily_fused.server([stress, "server", str(port), "4"], port) as server:
+        command = [stress, "client", str(port), "4", str(size), "5"]
+        client = subprocess.Popen(command, env=lazily_fused.environment, stdout=subprocess.PIPE)
+        while client.poll() is None:
+            broker = lazily_fused.broker
+            assert broker is not None
+            live = [
+                row.id
+                for row in broker.rows()
+                if row.server.port == port and row.state.value == "fused" and row.bytes_to_server
+            ]
+            if live:
+                from loopfuse._control import order_defuse
+
+                order_defuse(broker.path, live[:1])
+        assert client.communicate()[0] == b"ok\n"
+        assert client.returncode == 0
+        assert server.wait(20) == 0
+    assert broker is not None
+    reasons = {row.reason for row in broker.rows() if row.server.port == port}
+    assert "request" in reasons
+
+
+@pytest.mark.parametrize(
+    ("variable", "runtime"),
+    [("LOOPFUSE_ASAN_LIBRARY", "libasan.so"), ("LOOPFUSE_TSAN_LIBRARY", "libtsan.so")],
+)
+def test_the_library_is_clean_under_sanitizers(
+    session_broker: BrokerProcess, programs: Path, variable: str, runtime: str
+) -> None:
+    build = os.environ.get(variable)
+    if not build:
+        assert not os.environ.get("CI"), f"{variable} is not set: scripts/test sets it"
+        pytest.skip(f"{variable} names no sanitizer build; scripts/test makes one")
+    preload = [runtime_of(runtime)]
+    session = Session.under(Path(build), session_broker, eager=False, preload=preload)
+    # Leaks of the test program's own threads are not the library's.
+    session.environment["ASAN_OPTIONS"] = "detect_leaks=0:halt_on_error=1"
+    session.environment["TSAN_OPTIONS"] = "halt_on_error=1"
+    torture(session, programs, 3, 5_000_000)

@@ -1,0 +1,75 @@
+"""The promise: the same two programs, plain and fused, write the same transcript."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sessions import Session
+
+PARTIES = Path(__file__).parent.parent / "programs" / "parties.py"
+SCENARIOS = subprocess.check_output([sys.executable, str(PARTIES), "NAMES"], text=True).split()
+TIMEOUT = 20
+
+NEEDS_A_WARM_START = {
+    # The server never touches the connection, so eager pairing waits its second first and
+    # the kill comes before the bytes instead of after them.
+    "blocked_send_kill",
+    "blocked_send_close",
+}
+
+
+def transcript(name: str, session: Session, warm: bool, file: Path) -> tuple[str, int]:
+    """What both parties wrote, and the server's port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        to_server, to_client = os.pipe(), os.pipe()
+        environment = session.environment | {
+            "WARM": "1" if warm else "0",
+            "SCENARIO_FILE": str(file),
+        }
+        parties = []
+        for side in "sc":
+            read, write = (
+                (to_server[0], to_client[1]) if side == "s" else (to_client[0], to_server[1])
+            )
+            keep = [read, write] + ([listener.fileno()] if side == "s" else [])
+            numbers = [str(n) for n in (port, listener.fileno(), read, write)]
+            parties.append(
+                subprocess.Popen(
+                    [sys.executable, str(PARTIES), name, side, *numbers],
+                    env=environment,
+                    pass_fds=keep,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                )
+            )
+    for fd in (*to_server, *to_client):
+        os.close(fd)
+    text = ""
+    for party in parties:
+        try:
+            said, _ = party.communicate(timeout=TIMEOUT)
+        except subprocess.TimeoutExpired:
+            party.kill()
+            said = party.communicate()[0] + "(hung)"
+        text += f"{said}exit status {party.returncode}\n"
+    return text, port
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_transcript_is_the_same(
+    name: str, plain: Session, fused: Session, tmp_path: Path
+) -> None:
+    warm = not fused.eager or name in NEEDS_A_WARM_START
+    expected, _ = transcript(name, plain, warm, tmp_path / "file")
+    assert "(hung)" not in expected, expected
+    got, port = transcript(name, fused, warm, tmp_path / "file")
+    assert got == expected
+    if warm:
+        assert fused.fused_rows(port), "it was never fused"

@@ -1,0 +1,119 @@
+"""What every test may rely on: the library under test, a broker of the session's own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from broker_fixtures import BrokerProcess
+
+from loopfuse._preload import library_path
+from sessions import Session
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="run the long tests too, at full length")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--soak"):
+        return
+    skip = pytest.mark.skip(reason="takes minutes; run it with --soak")
+    for item in items:
+        if item.get_closest_marker("soak"):
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def soak(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--soak"))
+
+
+@pytest.fixture(scope="session")
+def library() -> Path:
+    path = library_path()
+    assert path.is_file(), f"{path} is missing: scripts/build-variant dev"
+    return path
+
+
+@pytest.fixture(scope="session")
+def session_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+    """One broker for all fused runs; at the end it must hold no descriptor of a pair."""
+    directory = tmp_path_factory.mktemp("broker")
+    # Programs that drop privileges (PostgreSQL, nginx) must reach it.
+    for folder in (directory, *directory.parents):
+        if folder.stat().st_uid == os.getuid() and folder != Path("/tmp"):
+            folder.chmod(0o755)
+    options = ("--idle-exit", "0", "--log-level", "error")
+    broker = BrokerProcess(directory / "broker.sock", *options)
+    yield broker
+    code, said = broker.stop()
+    assert code == 0, said
+    assert not broker.path.exists()
+
+
+@pytest.fixture
+def plain() -> Session:
+    """Runs programs as they are."""
+    return Session({}, None)
+
+
+@pytest.fixture(params=["lazy", "eager"])
+def fused(
+    request: pytest.FixtureRequest, library: Path, session_broker: BrokerProcess
+) -> Session:
+    """Runs programs under the library, in both pairing policies."""
+    return Session.under(library, session_broker, eager=request.param == "eager")
+
+
+@pytest.fixture
+def lazily_fused(library: Path, session_broker: BrokerProcess) -> Session:
+    """Runs programs under the library as `loopfuse run` does by default."""
+    return Session.under(library, session_broker, eager=False)
+
+
+@pytest.fixture
+def eagerly_fused(library: Path, session_broker: BrokerProcess) -> Session:
+    """Runs programs under the library as `loopfuse run --eager` does."""
+    return Session.under(library, session_broker, eager=True)
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The C programs of tests/programs, compiled."""
+    import subprocess
+
+    out = tmp_path_factory.mktemp("programs")
+    for source in (Path(__file__).parent / "programs").glob("*.c"):
+        command = ["gcc", "-O2", "-g", "-o", str(out / source.stem), str(source), "-pthread"]
+        subprocess.run(command, check=True)
+    return out
+
+
+def tool(name: str) -> str:
+    """The path of a program that a test needs; without it the test is skipped, in CI failed."""
+    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    if found:
+        return found
+    if os.environ.get("CI"):
+        pytest.fail(f"{name} is missing: scripts/debian test")
+    pytest.skip(f"{name} is not installed: scripts/debian test")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def nothing_left_behind() -> Iterator[None]:
+    """The leak gate: no process of ours outlives the run."""
+    yield
+    me = os.getpid()
+    left = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[1]) == me and fields[0] != "Z":
+            left.append(int(stat.parent.name))
+    assert not left, f"still running: {left}"

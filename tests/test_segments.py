@@ -1,0 +1,175 @@
+"""The segment's Python twin against segment.h."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from c_layout import values_of
+from loopfuse import _segments as segments
+from loopfuse._broker_state.rows import judge
+from loopfuse._errors import SegmentError
+from loopfuse._reasons import Reason
+
+_PRODUCER = ("head", "mark", "fin_hint", "tcp_total", "end_pos", "reason")
+_CONSUMER = ("tail", "ready", "closed", "wish", "reason")
+_WIDE = ("head", "tcp_total", "end_pos", "tail")
+
+
+@pytest.fixture
+def segment() -> Iterator[int]:
+    fd = segments.make_segment(4711, 8192)
+    yield fd
+    os.close(fd)
+
+
+def test_every_field_is_read_where_c_has_it(tmp_path: Path, segment: int) -> None:
+    """Writes each field where C says it is, a value of its own each."""
+    places = {f"dir[{i}].p.{name}": name for i in (0, 1) for name in _PRODUCER}
+    places |= {f"dir[{i}].c.{name}": name for i in (0, 1) for name in _CONSUMER}
+    places["broker_wish"] = "broker_wish"
+    questions = [f"offsetof(struct lf_segment, {place})" for place in places]
+    offsets = values_of(["segment.h"], questions, tmp_path)
+    written = {}
+    for value, (place, name) in enumerate(places.items(), start=1):
+        form = "=Q" if name in _WIDE else "=I"
+        at = offsets[f"offsetof(struct lf_segment, {place})"]
+        os.pwrite(segment, struct.pack(form, value), at)
+        written[place] = value
+    read = segments.read_segment(segment)
+    assert read.broker_wish == written["broker_wish"]
+    for index, direction in enumerate((read.to_server, read.to_client)):
+        for name in _PRODUCER:
+            assert getattr(direction, name) == written[f"dir[{index}].p.{name}"]
+        assert direction.tail == written[f"dir[{index}].c.tail"]
+        assert direction.wish == written[f"dir[{index}].c.wish"]
+        assert direction.consumer_reason == written[f"dir[{index}].c.reason"]
+        assert direction.ready and direction.closed
+
+
+def test_the_identity_is_what_c_expects(tmp_path: Path, segment: int) -> None:
+    expected = {
+        "magic": segments.MAGIC,
+        "version": segments.VERSION,
+        "header_size": segments.HEADER,
+        "pair_id": 4711,
+        "ring_size": 8192,
+        "flags": 0,
+    }
+    questions = [f"offsetof(struct lf_segment, {name})" for name in expected]
+    questions += [f"sizeof(((struct lf_segment *)0)->{name})" for name in expected]
+    c = values_of(["segment.h"], questions, tmp_path)
+    header = os.pread(segment, segments.HEADER, 0)
+    for name, value in expected.items():
+        at = c[f"offsetof(struct lf_segment, {name})"]
+        size = c[f"sizeof(((struct lf_segment *)0)->{name})"]
+        assert int.from_bytes(header[at : at + size], "little") == value, name
+
+
+def test_the_numbers_are_those_of_c(tmp_path: Path) -> None:
+    twins = {
+        "LF_SEGMENT_MAGIC": segments.MAGIC,
+        "LF_SEGMENT_VERSION": segments.VERSION,
+        "LF_SEGMENT_HEADER": segments.HEADER,
+        "LF_RING_MIN": segments.RING_MIN,
+        "LF_RING_MAX": segments.RING_MAX,
+        "LF_MARK_PLAIN": segments.Mark.PLAIN,
+        "LF_MARK_FUSED": segments.Mark.FUSED,
+        "LF_MARK_ENDED": segments.Mark.ENDED,
+    }
+    assert values_of(["segment.h"], list(twins), tmp_path) == twins
+
+
+def test_a_segment_can_neither_shrink_nor_grow(segment: int) -> None:
+    size = segments.HEADER + 2 * 8192
+    assert os.fstat(segment).st_size == size
+    for other in (0, size - 1, size + 1):
+        with pytest.raises(PermissionError):
+            os.ftruncate(segment, other)
+    with pytest.raises(PermissionError):
+        fcntl.fcntl(segment, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+
+
+def test_an_idle_segment_costs_one_page() -> None:
+    fd = segments.make_segment(1, segments.RING_MAX)
+    try:
+        assert os.fstat(fd).st_blocks * 512 == os.sysconf("SC_PAGE_SIZE")
+    finally:
+        os.close(fd)
+
+
+def test_the_brokers_wish_is_read_back(segment: int) -> None:
+    segments.write_broker_wish(segment, Reason.REQUEST)
+    assert segments.read_segment(segment).broker_wish == Reason.REQUEST
+
+
+@pytest.mark.parametrize("size", [0, 4095, 4097, 12288, segments.RING_MAX * 2, -4096])
+def test_impossible_ring_sizes_are_refused(size: int) -> None:
+    with pytest.raises(SegmentError, match=str(size)):
+        segments.check_ring_size(size)
+
+
+def test_what_is_no_segment_is_refused() -> None:
+    for size in (0, 100, 8192):
+        fd = os.memfd_create("test")
+        os.ftruncate(fd, size)
+        with pytest.raises(SegmentError):
+            segments.read_segment(fd)
+        os.close(fd)
+
+
+# -- what `ps` makes of it -----------------------------------------------------------------
+
+_QUIET = segments.Direction(0, 0, 0, 0, 0, 0, 0, False, False, 0, 0)
+_PLAIN, _FUSED, _ENDED = segments.Mark
+
+
+def _judge(
+    to_server: segments.Direction,
+    to_client: segments.Direction,
+    *,
+    wish: int = 0,
+    declined: int = 0,
+) -> tuple[str, int]:
+    return judge(segments.Segment(1, 4096, wish, to_server, to_client), declined)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ({}, {}, ("plain", Reason.NONE)),
+        ({"ready": True}, {}, ("plain", Reason.NONE)),
+        ({"ready": True}, {"ready": True}, ("fused", Reason.NONE)),
+        ({"mark": _FUSED}, {}, ("fused", Reason.NONE)),
+        ({"mark": _FUSED}, {"mark": _FUSED}, ("fused", Reason.NONE)),
+        ({"reason": 2}, {}, ("plain", 2)),
+        ({"consumer_reason": 2}, {"ready": True}, ("plain", 2)),
+        ({"mark": _FUSED}, {"consumer_reason": 2}, ("fused", Reason.NONE)),
+        ({"mark": _ENDED, "reason": 33}, {"mark": _FUSED}, ("defused", 33)),
+        ({"mark": _FUSED}, {"mark": _ENDED, "reason": 34}, ("defused", 34)),
+        ({"mark": 3}, {"mark": _FUSED}, ("defused", Reason.CORRUPT)),
+    ],
+)
+def test_the_marks_decide_the_state(
+    one: dict[str, int], other: dict[str, int], expected: tuple[str, int]
+) -> None:
+    a, b = _QUIET._replace(**one), _QUIET._replace(**other)  # type: ignore[arg-type]
+    assert _judge(a, b) == expected
+    assert _judge(b, a) == expected
+
+
+def test_an_end_that_declined_after_the_pairing_is_believed_while_nothing_is_fused() -> None:
+    ready = _QUIET._replace(ready=True)
+    fused = _QUIET._replace(mark=_FUSED)
+    assert _judge(_QUIET, ready, declined=Reason.NO_MEMORY) == ("plain", Reason.NO_MEMORY)
+    assert _judge(fused, ready, declined=Reason.NO_MEMORY) == ("fused", Reason.NONE)
+
+
+def test_an_order_to_defuse_holds_before_the_first_byte() -> None:
+    ready = _QUIET._replace(ready=True)
+    assert _judge(ready, ready, wish=Reason.REQUEST) == ("plain", Reason.REQUEST)
