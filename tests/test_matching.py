@@ -12,11 +12,8 @@ from loopfuse._wire import Side
 
 CLIENT, SERVER = Side.CLIENT, Side.SERVER
 ports = st.integers(0, 65535)
-endpoints = st.builds(
-    Endpoint,
-    st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16)),
-    ports,
-)
+addresses = st.binary(min_size=4, max_size=4) | st.binary(min_size=16, max_size=16)
+endpoints = st.builds(Endpoint, addresses, ports)
 
 
 def _pack(family: int, addr: str) -> bytes:
@@ -31,7 +28,7 @@ def test_a_mapped_address_is_the_ipv4_address() -> None:
 
 
 def test_other_ipv6_addresses_stay_what_they_are() -> None:
-    for text in ("::1", "::192.0.2.1", "::fffe:192.0.2.1", "2001:db8::ffff:0:1"):
+    for text in ("::1", "::192.0.2.1", "::fffe:c000:201", "2001:db8::ffff:0:1"):
         end = endpoint(socket.AF_INET6, _pack(socket.AF_INET6, text), 80)
         assert not end.is_ipv4
         assert end.text() == text

@@ -80,8 +80,10 @@ def test_a_half_closed_connection_shows_its_states(diag: SockDiag) -> None:
     with tcp_pair() as pair:
         pair.client.shutdown(socket.SHUT_WR)
         assert pair.server.recv(1) == b""
-        states = [diag.lookup(*ends(sock)) for sock in both(pair)]
-        assert [info.state for info in states if info] == [State.FIN_WAIT2, State.CLOSE_WAIT]
+        states = [info.state for sock in both(pair) if (info := diag.lookup(*ends(sock)))]
+        # FIN_WAIT1 until the FIN is acknowledged, which may be put off.
+        assert states[0] in (State.FIN_WAIT1, State.FIN_WAIT2)
+        assert states[1] == State.CLOSE_WAIT
 
 
 def test_the_dump_has_every_held_connection(diag: SockDiag) -> None:
