@@ -62,8 +62,18 @@ class Server:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
         self.process = subprocess.Popen(
-            [*prefix, "redis-server", "--port", str(self.port), "--bind", "127.0.0.1"]
-            + ["--save", "", "--dir", str(directory)],
+            [
+                *prefix,
+                "redis-server",
+                "--port",
+                str(self.port),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--dir",
+                str(directory),
+            ],
             stdout=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + START_TIMEOUT_S

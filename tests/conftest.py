@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from broker_fixtures import BrokerProcess
 
+from broker_fixtures import BrokerProcess
 from loopfuse._preload import library_path
 from sessions import Session
 
@@ -62,9 +62,7 @@ def plain() -> Session:
 
 
 @pytest.fixture(params=["lazy", "eager"])
-def fused(
-    request: pytest.FixtureRequest, library: Path, session_broker: BrokerProcess
-) -> Session:
+def fused(request: pytest.FixtureRequest, library: Path, session_broker: BrokerProcess) -> Session:
     """Runs programs under the library, in both pairing policies."""
     return Session.under(library, session_broker, eager=request.param == "eager")
 

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from broker_fixtures import BrokerProcess, eventually
-
 from loopfuse._messages import Row
 from loopfuse._preload import preload_environment
 

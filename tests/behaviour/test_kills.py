@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from broker_fixtures import BrokerProcess, eventually
 from sessions import Session, free_port, listens, stop_group
 
@@ -45,9 +46,7 @@ def one_round(session: Session, victim: str, delay: float) -> None:
 
 
 @pytest.mark.timeout(3000)
-def test_the_survivor_of_a_kill_notices_within_a_second(
-    lazily_fused: Session, soak: bool
-) -> None:
+def test_the_survivor_of_a_kill_notices_within_a_second(lazily_fused: Session, soak: bool) -> None:
     random.seed(1)
     for _ in range(1000 if soak else 40):
         one_round(lazily_fused, random.choice(["server", "client"]), random.random() * 0.05)

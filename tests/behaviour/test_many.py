@@ -6,6 +6,7 @@ import resource
 from pathlib import Path
 
 import pytest
+
 from sessions import Session, free_port
 
 CONNECTIONS = 5000
@@ -20,9 +21,7 @@ def limited(count: int) -> object:
 
 
 @pytest.mark.timeout(180)
-def test_five_thousand_connections_at_once_are_fused(
-    lazily_fused: Session, programs: Path
-) -> None:
+def test_five_thousand_connections_at_once_are_fused(lazily_fused: Session, programs: Path) -> None:
     if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < DESCRIPTORS:
         pytest.skip(f"the hard limit on descriptors is below {DESCRIPTORS}")
     port, many = free_port(), str(programs / "many")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from sessions import Session, free_port
 
 HERE = Path(__file__).parent.parent / "programs"

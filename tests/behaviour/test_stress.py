@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from broker_fixtures import BrokerProcess
 from conftest import tool
 from sessions import Session, free_port

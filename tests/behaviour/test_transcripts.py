@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from sessions import Session
 
 PARTIES = Path(__file__).parent.parent / "programs" / "parties.py"

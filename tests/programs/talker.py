@@ -4,6 +4,7 @@ Says "talking" once a few hundred messages have gone back and forth. Ends with s
 when the other end is gone (end of file, or an error that says so).
 """
 
+import contextlib
 import socket
 import sys
 
@@ -42,7 +43,5 @@ if sys.argv[1] == "server":
         end, _ = listener.accept()
 else:
     end = socket.create_connection(("127.0.0.1", port))
-try:
+with contextlib.suppress(GONE):
     talk(end, sys.argv[1] == "client")
-except GONE:
-    pass

@@ -1,0 +1,97 @@
+"""What the wire shows: handshake and FIN, not one payload byte; firewalls decide as ever."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from broker_fixtures import BrokerProcess
+from conftest import tool
+from sessions import Session
+
+PROGRAMS = Path(__file__).parent.parent / "programs"
+GIB = 1 << 30
+PORT = 7700
+
+
+class Namespace:
+    """A network namespace of the test's own, with lo up."""
+
+    def __init__(self) -> None:
+        self.name = f"loopfuse-{os.getpid()}"
+        ip = tool("ip")
+        subprocess.run([ip, "netns", "add", self.name], check=True)
+        self.inside = [ip, "netns", "exec", self.name]
+        subprocess.run([*self.inside, ip, "link", "set", "lo", "up"], check=True)
+
+    def remove(self) -> None:
+        subprocess.run([tool("ip"), "netns", "del", self.name], check=True)
+
+
+@pytest.fixture
+def namespace() -> object:
+    if os.getuid() != 0:
+        pytest.skip("making a network namespace and capturing need root")
+    namespace = Namespace()
+    yield namespace
+    namespace.remove()
+
+
+@pytest.mark.timeout(180)
+def test_a_gibibyte_crosses_without_one_payload_packet(
+    eagerly_fused: Session, namespace: Namespace, tmp_path: Path
+) -> None:
+    capture = tmp_path / "lo.pcap"
+    command = [*namespace.inside, tool("tcpdump"), "-i", "lo", "-U", "-s", "128", "-w"]
+    tcpdump = subprocess.Popen([*command, str(capture), "tcp"], stderr=subprocess.PIPE)
+    try:
+        assert tcpdump.stderr is not None
+        assert b"listening" in tcpdump.stderr.readline()
+        bulk = [*namespace.inside, sys.executable, str(PROGRAMS / "bulk.py")]
+        server = subprocess.Popen(
+            [*bulk, "server", str(PORT)],
+            env=eagerly_fused.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        sent = eagerly_fused.run([*bulk, "client", str(PORT), str(GIB)], timeout=120).stdout
+        received, _ = server.communicate(timeout=60)
+        time.sleep(0.5)
+    finally:
+        tcpdump.terminate()
+        tcpdump.communicate(timeout=10)
+    assert received == sent
+    assert sum(r.bytes_to_server for r in eagerly_fused.fused_rows(PORT)) == GIB
+    listing = subprocess.check_output(
+        [tool("tcpdump"), "-nr", str(capture), "tcp"], text=True, stderr=subprocess.DEVNULL
+    ).splitlines()
+    assert any("Flags [S]" in line for line in listing)
+    assert any("Flags [S.]" in line for line in listing)
+    assert any("Flags [F.]" in line for line in listing)
+    assert all(line.endswith("length 0") for line in listing), listing
+
+
+def test_a_rejecting_rule_still_refuses_the_connection(
+    eagerly_fused: Session, namespace: Namespace, session_broker: BrokerProcess
+) -> None:
+    rules = (
+        "add table inet t; add chain inet t c { type filter hook input priority 0; };"
+        f"add rule inet t c tcp dport {PORT} reject with tcp reset"
+    )
+    subprocess.run([*namespace.inside, tool("nft"), rules], check=True)
+    bulk = [*namespace.inside, sys.executable, str(PROGRAMS / "bulk.py")]
+    server = subprocess.Popen(
+        [*bulk, "server", str(PORT)], env=eagerly_fused.environment, stdout=subprocess.DEVNULL
+    )
+    try:
+        time.sleep(0.5)
+        done = eagerly_fused.run([*bulk, "client", str(PORT), "1000"], check=False)
+        assert "ConnectionRefusedError" in done.stderr
+    finally:
+        server.kill()
+        server.wait()

@@ -1,0 +1,64 @@
+"""iperf3, sockperf and memcached: tools that check what they move."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import tool
+from sessions import Session, free_port
+
+PROGRAMS = Path(__file__).parent.parent / "programs"
+
+
+@pytest.mark.parametrize("options", [[], ["-R"], ["-P", "8"], ["--bidir"]], ids=str)
+def test_iperf3_moves_its_bytes(lazily_fused: Session, options: list[str]) -> None:
+    port = free_port()
+    with lazily_fused.server([tool("iperf3"), "-s", "-p", str(port)], port):
+        command = [tool("iperf3"), "-c", "127.0.0.1", "-p", str(port), "-t", "1", "-J", *options]
+        end = json.loads(lazily_fused.run(command).stdout)["end"]
+        assert end["sum_sent"]["bytes"] >= end["sum_received"]["bytes"] > 100_000_000
+        assert lazily_fused.fused_rows(port)
+
+
+def test_sockperf_finds_every_message_intact(lazily_fused: Session) -> None:
+    port = free_port()
+    where = ["--tcp", "-i", "127.0.0.1", "-p", str(port)]
+    with lazily_fused.server([tool("sockperf"), "server", *where], port):
+        command = [tool("sockperf"), "ping-pong", *where, "-t", "1", "--data-integrity"]
+        said = lazily_fused.run(command).stdout
+        assert (
+            "dropped messages = 0; # duplicated messages = 0; # out-of-order messages = 0" in said
+        )
+        assert "integrity test failed" not in said
+        assert lazily_fused.fused_rows(port)
+
+
+def test_memcached_gives_back_what_was_stored(fused: Session) -> None:
+    port = free_port()
+    command = [tool("memcached"), "-l", "127.0.0.1", "-p", str(port)]
+    if os.getuid() == 0:
+        command += ["-u", "root"]
+    with fused.server(command, port):
+        client = [sys.executable, str(PROGRAMS / "memcached_client.py"), str(port)]
+        assert fused.run(client).stdout == "3000 ok\n"
+        assert fused.fused_rows(port)
+
+
+def test_an_ordinary_connection_to_a_fused_server_works(lazily_fused: Session) -> None:
+    """This very process is not under the library."""
+    port = free_port()
+    server = [sys.executable, str(PROGRAMS / "servers.py"), "thread", str(port)]
+    with (
+        lazily_fused.server(server, port),
+        socket.create_connection(("127.0.0.1", port), 5) as connection,
+    ):
+        for _ in range(50):
+            connection.sendall(b"abc")
+            assert connection.recv(3, socket.MSG_WAITALL) == b"cba"
+    assert not lazily_fused.fused_rows(port)

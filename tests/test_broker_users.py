@@ -1,0 +1,341 @@
+"""Several users and several network namespaces at one broker. Needs root."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker_fixtures import (
+    BrokerProcess,
+    FakeLibrary,
+    claim_of,
+    eventually,
+    libraries,
+    tcp_pair,
+)
+from loopfuse import _wire as wire
+from loopfuse._broker import Options
+from loopfuse._broker_start import run_in_foreground
+from loopfuse._control import order_defuse
+from loopfuse._messages import DefuseAnswer
+from loopfuse._reasons import Reason
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 and not os.environ.get("CI"),
+    reason="only root can act as other users and make network namespaces",
+)
+CLIENT, SERVER = wire.Side.CLIENT, wire.Side.SERVER
+ALICE, BOB = 61001, 61002
+Answer = wire.FromBroker
+
+
+class Person:
+    """A process of another user, which does what it is told. Forked, since that user may
+    not be able to run our interpreter."""
+
+    def __init__(self, uid: int) -> None:
+        self._here, there = socket.socketpair()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                self._here.close()
+                os.setgroups([])
+                os.setresgid(uid, uid, uid)
+                os.setresuid(uid, uid, uid)
+                _obey(there)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(1)
+        there.close()
+
+    def do(self, function: Callable[..., Any], *arguments: object) -> Any:
+        """Calls a function there; what it returns, or raised."""
+        self._here.sendall(_packed((function, arguments)))
+        kind, value = pickle.loads(_read(self._here))
+        if kind == "raised":
+            raise AssertionError(f"in the other process: {value}")
+        return value
+
+    def leave(self) -> None:
+        self._here.close()
+        os.waitpid(self.pid, 0)
+
+
+def _packed(value: object) -> bytes:
+    data = pickle.dumps(value)
+    return len(data).to_bytes(4, "big") + data
+
+
+def _read(sock: socket.socket) -> bytes:
+    with sock.makefile("rb", buffering=0) as file:
+        size = file.read(4)
+        return file.read(int.from_bytes(size, "big")) if size else b""
+
+
+def _obey(sock: socket.socket) -> None:
+    while order := _read(sock):
+        function, arguments = pickle.loads(order)
+        try:
+            reply = ("returned", function(*arguments))
+        except Exception:
+            reply = ("raised", traceback.format_exc())
+        sock.sendall(_packed(reply))
+    os._exit(0)
+
+
+# What a person may be told to do. The state is the process's own.
+_library: FakeLibrary
+_socket: socket.socket
+
+
+def meet(path: Path) -> None:
+    global _library
+    _library = FakeLibrary(path)
+
+
+def connect_to(port: int) -> wire.Claim:
+    global _socket
+    _socket = socket.socket()
+    _socket.connect(("127.0.0.1", port))
+    return claim_of(_socket, CLIENT)
+
+
+def change_user(uid: int) -> None:
+    os.setresuid(uid, uid, uid)
+
+
+def claim(own: wire.Claim) -> None:
+    _library.send(wire.pack_claim(own))
+
+
+def answer() -> Answer:
+    return _library.receive().body
+
+
+def serve_as_broker(path: Path) -> None:
+    pid = os.fork()
+    if pid == 0:
+        run_in_foreground(path, Options(idle_exit=1.0))
+        os._exit(0)
+
+
+@contextmanager
+def person(uid: int) -> Iterator[Person]:
+    somebody = Person(uid)
+    try:
+        yield somebody
+    finally:
+        somebody.leave()
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A directory that every user can enter, unlike pytest's own."""
+    folder = Path(tempfile.mkdtemp(prefix="loopfuse-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def system_broker(open_folder: Path) -> Iterator[BrokerProcess]:
+    """Root's broker."""
+    process = BrokerProcess(open_folder / "broker.sock", "--log-level", "debug")
+    yield process
+    code, said = process.stop()
+    assert code == 0 and "Traceback" not in said, said
+
+
+@contextmanager
+def connected(somebody: Person) -> Iterator[tuple[wire.Claim, socket.socket]]:
+    """A connection from that person to us: its claim, our socket."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        own = somebody.do(connect_to, listener.getsockname()[1])
+        server, _ = listener.accept()
+        with server:
+            yield own, server
+
+
+def test_roots_broker_pairs_two_users(system_broker: BrokerProcess) -> None:
+    with person(ALICE) as alice, libraries(system_broker.path, 1) as (root,):
+        alice.do(meet, system_broker.path)
+        with connected(alice) as (own, server):
+            alice.do(claim, own)
+            root.claim(server, SERVER)
+            assert isinstance(root.receive().body, wire.Fuse)
+            assert isinstance(alice.do(answer), wire.Fuse)
+            (row,) = system_broker.rows()
+            assert (row.client.uid, row.server.uid) == (ALICE, 0)
+
+
+def test_nobody_can_claim_what_belongs_to_another_user(system_broker: BrokerProcess) -> None:
+    with person(ALICE) as alice, person(BOB) as bob:
+        bob.do(meet, system_broker.path)
+        with connected(alice) as (own, _):
+            bob.do(claim, own)
+            refused = bob.do(answer)
+            assert isinstance(refused, wire.Refuse)
+            assert refused.reason == Reason.NOT_VERIFIED
+
+
+def test_nobody_can_decline_what_belongs_to_another_user(system_broker: BrokerProcess) -> None:
+    with person(ALICE) as alice, person(BOB) as bob:
+        bob.do(meet, system_broker.path)
+        with connected(alice) as (own, _):
+            bob.do(claim, own._replace(declined=True, reason=int(Reason.STDIO)))
+            assert system_broker.rows() == []
+
+
+def test_a_program_that_changed_its_user_is_known_by_its_descriptors(
+    system_broker: BrokerProcess,
+) -> None:
+    """As nginx does: sockets made by root, used by www-data."""
+    with person(0) as worker, libraries(system_broker.path, 1) as (root,):
+        with connected(worker) as (own, server):
+            worker.do(change_user, ALICE)
+            worker.do(meet, system_broker.path)
+            worker.do(claim, own)
+            root.claim(server, SERVER)
+            assert isinstance(worker.do(answer), wire.Fuse)
+
+
+def test_only_owners_may_order_a_defuse(system_broker: BrokerProcess) -> None:
+    path = system_broker.path
+    with person(ALICE) as alice, person(BOB) as bob, libraries(path, 1) as (root,):
+        alice.do(meet, path)
+        with connected(alice) as (own, server):
+            alice.do(claim, own)
+            root.claim(server, SERVER)
+            fused = alice.do(answer)
+            assert isinstance(fused, wire.Fuse)
+            number = fused.pair_id
+            assert bob.do(order_defuse, path, [number]) == [DefuseAnswer(number, "not-permitted")]
+            assert bob.do(order_defuse, path, None) == []
+            assert alice.do(order_defuse, path, [number]) == [DefuseAnswer(number, "defused")]
+
+
+def test_an_ordinary_users_broker_pairs_that_user_only(open_folder: Path) -> None:
+    with person(ALICE) as alice:
+        home = open_folder / "alice"
+        home.mkdir()
+        os.chown(home, ALICE, ALICE)
+        path = home / "broker.sock"
+        alice.do(serve_as_broker, path)
+        eventually(path.exists, "it listens")
+        alice.do(meet, path)
+        with connected(alice) as (own, _server_of_root):
+            alice.do(claim, own)
+            refused = alice.do(answer)
+            assert isinstance(refused, wire.Refuse)
+            assert refused.reason == Reason.POLICY
+
+
+# -- network namespaces -------------------------------------------------------------------
+
+_ELSEWHERE = """
+import socket, sys
+sys.path[:0] = [sys.argv[2]]
+from pathlib import Path
+from broker_fixtures import FakeLibrary
+from loopfuse import _wire as wire
+library = FakeLibrary(Path(sys.argv[1]))
+listener = socket.create_server(("127.0.0.1", 40000))
+client = socket.socket()
+client.bind(("127.0.0.1", 40001))
+client.connect(("127.0.0.1", 40000))
+server, _ = listener.accept()
+lie = {"netns_cookie": int(sys.argv[3])} if sys.argv[3] != "-" else {}
+library.claim(client, wire.Side.CLIENT, **lie)
+print(type(library.receive().body).__name__ if lie else "claimed", flush=True)
+sys.stdin.readline()
+library.claim(server, wire.Side.SERVER)
+print(*sorted(type(library.receive().body).__name__ for _ in range(2)), flush=True)
+sys.stdin.readline()
+"""
+
+
+@contextmanager
+def elsewhere(path: Path, lie: str = "-") -> Iterator[subprocess.Popen[str]]:
+    """A process in a network namespace of its own, with a connection whose client end it
+    has claimed. The addresses are the same each time."""
+    if shutil.which("unshare") is None or shutil.which("ip") is None:
+        if os.environ.get("CI"):
+            pytest.fail("unshare or ip is missing")
+        pytest.skip("needs unshare and ip (util-linux, iproute2)")
+    inner = [sys.executable, "-c", _ELSEWHERE, str(path), str(Path(__file__).parent), lie]
+    command = ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *inner]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=10)
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def go_on(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def test_equal_addresses_in_two_namespaces_are_not_mixed_up(
+    system_broker: BrokerProcess,
+) -> None:
+    with elsewhere(system_broker.path) as one, elsewhere(system_broker.path) as other:
+        assert (said(one), said(other)) == ("claimed", "claimed")
+        rows = system_broker.rows()
+        assert [row.reason for row in rows] == ["no-counterpart"] * 2
+        assert len({(row.client.addr, row.client.port) for row in rows}) == 1
+        go_on(other)
+        assert said(other) == "Fuse Fuse"
+        reasons = {row.client.pid: row.reason for row in system_broker.rows()}
+        assert reasons == {one.pid: "no-counterpart", other.pid: "none"}
+
+
+def test_a_namespace_is_let_go_of_with_its_last_connection(system_broker: BrokerProcess) -> None:
+    with tcp_pair() as pair, libraries(system_broker.path, 1) as (here,):
+        here.claim(pair.client, CLIENT)
+        here.settle()
+        before = system_broker.descriptors()
+        with elsewhere(system_broker.path) as process:
+            assert said(process) == "claimed"
+            assert system_broker.descriptors() > before
+        eventually(lambda: system_broker.descriptors() == before, "the namespace is let go of")
+
+
+def test_a_connection_in_another_namespace_can_not_pass_for_one_of_ours(
+    system_broker: BrokerProcess,
+) -> None:
+    with tcp_pair() as pair:
+        ours = str(claim_of(pair.client, CLIENT).netns_cookie)
+        with elsewhere(system_broker.path, ours) as process:
+            assert said(process) == "Refuse"
+
+
+def test_closing_in_another_namespace_is_noticed(system_broker: BrokerProcess) -> None:
+    with elsewhere(system_broker.path) as process:
+        assert said(process) == "claimed"
+        go_on(process)
+        assert said(process) == "Fuse Fuse"
+        assert [row.state for row in system_broker.rows()] == ["plain"]
+    eventually(lambda: [r.state for r in system_broker.rows()] == ["closed"], "it is closed")
