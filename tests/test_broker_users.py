@@ -203,13 +203,16 @@ def test_a_program_that_changed_its_user_is_known_by_its_descriptors(
     system_broker: BrokerProcess,
 ) -> None:
     """As nginx does: sockets made by root, used by www-data."""
-    with person(0) as worker, libraries(system_broker.path, 1) as (root,):
-        with connected(worker) as (own, server):
-            worker.do(change_user, ALICE)
-            worker.do(meet, system_broker.path)
-            worker.do(claim, own)
-            root.claim(server, SERVER)
-            assert isinstance(worker.do(answer), wire.Fuse)
+    with (
+        person(0) as worker,
+        libraries(system_broker.path, 1) as (root,),
+        connected(worker) as (own, server),
+    ):
+        worker.do(change_user, ALICE)
+        worker.do(meet, system_broker.path)
+        worker.do(claim, own)
+        root.claim(server, SERVER)
+        assert isinstance(worker.do(answer), wire.Fuse)
 
 
 def test_only_owners_may_order_a_defuse(system_broker: BrokerProcess) -> None:

@@ -1,0 +1,286 @@
+"""`loopfuse ps`, `defuse` and `broker`: what a person sees."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker_fixtures import (
+    BrokerProcess,
+    FakeLibrary,
+    TcpPair,
+    connect_pair,
+    eventually,
+    libraries,
+    tcp_pair,
+)
+from loopfuse import _wire as wire
+from loopfuse._cli.ps import _size
+from loopfuse._control import fetch_status
+from loopfuse._reasons import Reason
+from loopfuse._segments import BROKER_WISH, read_segment
+
+pytest_plugins = ["broker_fixtures"]
+CLIENT, SERVER = wire.Side.CLIENT, wire.Side.SERVER
+
+
+def loopfuse(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "LOOPFUSE_BROKER": str(path), "COLUMNS": "80"}
+    command = [sys.executable, "-m", "loopfuse", *arguments]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+@pytest.fixture
+def pair() -> Iterator[TcpPair]:
+    with tcp_pair() as both:
+        yield both
+
+
+@pytest.fixture
+def segment(broker: BrokerProcess, pair: TcpPair) -> Iterator[int]:
+    """The memory of a pair that claims to be fused, with id 1."""
+    with libraries(broker.path, 2) as (one, other):
+        one.claim(pair.client, CLIENT)
+        other.claim(pair.server, SERVER)
+        message = one.receive()
+        assert isinstance(message.body, wire.Fuse) and message.body.pair_id == 1
+        fd = message.fds[0]
+        for direction, head in ((0x100, 1234), (0x300, 5678901)):
+            os.pwrite(fd, struct.pack("=QI", head, 1), direction)
+        yield fd
+
+
+def test_ps_without_a_broker_is_no_error(tmp_path: Path) -> None:
+    done = loopfuse(tmp_path / "none.sock", "ps")
+    assert done.returncode == 0
+    assert "no broker is running" in done.stdout
+    assert json.loads(loopfuse(tmp_path / "none.sock", "ps", "--json").stdout) == []
+
+
+def test_ps_of_an_idle_broker_is_no_error(broker: BrokerProcess) -> None:
+    done = loopfuse(broker.path, "ps")
+    assert done.returncode == 0
+    assert "No connections" in done.stdout
+    assert json.loads(loopfuse(broker.path, "ps", "--json").stdout) == []
+
+
+def test_ps_json_has_every_field(broker: BrokerProcess, segment: int, pair: TcpPair) -> None:
+    (row,) = json.loads(loopfuse(broker.path, "ps", "--json").stdout)
+    comm = Path("/proc/self/comm").read_text().strip()
+    me = {"pid": os.getpid(), "comm": comm, "uid": os.getuid(), "addr": "127.0.0.1"}
+    since = row.pop("since")
+    assert row == {
+        "id": 1,
+        "state": "fused",
+        "reason": None,
+        "family": "ipv4",
+        "client": {**me, "port": pair.client.getsockname()[1]},
+        "server": {**me, "port": pair.server.getsockname()[1]},
+        "bytes_to_server": 1234,
+        "bytes_to_client": 5678901,
+    }
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", since)
+
+
+def test_ps_prints_a_row_for_a_person(broker: BrokerProcess, segment: int) -> None:
+    done = loopfuse(broker.path, "ps")
+    assert done.returncode == 0
+    header, row = done.stdout.splitlines()
+    assert header.split() == ["ID", "STATE", "CLIENT", "SERVER", "SENT", "RECEIVED", "REASON"]
+    assert row.split()[:2] == ["1", "fused"]
+    assert f"/{os.getpid()} 127.0.0.1:" in row
+    assert "1.2K" in row and "5.4M" in row
+
+
+def test_ps_live_leaves_closed_rows_out(broker: BrokerProcess, segment: int, pair: TcpPair) -> None:
+    pair.close()
+    eventually(lambda: [row.state for row in broker.rows()] == ["closed"], "it is closed")
+    assert "closed" in loopfuse(broker.path, "ps").stdout
+    assert "closed" not in loopfuse(broker.path, "ps", "--live").stdout
+    assert json.loads(loopfuse(broker.path, "ps", "--live", "--json").stdout) == []
+
+
+def test_ps_shows_more_rows_than_a_packet_holds(broker: BrokerProcess) -> None:
+    pairs = [connect_pair() for _ in range(300)]
+    try:
+        with libraries(broker.path, 1) as (one,):
+            for both in pairs:
+                one.claim(both.client, CLIENT)
+            one.settle()
+            rows = json.loads(loopfuse(broker.path, "ps", "--json").stdout)
+            assert [row["id"] for row in rows] == list(range(1, 301))
+    finally:
+        for both in pairs:
+            both.close()
+
+
+def test_ps_fits_a_terminal_of_80_columns(broker: BrokerProcess, segment: int) -> None:
+    import pty
+
+    master, slave = pty.openpty()
+    environment = {**os.environ, "LOOPFUSE_BROKER": str(broker.path), "COLUMNS": "80"}
+    command = [sys.executable, "-m", "loopfuse", "ps"]
+    subprocess.run(command, env=environment, stdout=slave, timeout=30, check=True)
+    os.close(slave)
+    said = b""
+    try:
+        while chunk := os.read(master, 65536):
+            said += chunk
+    except OSError:
+        pass  # EIO: all is read
+    os.close(master)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", said.decode()).splitlines()
+    assert any("fused" in line for line in lines)
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0"),
+        (1023, "1023"),
+        (1024, "1.0K"),
+        (102300, "99.9K"),
+        (1 << 20, "1.0M"),
+        (999 << 30, "999G"),
+        (2**64 - 1, "16.0E"),
+    ],
+)
+def test_sizes_are_short(count: int, text: str) -> None:
+    assert _size(count) == text
+
+
+def test_defuse_writes_the_wish_into_the_segment(broker: BrokerProcess, segment: int) -> None:
+    done = loopfuse(broker.path, "defuse", "1")
+    assert done.returncode == 0
+    assert "connection 1 goes back to TCP" in done.stdout
+    assert read_segment(segment).broker_wish == Reason.REQUEST
+
+
+def test_defuse_all_takes_every_pair(broker: BrokerProcess, segment: int) -> None:
+    done = loopfuse(broker.path, "defuse", "--all")
+    assert done.returncode == 0
+    assert "connection 1" in done.stdout
+    assert os.pread(segment, 4, BROKER_WISH) == struct.pack("=I", Reason.REQUEST)
+
+
+def test_defuse_all_of_nothing_is_no_error(broker: BrokerProcess, tmp_path: Path) -> None:
+    for path in (broker.path, tmp_path / "none.sock"):
+        done = loopfuse(path, "defuse", "--all")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "is fused" in done.stdout
+
+
+def test_defusing_what_is_plain_already_is_no_error(broker: BrokerProcess, segment: int) -> None:
+    for direction in (0x108, 0x308):
+        os.pwrite(segment, struct.pack("=I", 2), direction)
+    done = loopfuse(broker.path, "defuse", "1")
+    assert done.returncode == 0
+    assert "is not fused" in done.stdout
+
+
+def test_defusing_an_unknown_id_is_an_error(broker: BrokerProcess, segment: int) -> None:
+    done = loopfuse(broker.path, "defuse", "1", "4711")
+    assert done.returncode == 2
+    assert "4711 is not known" in done.stderr
+    assert "connection 1 goes back" in done.stdout
+
+
+def test_defuse_wants_ids_or_all(tmp_path: Path) -> None:
+    for arguments in ([], ["1", "--all"], ["one"], ["1", "--", "-3x"]):
+        assert loopfuse(tmp_path / "none.sock", "defuse", *arguments).returncode == 2
+    done = loopfuse(tmp_path / "none.sock", "defuse", "1")
+    assert done.returncode == 2
+    assert "no broker is running" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--ring-size", "5000"],
+        ["--ring-size", "2048"],
+        ["--ring-size", str(32 << 20)],
+        ["--idle-exit", "-1"],
+        ["--log-level", "loud"],
+        ["--socket", "/nonexistent/broker.sock"],
+        ["--socket", "/tmp/" + "x" * 120],
+    ],
+)
+def test_bad_broker_options_are_explained(tmp_path: Path, arguments: list[str]) -> None:
+    done = loopfuse(tmp_path / "broker.sock", "broker", *arguments)
+    assert done.returncode == 2
+    assert "Error:" in done.stderr
+
+
+def test_the_ring_size_is_what_was_asked_for(tmp_path: Path) -> None:
+    process = BrokerProcess(tmp_path / "broker.sock", "--ring-size", "4096")
+    try:
+        with libraries(process.path, 1) as (one,), tcp_pair() as both:
+            one.claim(both.client, CLIENT)
+            one.claim(both.server, SERVER)
+            message = one.receive()
+            assert isinstance(message.body, wire.Fuse)
+            assert message.body.ring_size == 4096
+            assert os.fstat(message.fds[0]).st_size == 4096 * 3
+    finally:
+        process.stop()
+
+
+def test_status_counts_what_happened(broker: BrokerProcess, segment: int) -> None:
+    with libraries(broker.path, 1) as (one,), tcp_pair() as both:
+        one.claim(both.client, CLIENT, cookie=1)
+        one.receive()
+        one.claim(both.client, CLIENT)
+        one.settle()
+        status = fetch_status(broker.path)
+        assert status.pid == broker.pid
+        assert status.states == {"fused": 1, "plain": 1}
+        assert status.reasons == {"not-verified": 1}
+        assert status.clients >= 3
+
+
+@pytest.mark.parametrize(
+    "request_", [b"{", b"{}", b'{"request":"ps","x":1}', b'{"request":"defuse","ids":["x"]}']
+)
+def test_a_request_that_makes_no_sense_gets_an_error(
+    broker: BrokerProcess, request_: bytes
+) -> None:
+    library = FakeLibrary(broker.path, greet=False)
+    library.send(request_)
+    reply = json.loads(library.socket.recv(4096))
+    assert reply["last"] and "request" in reply["error"]
+    library.close()
+
+
+def test_a_broker_that_speaks_another_language_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "broker.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as imposter:
+        imposter.bind(str(path))
+        imposter.listen()
+
+        def reply() -> None:
+            accepted, _ = imposter.accept()
+            with accepted:
+                accepted.recv(4096)
+                accepted.send(b'{"rows":[{"id":"one"}],"last":true}')
+
+        thread = threading.Thread(target=reply)
+        thread.start()
+        done = loopfuse(path, "ps")
+        thread.join(10)
+    assert done.returncode == 1
+    assert "no proper answer" in done.stderr
