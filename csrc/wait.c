@@ -202,7 +202,7 @@ int lf_wait(struct lf_sock *sock, int fd, const struct lf_wait *wait)
 	if (spin(sock, wait))
 		return 0;
 	/* The cleanup also runs when pthread_cancel unwinds through here. */
-	struct lf_sock *waiting __attribute__((cleanup(stop_waiting))) = sock;
+	struct lf_sock *waiting __attribute__((cleanup(stop_waiting), unused)) = sock;
 	atomic_fetch_add(&sock->waiters, 1);
 	lf_wait_arm(sock, wait->want);
 	if (stirred(sock, wait)) {

@@ -26,6 +26,7 @@ from rich.table import Table
 LOOPFUSE = str(Path(sys.executable).with_name("loopfuse"))
 OUTPUT = Path("build/demo")
 START_TIMEOUT_S = 10.0
+OPTIONS = ("--bind", "127.0.0.1", "--save", "")
 
 
 @dataclass(frozen=True)
@@ -62,18 +63,7 @@ class Server:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
         self.process = subprocess.Popen(
-            [
-                *prefix,
-                "redis-server",
-                "--port",
-                str(self.port),
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--dir",
-                str(directory),
-            ],
+            [*prefix, "redis-server", "--port", str(self.port), *OPTIONS, "--dir", str(directory)],
             stdout=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + START_TIMEOUT_S
