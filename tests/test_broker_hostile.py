@@ -320,3 +320,32 @@ def test_short_of_descriptors_connections_stay_plain(tmp_path: Path) -> None:
             _, said = process.communicate(timeout=PATIENCE)
     assert "Traceback" not in said
     assert process.returncode == 0
+
+
+def test_a_slow_reader_may_use_up_the_descriptors_and_lives(tmp_path: Path) -> None:
+    """Messages in its queue hold descriptors; when none are left, further connections
+    stay plain, and nobody is dropped."""
+    path = tmp_path / "broker.sock"
+    command = [sys.executable, "-m", "loopfuse", "broker", "--socket", str(path)]
+    limited = f"ulimit -n 600; exec {' '.join(command)}"
+    count = 450
+    with subprocess.Popen(["sh", "-c", limited], stderr=subprocess.PIPE, text=True) as process:
+        pairs = [connect_pair() for _ in range(count)]
+        try:
+            eventually(path.exists, "it listens")
+            with libraries(path, 2) as (slow, other):
+                answers = []
+                for pair in pairs:
+                    slow.claim(pair.client, CLIENT)
+                    other.claim(pair.server, SERVER)
+                    answers.append(other.receive().body)
+                answers += [slow.receive().body for _ in range(count)]
+                refused = [a.reason for a in answers if isinstance(a, wire.Refuse)]
+                assert set(refused) == {Reason.NO_DESCRIPTORS}
+        finally:
+            for pair in pairs:
+                pair.close()
+            process.terminate()
+            _, said = process.communicate(timeout=PATIENCE)
+    assert "Traceback" not in said
+    assert process.returncode == 0

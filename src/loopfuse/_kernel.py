@@ -5,6 +5,7 @@ for: numbers from the kernel's headers, one small function each.
 from __future__ import annotations
 
 import array
+import errno
 import fcntl
 import os
 import resource
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 SO_COOKIE = 57
 SO_NETNS_COOKIE = 71
+_MFD_NOEXEC_SEAL = 0x8  # where vm.memfd_noexec is 2, no memfd without it
 _CLONE_NEWNET = 0x40000000
 _UCRED = struct.Struct("=iII")
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -35,7 +37,13 @@ def sealed_memfd(name: str, size: int, start: bytes = b"") -> int:
     It begins with `start`, the rest is zero and takes no memory until touched. Raises
     OSError as memfd_create(2) does.
     """
-    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        fd = os.memfd_create(name, flags | _MFD_NOEXEC_SEAL)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        fd = os.memfd_create(name, flags)  # before Linux 6.3
     try:
         os.ftruncate(fd, size)
         if start:

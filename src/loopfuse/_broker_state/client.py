@@ -68,7 +68,8 @@ class Client:
 
     def send(self, data: bytes, fds: tuple[int, ...] = ()) -> bool:
         """Sends or queues one packet; `fds` stay the caller's. False: the client has
-        failed, or (OSError ETOOMANYREFS aside, which is raised) just did."""
+        failed, or just did. Raises OSError if there is no room for descriptors in the
+        broker (EMFILE) or on their way (ETOOMANYREFS, unix(7)); nothing is sent then."""
         if self.failure is not None:
             return False
         if not self._queue:
@@ -91,10 +92,9 @@ class Client:
         try:
             for fd in fds:
                 copies.append(os.dup(fd))
-        except OSError as error:
+        except OSError:
             _close_all(copies)
-            self.fail(f"can't queue a message: {error.strerror}")
-            return False
+            raise
         self._queue.append(_Queued(data, tuple(copies)))
         if len(self._queue) == 1:
             self._changed(self)

@@ -18,6 +18,7 @@ from loopfuse._errors import SockDiagError
 INTERVAL = 1.0
 HINT_DELAY = 0.02
 _SHARE = 20
+_HINTS_A_TURN = 500
 
 
 class Sweep:
@@ -46,9 +47,8 @@ class Sweep:
         """Does what is due."""
         now = time.monotonic()
         if self._hints and now >= self._hints_due:
-            hints, self._hints = self._hints, set()
-            for connection_id in hints:
-                connection = self._ledger.get(connection_id)
+            for _ in range(min(len(self._hints), _HINTS_A_TURN)):
+                connection = self._ledger.get(self._hints.pop())
                 if connection is not None:
                     self._close_if_over(connection)
         if now >= self._next:
