@@ -50,6 +50,9 @@ size_t lf_conn_unread(struct lf_sock *sock);
  * the ring has the last word, so that the kernel's are to be left out. Looks at memory
  * only. */
 short lf_conn_ready(struct lf_sock *sock, short *known);
+/* Would a receive of `need` bytes find them (or an error) in the ring? */
+bool lf_conn_has_input(struct lf_sock *sock, size_t need);
+/* The same, or anything else that a waiting receive must look at. */
 bool lf_conn_readable(struct lf_sock *sock, size_t need);
 bool lf_conn_writable(struct lf_sock *sock);
 

@@ -134,7 +134,6 @@ void lf_conn_try_fuse(struct lf_sock *sock, int fd)
 	 * may be storing a wish and then loading the mark: one of us sees the other
 	 * (lf_conn_defuse). The wish is looked at before the first byte, in before_put(). */
 	atomic_store(&sock->out->p.mark, LF_MARK_FUSED);
-	lf_bell_ring(sock, &sock->out->reader);
 	/* EPOLLOUT is the ring's to say from now on. */
 	lf_epoll_refresh(sock);
 }

@@ -525,19 +525,45 @@ size_t lf_conn_unread(struct lf_sock *sock)
 	return unread <= sock->ring_size ? (size_t)unread : 0;
 }
 
-bool lf_conn_readable(struct lf_sock *sock, size_t need)
+/* Bytes that the next receive will get from the ring. 0 while TCP still has some that
+ * come first: then TCP's own readiness tells. */
+static uint64_t ring_input(struct lf_sock *sock)
 {
 	struct lf_slot *slot = sock->slot;
+	switch (lf_rx(sock)) {
+	case LF_RX_READY:
+		if (atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) == LF_MARK_PLAIN ||
+		    atomic_load_explicit(&sock->in->p.tcp_total, memory_order_relaxed) !=
+			    atomic_load_explicit(&slot->tcp_rcvd, memory_order_relaxed))
+			return 0;
+		break;
+	case LF_RX_DRAIN:
+		if (atomic_load_explicit(&slot->rx_tcp_left, memory_order_relaxed))
+			return 0;
+		break;
+	case LF_RX_FUSED:
+		break;
+	default:
+		return 0;
+	}
+	return atomic_load_explicit(&sock->in->p.head, memory_order_acquire) -
+	       atomic_load_explicit(&slot->rx_tail, memory_order_relaxed);
+}
+
+bool lf_conn_has_input(struct lf_sock *sock, size_t need)
+{
+	uint64_t unread = ring_input(sock);
+	return (unread && unread >= need) ||
+	       atomic_load_explicit(&sock->slot->error, memory_order_relaxed);
+}
+
+bool lf_conn_readable(struct lf_sock *sock, size_t need)
+{
+	/* A waiter must also see that its state has to move on, though no byte came. */
 	enum lf_rx rx = lf_rx(sock);
-	if (rx == LF_RX_READY)
-		return atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) != LF_MARK_PLAIN;
-	if (rx == LF_RX_DRAIN && atomic_load(&slot->rx_tcp_left))
-		return false; /* TCP's own readiness tells */
-	if (rx != LF_RX_DRAIN && rx != LF_RX_FUSED)
-		return false;
-	uint64_t unread = atomic_load_explicit(&sock->in->p.head, memory_order_acquire) -
-			  atomic_load_explicit(&slot->rx_tail, memory_order_relaxed);
-	return (unread && unread >= need) || ring_is_over(sock) ||
-	       atomic_load_explicit(&slot->reset, memory_order_relaxed) ||
-	       atomic_load_explicit(&slot->error, memory_order_relaxed);
+	if (rx == LF_RX_READY &&
+	    atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) != LF_MARK_PLAIN)
+		return true;
+	return lf_conn_has_input(sock, need) || (rx == LF_RX_FUSED && ring_is_over(sock)) ||
+	       atomic_load_explicit(&sock->slot->reset, memory_order_relaxed);
 }

@@ -369,7 +369,8 @@ short lf_conn_ready(struct lf_sock *sock, short *known)
 	if (atomic_load_explicit(&sock->slot->reset, memory_order_relaxed))
 		return POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM | POLLERR | POLLHUP | POLLRDHUP;
 	size_t lowat = atomic_load_explicit(&sock->slot->rcvlowat, memory_order_relaxed);
-	if (lf_conn_readable(sock, lowat))
+	/* Not lf_conn_readable(): a readable socket must not answer EAGAIN. */
+	if (lf_conn_has_input(sock, lowat))
 		bits |= POLLIN | POLLRDNORM;
 	if (lf_tx(sock) == LF_TX_FUSED) {
 		*known = POLLOUT | POLLWRNORM | POLLWRBAND;

@@ -67,7 +67,6 @@ struct lf_registration {
 	bool fresh;              /* added or changed: an edge in itself */
 	uint64_t seen_head;      /* edge detection: what was there at the last report */
 	uint32_t seen_stalls;
-	bool seen_end;
 	struct lf_registration *next_hot, *prev_hot;
 	uint32_t next_free;
 };
@@ -272,9 +271,7 @@ static bool edge(const struct lf_registration *reg, uint32_t ready)
 	if (reg->fresh)
 		return true;
 	if ((ready & EPOLLIN) &&
-	    (atomic_load_explicit(&sock->in->p.head, memory_order_relaxed) != reg->seen_head ||
-	     (!reg->seen_end &&
-	      atomic_load_explicit(&sock->in->p.mark, memory_order_relaxed) == LF_MARK_ENDED)))
+	    atomic_load_explicit(&sock->in->p.head, memory_order_relaxed) != reg->seen_head)
 		return true;
 	return (ready & EPOLLOUT) &&
 	       atomic_load_explicit(&sock->tx_stalls, memory_order_relaxed) != reg->seen_stalls;
@@ -299,10 +296,8 @@ static void reported(struct lf_registration *reg, uint32_t bits, uint64_t head)
 {
 	struct lf_sock *sock = reg->sock;
 	reg->fresh = false;
-	if (bits & EPOLLIN) {
+	if (bits & EPOLLIN)
 		reg->seen_head = head;
-		reg->seen_end = atomic_load(&sock->in->p.mark) == LF_MARK_ENDED;
-	}
 	if (bits & EPOLLOUT)
 		reg->seen_stalls = atomic_load(&sock->tx_stalls);
 	if (reg->user.events & EPOLLONESHOT) {

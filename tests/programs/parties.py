@@ -42,7 +42,7 @@ def attempt(f, *a):
         return errno.errorcode[e.errno]
 
 
-def warm(s, side, n=30):
+def warm(s, side, n=200):
     for i in range(n):
         if side == "c":
             s.sendall(b"w")
