@@ -19,6 +19,13 @@
  *   hot: looked at by each epoll_wait; not armed; the peer need not ring
  *   cold: armed; its doorbell makes it hot
  *
+ * Programs change their entries all the time (redis adds and removes one per message),
+ * so what they ask for is kept here and the kernel's entry follows only where it must:
+ * it may know of more than the program wants (what comes of that is swallowed, and the
+ * entry then trimmed), but never of less when the kernel is asked. An entry that was
+ * deleted, or is ONESHOT and has fired, stays in the kernel on the same terms. Only
+ * entries that are or were edge-triggered are changed at once: that is an edge of its own.
+ *
  * A socket turns cold before this thread sleeps, or before it goes back to the program
  * while another thread sleeps in the same set: whoever could miss it must be rung for.
  *
@@ -63,10 +70,15 @@ struct lf_registration {
 	struct epoll_event user; /* as the program gave it */
 	bool adopted;            /* the kernel's entry carries our tag */
 	bool off;                /* EPOLLONESHOT, fired */
+	bool gone;               /* the program has deleted it */
+	bool in_kernel;          /* adopted: its entry is there, with this mask: */
+	uint32_t kernel_events;
 	bool hot, counted;       /* counted: armed, and one of sock->waiters */
 	bool fresh;              /* added or changed: an edge in itself */
 	uint64_t seen_head;      /* edge detection: what was there at the last report */
 	uint32_t seen_stalls;
+	uint64_t turn;           /* reported in this turn of the set, at this place */
+	int place;
 	struct lf_registration *next_hot, *prev_hot;
 	uint32_t next_free;
 };
@@ -78,9 +90,11 @@ struct lf_epoll {
 	_Atomic int fd;
 	uint32_t sleepers; /* threads asleep in this set */
 	uint32_t calls;    /* since the kernel was asked */
+	uint64_t turn;     /* counts collections of events */
 	int32_t spin_score;
 	_Atomic uint32_t nested; /* itself in another set: its sockets stay plain */
 	int broker_fd; /* the broker connection that is in this set, or 0 */
+	bool inherited; /* made before a fork: the kernel's set is another process's too */
 	bool capped;   /* a socket in it is shared with another process: sleep briefly */
 	struct lf_registration *hot;
 	struct lf_epoll *next_free;
@@ -250,7 +264,7 @@ static struct lf_registration *new_registration(struct lf_epoll *ep, struct lf_s
 /* What is ready, in the program's terms, as far as memory tells. */
 static uint32_t ring_events(const struct lf_registration *reg)
 {
-	if (reg->off)
+	if (reg->off || reg->gone)
 		return 0;
 	short known;
 	uint32_t bits = (uint32_t)(uint16_t)lf_conn_ready(reg->sock, &known);
@@ -303,9 +317,59 @@ static void reported(struct lf_registration *reg, uint32_t bits, uint64_t head)
 	if (reg->user.events & EPOLLONESHOT) {
 		reg->off = true;
 		leave_hot(reg);
-		/* Removed, not masked: a fired entry must not even report a hang-up. */
-		(void)lf_real.epoll_ctl(atomic_load(&reg->ep->fd), EPOLL_CTL_DEL, reg->fd, NULL);
 	}
+}
+
+/* --- the kernel's entries; under ep->lock --- */
+
+static uint32_t kernel_mask(const struct lf_registration *reg)
+{
+	uint32_t mask = reg->user.events & ~(uint32_t)EPOLLONESHOT;
+	if (lf_tx(reg->sock) == LF_TX_FUSED)
+		mask &= ~(uint32_t)OUT_BITS;
+	return mask;
+}
+
+/* 0 or -1 with errno set. */
+static int set_kernel_entry(struct lf_registration *reg)
+{
+	struct epoll_event event = {.events = kernel_mask(reg), .data.u64 = tag_of(reg, TAG_TCP)};
+	int op = reg->in_kernel ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+	if (lf_real.epoll_ctl(atomic_load(&reg->ep->fd), op, reg->fd, &event) == -1)
+		return -1;
+	reg->in_kernel = true;
+	reg->kernel_events = event.events;
+	return 0;
+}
+
+static int remove_kernel_entry(struct lf_registration *reg)
+{
+	if (!reg->in_kernel)
+		return 0;
+	reg->in_kernel = false;
+	return lf_real.epoll_ctl(atomic_load(&reg->ep->fd), EPOLL_CTL_DEL, reg->fd, NULL);
+}
+
+/* Before the kernel is asked: it must know of all that the program wants. */
+static void widen(struct lf_registration *reg)
+{
+	if (!reg->in_kernel || (kernel_mask(reg) & ~reg->kernel_events))
+		(void)set_kernel_entry(reg);
+}
+
+static void widen_hot(struct lf_epoll *ep)
+{
+	for (struct lf_registration *reg = ep->hot; reg; reg = reg->next_hot)
+		widen(reg);
+}
+
+/* The kernel has reported what the program does not want: it would again, for ever. */
+static void trim(struct lf_registration *reg)
+{
+	if (reg->gone || reg->off)
+		(void)remove_kernel_entry(reg);
+	else if (kernel_mask(reg) != reg->kernel_events)
+		(void)set_kernel_entry(reg);
 }
 
 static void arm(struct lf_registration *reg)
@@ -323,6 +387,7 @@ static struct lf_registration *make_all_cold(struct lf_epoll *ep)
 	struct lf_registration *ready = NULL;
 	for (struct lf_registration *reg = ep->hot, *next; reg; reg = next) {
 		next = reg->next_hot;
+		widen(reg);
 		arm(reg);
 		if (reportable(reg)) {
 			ready = reg;
@@ -342,28 +407,13 @@ static struct lf_registration *make_all_cold(struct lf_epoll *ep)
 	return ready;
 }
 
-/* --- the kernel's entries; under ep->lock --- */
-
-static uint32_t kernel_mask(const struct lf_registration *reg)
-{
-	uint32_t mask = reg->user.events & ~(uint32_t)EPOLLONESHOT;
-	if (lf_tx(reg->sock) == LF_TX_FUSED)
-		mask &= ~(uint32_t)OUT_BITS;
-	return mask;
-}
-
-static int set_kernel_entry(struct lf_registration *reg, int op)
-{
-	struct epoll_event event = {.events = kernel_mask(reg), .data.u64 = tag_of(reg, TAG_TCP)};
-	return lf_real.epoll_ctl(atomic_load(&reg->ep->fd), op, reg->fd, &event);
-}
-
 /* Wakes a thread that sleeps in the set: TCP's send queue is empty while the ring is in
  * use, so asking for EPOLLOUT reports at once. translate() takes it back. */
 static void poke(struct lf_registration *reg)
 {
 	struct epoll_event event = {.events = EPOLLOUT, .data.u64 = tag_of(reg, TAG_TCP)};
 	(void)lf_real.epoll_ctl(atomic_load(&reg->ep->fd), EPOLL_CTL_MOD, reg->fd, &event);
+	reg->kernel_events = EPOLLOUT;
 }
 
 static bool add_bell(struct lf_registration *reg)
@@ -381,11 +431,13 @@ static void remove_bell(struct lf_registration *reg)
 		(void)lf_real.epoll_ctl(atomic_load(&reg->ep->fd), EPOLL_CTL_DEL, bell, NULL);
 }
 
-static bool adopt(struct lf_registration *reg, int op)
+/* `in_kernel`: the program's own entry is there. */
+static bool adopt(struct lf_registration *reg, bool in_kernel)
 {
 	if (!add_bell(reg))
 		return false;
-	if (!reg->off && set_kernel_entry(reg, op) == -1) {
+	reg->in_kernel = in_kernel;
+	if (set_kernel_entry(reg) == -1) {
 		remove_bell(reg);
 		return false;
 	}
@@ -395,6 +447,14 @@ static bool adopt(struct lf_registration *reg, int op)
 	atomic_fetch_add(&reg->ep->adopted, 1);
 	make_hot(reg);
 	return true;
+}
+
+/* The program deleted it some time ago; now the kernel hears of it. */
+static void release_gone(struct lf_registration *reg)
+{
+	(void)remove_kernel_entry(reg);
+	remove_bell(reg);
+	release_registration(reg);
 }
 
 /* Another thread may be asleep in the set: it must hear of what has come in. */
@@ -414,7 +474,7 @@ bool lf_epoll_adopt(struct lf_sock *sock)
 	pthread_mutex_lock(&ep->lock);
 	/* A fired ONESHOT entry of a plain socket is the kernel's secret: its entry would be
 	 * re-armed by our change of it. */
-	bool ok = !(reg->user.events & KERNEL_ONLY) && adopt(reg, EPOLL_CTL_MOD);
+	bool ok = !(reg->user.events & KERNEL_ONLY) && adopt(reg, true);
 	/* A thread asleep in the set was not told: arm for it. */
 	if (ok)
 		tell_sleepers(ep);
@@ -430,13 +490,30 @@ void lf_epoll_refresh(struct lf_sock *sock)
 	struct lf_epoll *ep = reg->ep;
 	int saved = errno;
 	pthread_mutex_lock(&ep->lock);
-	if (reg->sock == sock && reg->adopted && !reg->off) {
-		(void)set_kernel_entry(reg, EPOLL_CTL_MOD);
+	if (reg->sock == sock && reg->adopted && !reg->off && !reg->gone) {
+		(void)set_kernel_entry(reg);
 		if (reg->counted)
 			arm(reg);
 	}
 	pthread_mutex_unlock(&ep->lock);
 	errno = saved;
+}
+
+void lf_epoll_descriptor_closes(struct lf_sock *sock, int fd)
+{
+	struct lf_registration *reg = atomic_load(&sock->registration);
+	if (!reg)
+		return;
+	struct lf_epoll *ep = reg->ep;
+	pthread_mutex_lock(&ep->lock);
+	if (reg->sock == sock && reg->fd == fd && reg->gone) {
+		/* An inherited set may be in use where it came from: hands off. */
+		if (ep->inherited)
+			release_registration(reg);
+		else
+			release_gone(reg);
+	}
+	pthread_mutex_unlock(&ep->lock);
 }
 
 void lf_epoll_forget(struct lf_sock *sock)
@@ -447,8 +524,11 @@ void lf_epoll_forget(struct lf_sock *sock)
 	struct lf_epoll *ep = reg->ep;
 	pthread_mutex_lock(&ep->lock);
 	if (reg->sock == sock) {
-		if (reg->adopted)
+		/* Hidden descriptors must not outlive the program's in the set. */
+		if (reg->adopted && !ep->inherited) {
 			remove_bell(reg);
+			(void)remove_kernel_entry(reg);
+		}
 		release_registration(reg);
 	}
 	pthread_mutex_unlock(&ep->lock);
@@ -503,46 +583,79 @@ static int control_add(struct lf_epoll *ep, int epfd, int fd, struct lf_sock *so
 	struct lf_registration *reg = new_registration(ep, sock, fd, event);
 	if (!reg)
 		return -ENOMEM;
-	if (adopt(reg, EPOLL_CTL_ADD))
+	if (adopt(reg, false))
 		return 0;
 	int error = errno;
 	release_registration(reg);
 	return -error;
 }
 
-static int control_mod(struct lf_registration *reg, int epfd, struct epoll_event *event)
+/* An adopted entry gets a new mask, or comes back after it was deleted. */
+static int change(struct lf_registration *reg, const struct epoll_event *event)
 {
-	if (!reg->adopted) {
-		if (event->events & KERNEL_ONLY)
-			lf_sock_decline(reg->sock, LF_REASON_EPOLL_KIND);
-		if (lf_real.epoll_ctl(epfd, EPOLL_CTL_MOD, reg->fd, event) == -1)
-			return -errno;
-		reg->user = *event;
-		return 0;
-	}
-	if (event->events & EPOLLEXCLUSIVE)
-		return -EINVAL;
 	struct epoll_event before = reg->user;
 	reg->user = *event;
-	if (set_kernel_entry(reg, reg->off ? EPOLL_CTL_ADD : EPOLL_CTL_MOD) == -1) {
+	if (((event->events | reg->kernel_events) & EPOLLET) && set_kernel_entry(reg) == -1) {
 		reg->user = before;
 		return -errno;
 	}
-	reg->off = false;
+	reg->off = reg->gone = false;
 	reg->fresh = true;
 	make_hot(reg);
+	if (reg->ep->inherited)
+		widen(reg);
+	return 0;
+}
+
+static int control_mod(struct lf_registration *reg, int epfd, struct epoll_event *event)
+{
+	if (reg->adopted)
+		return event->events & EPOLLEXCLUSIVE ? -EINVAL : change(reg, event);
+	if (event->events & KERNEL_ONLY)
+		lf_sock_decline(reg->sock, LF_REASON_EPOLL_KIND);
+	if (lf_real.epoll_ctl(epfd, EPOLL_CTL_MOD, reg->fd, event) == -1)
+		return -errno;
+	reg->user = *event;
 	return 0;
 }
 
 static int control_del(struct lf_registration *reg, int epfd)
 {
-	int r = reg->off ? 0 : lf_real.epoll_ctl(epfd, EPOLL_CTL_DEL, reg->fd, NULL);
-	if (r == -1)
+	if (reg->adopted) {
+		make_hot(reg); /* hence nobody's waiter */
+		leave_hot(reg);
+		reg->gone = true;
+		if (reg->ep->inherited)
+			release_gone(reg);
+		return 0;
+	}
+	if (lf_real.epoll_ctl(epfd, EPOLL_CTL_DEL, reg->fd, NULL) == -1)
 		return -errno;
-	if (reg->adopted)
-		remove_bell(reg);
 	release_registration(reg);
 	return 0;
+}
+
+/* The socket's entry in this set, if the program believes it is there. */
+static int control_known(struct lf_registration *reg, int epfd, int op, struct epoll_event *event)
+{
+	if (reg->gone)
+		return op == EPOLL_CTL_ADD ? change(reg, event) : -ENOENT;
+	if (op == EPOLL_CTL_MOD)
+		return control_mod(reg, epfd, event);
+	return op == EPOLL_CTL_DEL ? control_del(reg, epfd) : -EEXIST;
+}
+
+/* An entry that was deleted from here must not stand in the way of a new one elsewhere. */
+static void make_way(struct lf_epoll *ep, int fd, struct lf_sock *sock, bool exclusive)
+{
+	struct lf_registration *reg = atomic_load(&sock->registration);
+	if (!reg || (reg->ep == ep && reg->fd == fd && !exclusive))
+		return;
+	struct lf_epoll *other = reg->ep;
+	pthread_mutex_lock(&other->lock);
+	if (reg->sock == sock && reg->gone)
+		release_gone(reg);
+	pthread_mutex_unlock(&other->lock);
 }
 
 int lf_epoll_control(struct lf_epoll *ep, int epfd, int op, int fd, struct lf_sock *sock,
@@ -551,20 +664,19 @@ int lf_epoll_control(struct lf_epoll *ep, int epfd, int op, int fd, struct lf_so
 	if (op != EPOLL_CTL_DEL && !event)
 		return -EFAULT;
 	/* Before the set's lock: defusing takes the socket's, then the set's. */
-	if (op == EPOLL_CTL_ADD && clashes(ep, fd, sock, event))
-		lf_conn_defuse(sock, fd, LF_REASON_EPOLL_KIND);
+	if (op == EPOLL_CTL_ADD) {
+		make_way(ep, fd, sock, (event->events & EPOLLEXCLUSIVE) != 0);
+		if (clashes(ep, fd, sock, event))
+			lf_conn_defuse(sock, fd, LF_REASON_EPOLL_KIND);
+	}
 	pthread_mutex_lock(&ep->lock);
 	struct lf_registration *reg = atomic_load(&sock->registration);
-	bool here = reg && reg->ep == ep && reg->fd == fd;
+	bool known = op == EPOLL_CTL_ADD || op == EPOLL_CTL_MOD || op == EPOLL_CTL_DEL;
 	int r;
-	if (op == EPOLL_CTL_ADD && !here) {
+	if (known && reg && reg->ep == ep && reg->fd == fd) {
+		r = control_known(reg, epfd, op, event);
+	} else if (op == EPOLL_CTL_ADD) {
 		r = control_add(ep, epfd, fd, sock, event);
-	} else if (here && op == EPOLL_CTL_MOD) {
-		r = control_mod(reg, epfd, event);
-	} else if (here && op == EPOLL_CTL_DEL) {
-		r = control_del(reg, epfd);
-	} else if (here && op == EPOLL_CTL_ADD && reg->off) {
-		r = -EEXIST;
 	} else {
 		r = lf_real.epoll_ctl(epfd, op, fd, event);
 		r = r == -1 ? -errno : 0;
@@ -577,15 +689,20 @@ int lf_epoll_control(struct lf_epoll *ep, int epfd, int op, int fd, struct lf_so
 
 /* --- epoll_wait --- */
 
+static bool just_reported(const struct lf_registration *reg)
+{
+	return reg->turn == reg->ep->turn;
+}
+
 static void put_event(struct epoll_event *events, int *n, struct lf_registration *reg, uint32_t bits)
 {
 	/* The kernel never reports an entry twice in one call. */
-	for (int i = 0; i < *n; i++) {
-		if (events[i].data.u64 == tag_of(reg, TAG_TCP)) {
-			events[i].events |= bits;
-			return;
-		}
+	if (just_reported(reg)) {
+		events[reg->place].events |= bits;
+		return;
 	}
+	reg->turn = reg->ep->turn;
+	reg->place = *n;
 	events[*n].events = bits;
 	events[*n].data.u64 = tag_of(reg, TAG_TCP);
 	++*n;
@@ -617,7 +734,7 @@ static struct lf_registration *registration_of(struct lf_epoll *ep, uint64_t tag
 /* What the kernel said of a fused socket's TCP side, in the program's terms. */
 static uint32_t tcp_events(const struct lf_registration *reg, uint32_t kernel)
 {
-	if (reg->off)
+	if (reg->off || reg->gone)
 		return 0;
 	short known;
 	uint32_t ring = (uint32_t)(uint16_t)lf_conn_ready(reg->sock, &known);
@@ -643,7 +760,8 @@ static void bell_event(struct lf_registration *reg, uint32_t kernel, struct rung
 {
 	struct lf_sock *sock = reg->sock;
 	bool hung_up = (kernel & (EPOLLHUP | EPOLLERR)) != 0;
-	make_hot(reg);
+	if (!reg->off && !reg->gone)
+		make_hot(reg);
 	if (hung_up)
 		remove_bell(reg); /* it would be reported for ever */
 	else if (atomic_load(&sock->waiters) == 0)
@@ -678,25 +796,18 @@ static int translate(struct lf_epoll *ep, struct epoll_event *events, int from, 
 			bell_event(reg, event.events, rung);
 			continue;
 		}
-		if ((event.events & EPOLLOUT) && lf_tx(reg->sock) == LF_TX_FUSED)
-			(void)set_kernel_entry(reg, EPOLL_CTL_MOD); /* it was a poke() */
-		make_hot(reg);
 		uint64_t head = head_of(reg);
 		uint32_t bits = tcp_events(reg, event.events);
+		if (!reg->off && !reg->gone)
+			make_hot(reg);
+		if (!bits || (event.events & EPOLLOUT)) /* the latter may be a poke() */
+			trim(reg);
 		if (!bits)
 			continue;
 		put_event(events, &n, reg, bits);
 		reported(reg, bits, head);
 	}
 	return n;
-}
-
-static bool just_reported(const struct lf_registration *reg, const struct epoll_event *events, int n)
-{
-	for (int i = 0; i < n; i++)
-		if (events[i].data.u64 == tag_of(reg, TAG_TCP))
-			return true;
-	return false;
 }
 
 /* Our tags become the program's data. */
@@ -796,10 +907,12 @@ static int look(struct lf_epoll *ep, int epfd, struct epoll_event *events, int m
 		struct rung *rung)
 {
 	int n = 0;
+	ep->turn++;
 	harvest_rings(ep, events, max, &n);
 	if (n == max || (!ask_kernel && ++ep->calls < KERNEL_EVERY))
 		return n;
 	ep->calls = 0;
+	widen_hot(ep);
 	int more = lf_real.epoll_pwait(epfd, events + n, max - n, 0, NULL);
 	if (more < 0)
 		return n ? n : -errno;
@@ -812,7 +925,7 @@ static int look(struct lf_epoll *ep, int epfd, struct epoll_event *events, int m
 static void hand_over(struct lf_epoll *ep, struct epoll_event *events, int n)
 {
 	struct lf_registration *left = ep->sleepers ? make_all_cold(ep) : NULL;
-	if (left && !just_reported(left, events, n))
+	if (left && !just_reported(left))
 		poke(left);
 	finish(ep, events, n);
 }
@@ -840,6 +953,7 @@ static int sleep_in_kernel(struct lf_epoll *ep, int epfd, struct epoll_event *ev
 	pthread_mutex_lock(&ep->lock);
 	ep->sleepers--;
 	if (n > 0) {
+		ep->turn++;
 		n = translate(ep, events, 0, n, rung);
 		harvest_rings(ep, events, max, &n);
 		hand_over(ep, events, n);
@@ -895,6 +1009,7 @@ void lf_epoll_after_fork(void)
 		pthread_mutex_init(&epolls[i].lock, NULL);
 		epolls[i].sleepers = 0;
 		epolls[i].broker_fd = 0;
+		epolls[i].inherited = true;
 	}
 	for (uint32_t i = 0; i < registrations_used; i++)
 		registrations[i].counted = false;

@@ -37,6 +37,7 @@ static struct lf_sock *forget(int fd, uintptr_t entry)
 	struct lf_sock *sock = lf_sock_pin(fd);
 	if (!sock)
 		return NULL;
+	lf_epoll_descriptor_closes(sock, fd);
 	bool last = atomic_load(&sock->descriptors) == 1;
 	if (last) {
 		lf_epoll_forget(sock);

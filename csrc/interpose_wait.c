@@ -30,7 +30,6 @@ static int64_t from_timespec(const struct timespec *ts)
 
 LF_EXPORT int poll(struct pollfd *fds, nfds_t n, int timeout)
 {
-
 	if (!lf_poll_concerns(fds, n))
 		return lf_real.poll(fds, n, timeout);
 	int saved = errno;

@@ -38,7 +38,7 @@ struct set {
 	bool shared;
 };
 
-bool lf_poll_concerns(const struct pollfd *fds, nfds_t n)
+bool lf_poll_concerns(struct pollfd *fds, nfds_t n)
 {
 	for (nfds_t i = 0; i < n; i++)
 		if (lf_table_kind(lf_table_get(fds[i].fd)) == LF_KIND_SOCK)

@@ -9,7 +9,7 @@
 #include <sys/select.h>
 
 /* Is any of these a socket that is fused, or may become so while somebody sleeps on it? */
-bool lf_poll_concerns(const struct pollfd *fds, nfds_t n);
+bool lf_poll_concerns(struct pollfd *fds, nfds_t n);
 /* ppoll(2); `ns` LF_FOREVER for no timeout. The count or a negative errno. */
 int lf_poll(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask);
 

@@ -425,6 +425,94 @@ def epolls(s, side, p):
 
 
 @scenario
+def epoll_churn(s, side, p):
+    """Entries deleted, added, masked and moved, with bytes and FIN arriving in between."""
+    if side == "c":
+        for _ in range(5):
+            wait(p)
+            s.sendall(b"abcd")
+        wait(p)
+        s.shutdown(1)
+        wait(p)
+        s.close()
+        return
+    e, other = select.epoll(), select.epoll()
+    go = lambda: (sync(p), time.sleep(0.1))
+    ev = lambda t=0.1: [x for _, x in e.poll(t)]
+    e.register(s, select.EPOLLIN)
+    say("idle", ev())
+    e.unregister(s)
+    go()
+    say("deleted", ev(), ev(0), attempt(e.modify, s, 1), attempt(e.unregister, s))
+    e.register(s, select.EPOLLIN)
+    say("added", ev(), ev(0), attempt(e.register, s, 1), s.recv(4))
+    e.modify(s, 0)
+    go()
+    say("masked", ev(), ev(0))
+    e.modify(s, select.EPOLLOUT)
+    say("out", ev(), ev(0))
+    e.modify(s, select.EPOLLIN | select.EPOLLOUT)
+    say("both", ev(), s.recv(4))
+    e.unregister(s)
+    other.register(s, select.EPOLLIN)
+    go()
+    say("moved", ev(), [x for _, x in other.poll(0.1)], s.recv(4))
+    other.unregister(s)
+    e.register(s, select.EPOLLIN | select.EPOLLONESHOT)
+    go()
+    say("oneshot", ev(), ev())
+    e.modify(s, select.EPOLLIN | select.EPOLLONESHOT)
+    say("again", ev(), ev(), s.recv(4))
+    e.unregister(s)
+    say("gone", attempt(e.modify, s, 1), ev())
+    e.register(s, select.EPOLLIN)
+    time.sleep(0.05)
+    go()
+    say("back", ev(), s.recv(4), ev())
+    e.unregister(s)
+    e.register(s, select.EPOLLOUT)
+    go()
+    say("fin unwanted", ev(), ev(0))
+    e.modify(s, select.EPOLLRDHUP)
+    say("fin", ev(), ev(0))
+    e.unregister(s)
+    go()
+    say("deleted", ev(), ev(0))
+    d = s.dup()
+    e.register(s, select.EPOLLIN)
+    e.unregister(s)
+    s.close()
+    say("closed", ev(), ev(0), d.recv(10))
+
+
+@scenario
+def epoll_fork_closes(s, side, p):
+    """A child that closes what it inherited must not deafen the parent's set."""
+    if side == "c":
+        for _ in range(3):
+            wait(p)
+            time.sleep(0.1)
+            s.sendall(b"abcd")
+        wait(p)
+        return
+    e = select.epoll()
+    e.register(s, select.EPOLLIN)
+    say([x for _, x in e.poll(0.05)])
+    for way in (0, 1, 2):
+        child = os.fork()
+        if child == 0:
+            if way == 1:
+                e.close()
+            if way != 2:
+                s.close()
+            os._exit(0)
+        os.waitpid(child, 0)
+        sync(p)
+        say([x for _, x in e.poll(5)], s.recv(10))
+    sync(p)
+
+
+@scenario
 def threads_recv(s, side, p):
     if side == "c":
         wait(p)
