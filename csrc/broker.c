@@ -57,7 +57,7 @@ static bool connect_to_broker(void)
 	if (!lf_config.broker[0] || lf_now() < not_before)
 		return false;
 	not_before = lf_now() + (int64_t)RETRY_MS * 1000000;
-	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int fd = lf_real.socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd == -1)
 		return false;
 	fd = lf_table_hide(fd);
@@ -180,18 +180,24 @@ static bool take_welcome(struct packet *packet)
 	return true;
 }
 
+/* False: declined, for this reason. */
+static bool pair(struct lf_sock *sock, struct packet *packet, enum lf_reason *reason)
+{
+	/* The kernel drops what does not fit under RLIMIT_NOFILE. */
+	*reason = LF_REASON_NO_DESCRIPTORS;
+	if (packet->fd_count != 2)
+		return false;
+	packet->fd_count = 0;
+	return lf_conn_pair(sock, &packet->u.fuse, packet->fds[0], packet->fds[1], reason);
+}
+
 static void take_fuse(struct packet *packet)
 {
-	enum lf_reason reason = LF_REASON_TOO_LATE;
 	struct lf_sock *sock = lf_sock_pin_id(packet->u.fuse.claim_id);
 	if (!sock)
 		return;
-	if (packet->fd_count == 2 && atomic_load(&sock->pairing) == LF_PAIRING_CLAIMED) {
-		packet->fd_count = 0;
-		if (lf_conn_pair(sock, &packet->u.fuse, packet->fds[0], packet->fds[1], &reason)) {
-			lf_sock_unpin(sock);
-			return;
-		}
+	enum lf_reason reason;
+	if (atomic_load(&sock->pairing) == LF_PAIRING_CLAIMED && !pair(sock, packet, &reason)) {
 		lf_sock_decline(sock, reason);
 		lf_pairing_report(sock, reason);
 	}
@@ -263,6 +269,17 @@ void lf_broker_moved(int from, int to)
 {
 	int expected = from;
 	atomic_compare_exchange_strong(&connection, &expected, to);
+}
+
+bool lf_broker_leave(void)
+{
+	if (pthread_mutex_trylock(&lock) != 0)
+		return false;
+	bool left = atomic_load(&connection) >= 0;
+	if (left)
+		disconnect();
+	pthread_mutex_unlock(&lock);
+	return left;
 }
 
 void lf_broker_after_fork(void)

@@ -19,6 +19,8 @@ void lf_broker_receive(void);
 int lf_broker_fd(void);
 /* Is this hidden descriptor ours? Then it moves to a new number. */
 void lf_broker_moved(int from, int to);
+/* Gives its descriptor back; a later claim connects anew. False: there was none. */
+bool lf_broker_leave(void);
 void lf_broker_after_fork(void);
 
 #endif

@@ -91,6 +91,9 @@ void lf_conn_fin_seen(struct lf_sock *sock, int fd);
 /* Sending, while the peer is slow to read: does it still exist? Asks the kernel, but
  * seldom. */
 void lf_conn_check_peer(struct lf_sock *sock, int fd);
+/* The program needs the doorbell's number: closes the bell; both directions go back to
+ * TCP as soon as each producer looks. False: it has none. */
+bool lf_conn_give_up_bell(struct lf_sock *sock);
 /* The other end wrote what can't be. */
 void lf_conn_corrupt(struct lf_sock *sock);
 int lf_conn_shutdown(struct lf_sock *sock, int fd, int how);

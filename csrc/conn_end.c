@@ -90,6 +90,13 @@ static void take_back(struct lf_sock *sock, int fd, enum lf_reason reason)
 	resend_by_tcp(sock, fd, tail, n);
 }
 
+/* Why the peer wants its ring ended; its word, so checked. */
+static enum lf_reason peers_reason(struct lf_sock *sock)
+{
+	uint32_t why = atomic_load_explicit(&sock->out->c.reason, memory_order_relaxed);
+	return why <= LF_REASON_DESCRIPTOR_NEEDED ? (enum lf_reason)why : LF_REASON_NONE;
+}
+
 bool lf_conn_service(struct lf_sock *sock, int fd)
 {
 	if (!lf_sock_paired(sock) || lf_tx(sock) != LF_TX_FUSED)
@@ -107,12 +114,12 @@ bool lf_conn_service(struct lf_sock *sock, int fd)
 		/* acquire: the reader's last tail is older than its wish. */
 		uint32_t wish = atomic_load_explicit(&out->c.wish, memory_order_acquire);
 		uint32_t closed = atomic_load_explicit(&out->c.closed, memory_order_acquire);
-		uint32_t why = atomic_load_explicit(&out->c.reason, memory_order_relaxed);
 		if (closed)
 			take_back(sock, fd, LF_REASON_PEER_CLOSED);
 		else if (wish == LF_WISH_TAKE_BACK)
-			take_back(sock, fd, why <= LF_REASON_DESCRIPTOR_NEEDED ? (enum lf_reason)why :
-										 LF_REASON_NONE);
+			take_back(sock, fd, peers_reason(sock));
+		else if (wish == LF_WISH_PLAIN)
+			lf_conn_end_tx(sock, peers_reason(sock));
 		else
 			lf_conn_end_tx(sock, LF_REASON_REQUEST);
 	}
@@ -195,6 +202,47 @@ void lf_conn_corrupt(struct lf_sock *sock)
 	(void)lf_real.shutdown(atomic_load(&sock->fd), SHUT_RDWR);
 }
 
+bool lf_conn_give_up_bell(struct lf_sock *sock)
+{
+	struct lf_slot *slot = sock->slot;
+	if (atomic_load(&sock->bell) < 0 || !lf_sock_paired(sock))
+		return false;
+	int saved = errno;
+	/* False: this thread holds a lock of it further up its stack, in a signal handler. */
+	if (!lf_lock_acquire(&slot->tx_lock))
+		return false;
+	lf_sock_decline(sock, LF_REASON_DESCRIPTOR_NEEDED);
+	lf_conn_end_tx(sock, LF_REASON_DESCRIPTOR_NEEDED);
+	lf_lock_release(&slot->tx_lock);
+	if (!lf_lock_acquire(&slot->rx_lock))
+		return false;
+	enum lf_rx rx = lf_rx(sock);
+	atomic_store(&sock->in->c.reason, LF_REASON_DESCRIPTOR_NEEDED);
+	/* Dekker, as in lf_conn_defuse(): if the mark is still PLAIN, the producer will see
+	 * the wish before its first byte. Otherwise we read its ring to the end, looking
+	 * there every few ms (lf_sock_must_poll). The wish also tells the peer that the
+	 * hang-up which follows is not our death. */
+	atomic_store(&sock->in->c.wish, LF_WISH_PLAIN);
+	if (rx == LF_RX_PLAIN || atomic_load(&sock->in->p.mark) == LF_MARK_PLAIN)
+		atomic_store(&slot->rx, LF_RX_ENDED);
+	lf_lock_release(&slot->rx_lock);
+	lf_bell_ring_always(sock);
+	lf_epoll_bell_closes(sock);
+	lf_epoll_refresh(sock);
+	int bell = atomic_exchange(&sock->bell, -1);
+	if (bell >= 0)
+		lf_table_unhide(bell);
+	errno = saved;
+	return bell >= 0;
+}
+
+/* The peer closed its doorbell for want of descriptors. */
+static bool gave_up_its_bell(struct lf_sock *sock)
+{
+	return atomic_load(&sock->out->c.wish) == LF_WISH_PLAIN &&
+	       atomic_load(&sock->out->c.reason) == LF_REASON_DESCRIPTOR_NEEDED;
+}
+
 /* TCP has seen FIN or worse. */
 static bool tcp_has_ended(int fd, int timeout_ms)
 {
@@ -260,6 +308,10 @@ void lf_conn_peer_gone(struct lf_sock *sock, int fd)
 	if (atomic_exchange(&sock->hung_up, 1))
 		return;
 	int saved = errno;
+	if (gave_up_its_bell(sock)) {
+		lf_conn_service(sock, fd);
+		goto out;
+	}
 	bool ended = tcp_has_ended(fd, DEATH_MS);
 	if (ended && reset_if_unread(sock))
 		goto out;

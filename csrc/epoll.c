@@ -95,7 +95,7 @@ struct lf_epoll {
 	_Atomic uint32_t nested; /* itself in another set: its sockets stay plain */
 	int broker_fd; /* the broker connection that is in this set, or 0 */
 	bool inherited; /* made before a fork: the kernel's set is another process's too */
-	bool capped;   /* a socket in it is shared with another process: sleep briefly */
+	bool capped;   /* a socket in it must be polled: sleep briefly */
 	struct lf_registration *hot;
 	struct lf_epoll *next_free;
 };
@@ -393,8 +393,8 @@ static struct lf_registration *make_all_cold(struct lf_epoll *ep)
 			ready = reg;
 			continue;
 		}
-		/* Another process may drain the doorbell: stay hot and sleep briefly. */
-		if (lf_sock_shared(reg->sock)) {
+		/* Its doorbell can't be relied on: stay hot and sleep briefly. */
+		if (lf_sock_must_poll(reg->sock)) {
 			ep->capped = true;
 			continue;
 		}
@@ -497,6 +497,21 @@ void lf_epoll_refresh(struct lf_sock *sock)
 	}
 	pthread_mutex_unlock(&ep->lock);
 	errno = saved;
+}
+
+void lf_epoll_bell_closes(struct lf_sock *sock)
+{
+	struct lf_registration *reg = atomic_load(&sock->registration);
+	if (!reg)
+		return;
+	struct lf_epoll *ep = reg->ep;
+	pthread_mutex_lock(&ep->lock);
+	if (reg->sock == sock && reg->adopted) {
+		remove_bell(reg);
+		if (!reg->off && !reg->gone)
+			make_hot(reg);
+	}
+	pthread_mutex_unlock(&ep->lock);
 }
 
 void lf_epoll_descriptor_closes(struct lf_sock *sock, int fd)

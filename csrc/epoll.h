@@ -36,6 +36,8 @@ bool lf_epoll_is_nested(const struct lf_epoll *ep);
 bool lf_epoll_adopt(struct lf_sock *sock);
 /* Its directions have changed between ring and TCP. */
 void lf_epoll_refresh(struct lf_sock *sock);
+/* Its doorbell goes away before its socket does. */
+void lf_epoll_bell_closes(struct lf_sock *sock);
 /* One of its descriptors goes away. */
 void lf_epoll_descriptor_closes(struct lf_sock *sock, int fd);
 /* Its last descriptor goes away. */

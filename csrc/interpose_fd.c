@@ -4,6 +4,7 @@
 #include "conn.h"
 #include "epoll.h"
 #include "real.h"
+#include "shortage.h"
 #include "start.h"
 
 #include <fcntl.h>
@@ -146,7 +147,21 @@ static int copied(int fd, int copy)
 
 LF_EXPORT int dup(int fd)
 {
-	return lf_table_get(fd) ? copied(fd, lf_real.dup(fd)) : lf_real.dup(fd);
+	int copy;
+	do
+		copy = lf_real.dup(fd);
+	while (copy == -1 && errno == EMFILE && lf_shortage_relieve());
+	if (copy >= 0)
+		lf_shortage_foresee(copy);
+	return lf_table_get(fd) ? copied(fd, copy) : copy;
+}
+
+static _Thread_local int wanted_number __attribute__((tls_model("initial-exec")));
+
+static void give_up_wanted_number(struct lf_sock *sock)
+{
+	if (atomic_load(&sock->bell) == wanted_number)
+		(void)lf_conn_give_up_bell(sock);
 }
 
 /* Number `fd` is about to be taken over by dup2. */
@@ -161,6 +176,11 @@ static struct lf_sock *make_way(int fd)
 	if (elsewhere >= 0) {
 		lf_broker_moved(fd, elsewhere);
 		lf_sock_bell_moved(fd, elsewhere);
+	} else if (lf_broker_fd() == fd) {
+		(void)lf_broker_leave();
+	} else {
+		wanted_number = fd;
+		lf_sock_each(give_up_wanted_number);
 	}
 	return NULL;
 }
@@ -225,10 +245,14 @@ LF_EXPORT int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 	struct sockaddr_storage own;
 	socklen_t own_len = sizeof(own);
 	bool theirs = addr && len;
-	int r = theirs ? lf_real.accept4(fd, addr, len, flags) :
-			 lf_real.accept4(fd, (struct sockaddr *)&own, &own_len, flags);
+	int r;
+	do
+		r = theirs ? lf_real.accept4(fd, addr, len, flags) :
+			     lf_real.accept4(fd, (struct sockaddr *)&own, &own_len, flags);
+	while (r == -1 && errno == EMFILE && lf_shortage_relieve());
 	if (r < 0 || !lf_started)
 		return r;
+	lf_shortage_foresee(r);
 	sa_family_t family = AF_UNSPEC;
 	if (!theirs)
 		family = own.ss_family;
@@ -276,12 +300,24 @@ static void defuse(int fd, enum lf_reason reason)
 	lf_sock_unpin(sock);
 }
 
+/* F_DUPFD: the lowest free number from `lowest` on. */
+static int copy_from(int fd, int cmd, long lowest)
+{
+	int copy;
+	do
+		copy = lf_real.fcntl(fd, cmd, lowest);
+	while (copy == -1 && errno == EMFILE && lf_shortage_relieve());
+	return lf_table_get(fd) ? copied(fd, copy) : copy;
+}
+
 LF_EXPORT int fcntl64(int fd, int cmd, ...)
 {
 	va_list ap;
 	va_start(ap, cmd);
 	long arg = va_arg(ap, long);
 	va_end(ap);
+	if (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC)
+		return copy_from(fd, cmd, arg);
 	if (!lf_table_get(fd))
 		return lf_real.fcntl(fd, cmd, arg);
 	if (cmd == F_SETFL && (arg & O_ASYNC)) /* SIGIO for bytes the kernel won't see */
@@ -289,8 +325,6 @@ LF_EXPORT int fcntl64(int fd, int cmd, ...)
 	int r = lf_real.fcntl(fd, cmd, arg);
 	if (r == -1)
 		return r;
-	if (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC)
-		return copied(fd, r);
 	if (cmd == F_SETFL)
 		note_nonblock(fd, (arg & O_NONBLOCK) != 0);
 	return r;

@@ -7,6 +7,7 @@
 #include "pairing.h"
 #include "poll.h"
 #include "real.h"
+#include "shortage.h"
 #include "start.h"
 
 static int64_t from_ms(int ms)
@@ -108,7 +109,11 @@ static int tracked(int fd)
 LF_EXPORT int epoll_create1(int flags)
 {
 	lf_start();
-	return tracked(lf_real.epoll_create1(flags));
+	int fd;
+	do
+		fd = lf_real.epoll_create1(flags);
+	while (fd == -1 && errno == EMFILE && lf_shortage_relieve());
+	return tracked(fd);
 }
 
 LF_EXPORT int epoll_create(int size)

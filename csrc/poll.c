@@ -24,6 +24,7 @@ struct watched {
 	short known;          /* bits that the ring decides */
 	bool inside;          /* plain, and marked so */
 	bool waiting;         /* fused: armed, counted as a waiter */
+	nfds_t bell;          /* its doorbell's place in `kernel`, 0: not there */
 };
 
 struct set {
@@ -35,7 +36,7 @@ struct set {
 	size_t mapped; /* bytes, 0: on the stack */
 	bool fused;    /* at least one */
 	bool expects;  /* eager: answers of the broker are due */
-	bool shared;
+	bool must_poll;
 };
 
 bool lf_poll_concerns(struct pollfd *fds, nfds_t n)
@@ -61,7 +62,7 @@ static void enter(struct set *set, nfds_t i)
 	if (lf_sock_paired(w->sock))
 		set->fused = true;
 	set->expects |= lf_pairing_expects(w->sock);
-	set->shared |= lf_sock_shared(w->sock);
+	set->must_poll |= lf_sock_must_poll(w->sock);
 }
 
 static void stop_waiting(struct set *set)
@@ -133,13 +134,42 @@ static void prepare_kernel(struct set *set, bool with_bells)
 	if (!with_bells)
 		return;
 	for (nfds_t i = 0; i < set->n; i++) {
-		const struct lf_sock *sock = set->watched[i].sock;
-		bool listens = sock && lf_sock_paired(sock) && !atomic_load(&sock->hung_up);
-		set->kernel[set->kernel_n++] = (struct pollfd){
-			.fd = listens ? atomic_load(&sock->bell) : -1, .events = POLLIN};
+		struct watched *w = &set->watched[i];
+		w->bell = 0;
+		if (!w->sock || !lf_sock_paired(w->sock) || atomic_load(&w->sock->hung_up))
+			continue;
+		w->bell = set->kernel_n;
+		set->kernel[set->kernel_n++] =
+			(struct pollfd){.fd = atomic_load(&w->sock->bell), .events = POLLIN};
 	}
-	set->kernel[set->kernel_n++] =
-		(struct pollfd){.fd = set->expects ? lf_broker_fd() : -1, .events = POLLIN};
+	if (set->expects)
+		set->kernel[set->kernel_n++] =
+			(struct pollfd){.fd = lf_broker_fd(), .events = POLLIN};
+}
+
+/* poll(2) takes no more entries than RLIMIT_NOFILE, and doorbells may be what is too
+ * much. Then we look at the rings every few ms instead. */
+static bool leave_bells_out(struct set *set)
+{
+	bool had = set->kernel_n > set->n;
+	for (nfds_t i = 0; i < set->n; i++)
+		set->watched[i].bell = 0;
+	set->kernel_n = set->n;
+	return had;
+}
+
+static int ask_kernel(struct set *set, int64_t ns, const sigset_t *mask)
+{
+	/* Another thread may take in the broker's answer. */
+	bool capped = (set->must_poll || set->expects) && ns > LF_SHARED_SLEEP_NS;
+	struct timespec ts = lf_timespec(capped ? LF_SHARED_SLEEP_NS : ns);
+	struct timespec *limit = ns == LF_FOREVER && !capped ? NULL : &ts;
+	int r = lf_real.ppoll(set->kernel, set->kernel_n, limit, mask);
+	if (r == -1 && errno == EINVAL && leave_bells_out(set)) {
+		ts = lf_timespec(ns > LF_SHARED_SLEEP_NS ? LF_SHARED_SLEEP_NS : ns);
+		r = lf_real.ppoll(set->kernel, set->kernel_n, &ts, mask);
+	}
+	return r;
 }
 
 static void arm_all(struct set *set)
@@ -161,9 +191,10 @@ static void arm_all(struct set *set)
 static void see_to(struct set *set)
 {
 	for (nfds_t i = 0; i < set->n; i++) {
-		struct lf_sock *sock = set->watched[i].sock;
-		short bell = set->kernel[set->n + i].revents;
-		if (!sock || !bell)
+		const struct watched *w = &set->watched[i];
+		struct lf_sock *sock = w->sock;
+		short bell = w->bell ? set->kernel[w->bell].revents : 0;
+		if (!bell)
 			continue;
 		if (bell & (POLLHUP | POLLERR))
 			lf_conn_peer_gone(sock, set->fds[i].fd);
@@ -171,7 +202,7 @@ static void see_to(struct set *set)
 			lf_bell_drain(sock);
 		lf_conn_service(sock, set->fds[i].fd);
 	}
-	if (set->kernel[2 * set->n].revents)
+	if (set->expects)
 		lf_broker_receive();
 }
 
@@ -219,10 +250,7 @@ static int once(struct set *set, int64_t ns, const sigset_t *mask)
 		return 0;
 	}
 	prepare_kernel(set, true);
-	/* Another process may drain the doorbell, another thread the broker's answer. */
-	bool capped = (set->shared || set->expects) && ns > LF_SHARED_SLEEP_NS;
-	struct timespec ts = lf_timespec(capped ? LF_SHARED_SLEEP_NS : ns);
-	int r = lf_real.ppoll(set->kernel, set->kernel_n, ns == LF_FOREVER && !capped ? NULL : &ts, mask);
+	int r = ask_kernel(set, ns, mask);
 	int error = errno;
 	if (r > 0)
 		see_to(set);
@@ -271,7 +299,7 @@ int lf_poll(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask)
 				return 0;
 		}
 		/* A socket may have become fused while we slept. */
-		set.fused = set.expects = false;
+		set.fused = set.expects = set.must_poll = false;
 		for (nfds_t i = 0; i < n; i++) {
 			struct watched *w = &set.watched[i];
 			if (!w->sock)
@@ -283,6 +311,7 @@ int lf_poll(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask)
 			}
 			set.fused |= lf_sock_paired(w->sock);
 			set.expects |= lf_pairing_expects(w->sock);
+			set.must_poll |= lf_sock_must_poll(w->sock);
 		}
 	}
 }

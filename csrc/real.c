@@ -22,6 +22,15 @@ static ssize_t early_write(int fd, const void *buf, size_t n)
 	return syscall(SYS_write, fd, buf, n);
 }
 
+static int early_openat(int dir, const char *path, int flags, ...)
+{
+	va_list ap;
+	va_start(ap, flags);
+	mode_t mode = va_arg(ap, mode_t); /* our own caller always gives one */
+	va_end(ap);
+	return (int)syscall(SYS_openat, dir, path, flags, mode);
+}
+
 static int early_close(int fd)
 {
 	return (int)syscall(SYS_close, fd);
@@ -77,6 +86,7 @@ static int early_epoll_pwait2(int fd, struct epoll_event *events, int max,
 struct lf_real lf_real = {
 	.read = early_read,
 	.write = early_write,
+	.openat = early_openat,
 	.close = early_close,
 	.ppoll = early_ppoll,
 	.fcntl = early_fcntl,
@@ -140,6 +150,19 @@ void lf_real_init(void)
 	resolve(&lf_real.fexecve, "fexecve");
 	resolve(&lf_real.posix_spawn, "posix_spawn");
 	resolve(&lf_real.posix_spawnp, "posix_spawnp");
+	resolve(&lf_real.openat, "openat");
+	resolve(&lf_real.socket, "socket");
+	resolve(&lf_real.socketpair, "socketpair");
+	resolve(&lf_real.pipe2, "pipe2");
+	resolve(&lf_real.eventfd, "eventfd");
+	resolve(&lf_real.timerfd_create, "timerfd_create");
+	resolve(&lf_real.signalfd, "signalfd");
+	resolve(&lf_real.memfd_create, "memfd_create");
+	resolve(&lf_real.inotify_init1, "inotify_init1");
+	resolve(&lf_real.mkostemps, "mkostemps");
+	resolve(&lf_real.fopen, "fopen");
+	resolve(&lf_real.tmpfile, "tmpfile");
+	resolve(&lf_real.opendir, "opendir");
 	resolve(&lf_real.popen, "popen");
 	resolve(&lf_real.system, "system");
 	resolve(&lf_real.fdopen, "fdopen");

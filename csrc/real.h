@@ -7,6 +7,7 @@
 #ifndef LF_REAL_H
 #define LF_REAL_H
 
+#include <dirent.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
@@ -63,6 +64,19 @@ struct lf_real {
 			   const posix_spawnattr_t *, char *const[], char *const[]);
 	int (*posix_spawnp)(pid_t *, const char *, const posix_spawn_file_actions_t *,
 			    const posix_spawnattr_t *, char *const[], char *const[]);
+	int (*openat)(int, const char *, int, ...);
+	int (*socket)(int, int, int);
+	int (*socketpair)(int, int, int, int[2]);
+	int (*pipe2)(int[2], int);
+	int (*eventfd)(unsigned, int);
+	int (*timerfd_create)(clockid_t, int);
+	int (*signalfd)(int, const sigset_t *, int);
+	int (*memfd_create)(const char *, unsigned);
+	int (*inotify_init1)(int);
+	int (*mkostemps)(char *, int, int);
+	FILE *(*fopen)(const char *, const char *);
+	FILE *(*tmpfile)(void);
+	DIR *(*opendir)(const char *);
 	FILE *(*popen)(const char *, const char *);
 	int (*system)(const char *);
 	FILE *(*fdopen)(int, const char *);

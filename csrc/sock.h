@@ -117,11 +117,23 @@ static inline bool lf_sock_nonblocking(const struct lf_sock *sock)
 	return atomic_load_explicit(&sock->slot->nonblock, memory_order_relaxed) != 0;
 }
 
-/* Another process of ours may be using the same end: it may drain a doorbell that was
- * meant for us, so sleeps must be short. */
+/* Another process of ours may be using the same end. */
 static inline bool lf_sock_shared(const struct lf_sock *sock)
 {
 	return atomic_load_explicit(&sock->slot->holders, memory_order_relaxed) > 1;
+}
+
+/* Sleeps must be short: a process that shares our end may drain a doorbell that was meant
+ * for us; or we gave our doorbell up and the peer has not yet ended its ring. */
+static inline bool lf_sock_must_poll(const struct lf_sock *sock)
+{
+	if (lf_sock_shared(sock))
+		return true;
+	if (!lf_sock_paired(sock) ||
+	    atomic_load_explicit(&sock->bell, memory_order_relaxed) >= 0)
+		return false;
+	enum lf_rx rx = lf_rx(sock);
+	return rx != LF_RX_PLAIN && rx != LF_RX_ENDED;
 }
 
 #endif

@@ -3,6 +3,7 @@
 #include "table.h"
 
 #include "real.h"
+#include "shortage.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,6 +13,12 @@
 #include <sys/resource.h>
 
 _Atomic uintptr_t *lf_table;
+
+/* Where hiding in the program's range starts at the latest: the kernel's descriptor table
+ * reaches up to the highest number in use, and each fork copies it. */
+enum { HIGHEST_BASE = 16384 };
+
+static _Atomic int hidden_count, soft_limit;
 
 /* Held while the soft limit is raised, so that nobody takes the raised one for real. */
 static pthread_mutex_t raising = PTHREAD_MUTEX_INITIALIZER;
@@ -37,7 +44,7 @@ uintptr_t lf_table_set(int fd, enum lf_kind kind, void *what)
 /* The lowest free number at or above `from`. Numbers above the soft limit can only be
  * had by raising it for a moment; descriptors keep them after it is lowered again.
  * Another thread that opens something in between sees the higher limit, no more. */
-static int duplicate_high(int fd)
+static int duplicate_high(int fd, bool in_range)
 {
 	struct rlimit limit;
 	if (getrlimit(RLIMIT_NOFILE, &limit) == -1)
@@ -45,6 +52,7 @@ static int duplicate_high(int fd)
 	rlim_t soft = limit.rlim_cur < LF_TABLE_SIZE ? limit.rlim_cur : LF_TABLE_SIZE;
 	rlim_t hard = limit.rlim_max < LF_TABLE_SIZE ? limit.rlim_max : LF_TABLE_SIZE;
 	int found = -1;
+	atomic_store(&soft_limit, (int)soft);
 	if (hard > soft) {
 		struct rlimit raised = {.rlim_cur = limit.rlim_max, .rlim_max = limit.rlim_max};
 		pthread_mutex_lock(&raising);
@@ -55,14 +63,15 @@ static int duplicate_high(int fd)
 		pthread_mutex_unlock(&raising);
 	}
 	/* No room above: the upper half of what the program may use, no further down. */
-	if (found == -1)
-		found = lf_real.fcntl(fd, F_DUPFD_CLOEXEC, (long)(soft - soft / 2));
+	rlim_t base = soft - soft / 2 < HIGHEST_BASE ? soft - soft / 2 : HIGHEST_BASE;
+	if (found == -1 && in_range)
+		found = lf_real.fcntl(fd, F_DUPFD_CLOEXEC, (long)base);
 	return found;
 }
 
 int lf_table_hide(int fd)
 {
-	int hidden = duplicate_high(fd);
+	int hidden = duplicate_high(fd, lf_shortage_allows(fd));
 	lf_real.close(fd);
 	if (hidden == -1)
 		return -1;
@@ -71,18 +80,30 @@ int lf_table_hide(int fd)
 		return -1;
 	}
 	lf_table_set(hidden, LF_KIND_HIDDEN, NULL);
+	atomic_fetch_add(&hidden_count, 1);
 	return hidden;
 }
 
 void lf_table_unhide(int fd)
 {
 	lf_table_set(fd, LF_KIND_NONE, NULL);
+	atomic_fetch_sub(&hidden_count, 1);
 	lf_real.close(fd);
+}
+
+int lf_table_hidden(void)
+{
+	return atomic_load_explicit(&hidden_count, memory_order_relaxed);
+}
+
+int lf_table_soft_limit(void)
+{
+	return atomic_load_explicit(&soft_limit, memory_order_relaxed);
 }
 
 int lf_table_relocate(int fd)
 {
-	int elsewhere = duplicate_high(fd);
+	int elsewhere = duplicate_high(fd, true);
 	if (elsewhere == -1)
 		return -1;
 	lf_table_set(elsewhere, LF_KIND_HIDDEN, NULL);

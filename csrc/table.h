@@ -46,9 +46,12 @@ static inline void *lf_table_pointer(uintptr_t entry)
 uintptr_t lf_table_set(int fd, enum lf_kind kind, void *what);
 
 /* Moves fd out of the program's sight: to a number it is unlikely to reach, above its
- * soft limit where the hard limit allows. Close-on-exec. Returns the new number, or
- * -1 with fd closed. */
+ * soft limit where the hard limit allows, else in its range while there is plenty of
+ * room. Close-on-exec. Returns the new number, or -1 with fd closed. */
 int lf_table_hide(int fd);
+/* How many are hidden now, and the program's soft limit as of the last one. */
+int lf_table_hidden(void);
+int lf_table_soft_limit(void);
 /* Closes a hidden descriptor. */
 void lf_table_unhide(int fd);
 /* The program wants number fd for itself (dup2): moves the hidden one elsewhere and

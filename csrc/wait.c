@@ -149,7 +149,7 @@ static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait)
 		if (ns <= 0)
 			return -EAGAIN;
 	}
-	bool capped = lf_sock_shared(sock) && ns > LF_SHARED_SLEEP_NS;
+	bool capped = lf_sock_must_poll(sock) && ns > LF_SHARED_SLEEP_NS;
 	if (capped)
 		ns = LF_SHARED_SLEEP_NS;
 	/* A reader also wants FIN; a writer of a ring only hang-ups and errors, which poll
