@@ -1,6 +1,6 @@
 """Round trips and streams, plain beside fused, sides alternated in one run: medians.
 
-    .venv/bin/python bench/compare.py [ROUNDS]
+.venv/bin/python bench/compare.py [ROUNDS]
 """
 
 from __future__ import annotations
@@ -66,9 +66,7 @@ def main() -> None:
             for v in (plain, fused)
             for scale, unit in [(1, "us") if kind == "rtt" else (1e9, "GB/s")]
         ]
-        table.add_row(
-            f"{kind} {size} B", *cells, f"{1 / ratio if kind == 'rtt' else ratio:.1f} x"
-        )
+        table.add_row(f"{kind} {size} B", *cells, f"{1 / ratio if kind == 'rtt' else ratio:.1f} x")
     Console(width=110).print(table)
 
 

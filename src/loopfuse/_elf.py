@@ -16,6 +16,7 @@ from pathlib import Path
 
 _PT_INTERP = 3
 _MACHINES = {"x86_64": 62, "aarch64": 183, "riscv64": 243, "ppc64le": 21, "s390x": 22}
+_PATH_MAX = 4096
 _SCRIPT_DEPTH = 4  # the kernel follows five interpreters at the most
 
 
@@ -96,14 +97,15 @@ def _examine_elf(path: Path) -> tuple[str | None, Obstacle | None]:
             return None, Obstacle.FOREIGN
         offset = struct.unpack_from(order + "Q", header, 32)[0]
         size, count = struct.unpack_from(order + "HH", header, 54)
-        file.seek(offset)
+        end = file.seek(0, os.SEEK_END)
+        file.seek(min(offset, end))
         table = file.read(size * count)
         for i in range(count):
             entry = table[i * size : (i + 1) * size]
             if len(entry) < 40 or struct.unpack_from(order + "I", entry)[0] != _PT_INTERP:
                 continue
             start, length = struct.unpack_from(order + "8xQ16xQ", entry)
-            file.seek(start)
-            interpreter = file.read(length).rstrip(b"\0").decode("utf-8", "replace")
+            file.seek(min(start, end))
+            interpreter = file.read(min(length, _PATH_MAX)).rstrip(b"\0").decode("utf-8", "replace")
             return interpreter, Obstacle.MUSL if "musl" in interpreter else None
     return None, Obstacle.STATIC

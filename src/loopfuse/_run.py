@@ -6,6 +6,7 @@ Imports as little as it can: this is the start-up time of somebody else's progra
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +36,9 @@ def run(
     environment = _environment(path, eager=eager, after=after, verbose=verbose)
     sys.stdout.flush()
     sys.stderr.flush()
+    # Python ignores these two from its start on, and exec hands that down.
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
     try:
         os.execve(path, list(argv), environment)
     except FileNotFoundError:

@@ -52,4 +52,4 @@ def main() -> None:
         cli(prog_name="loopfuse")
     except LoopfuseError as error:
         print(f"loopfuse: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(error.exit_code)
