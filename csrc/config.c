@@ -25,7 +25,6 @@ static int64_t number(const char *name, int64_t fallback, int64_t greatest)
 	return value;
 }
 
-/* Spinning needs somebody to spin beside. */
 static bool one_cpu(void)
 {
 	cpu_set_t set;
@@ -42,6 +41,5 @@ void lf_config_init(void)
 	lf_config.eager_wait_ns =
 		number("LOOPFUSE_EAGER_WAIT_MS", DEFAULT_EAGER_WAIT_MS, 3600000) * 1000000;
 	lf_config.spin_ns = number("LOOPFUSE_SPIN_US", DEFAULT_SPIN_US, 1000000) * 1000;
-	if (one_cpu())
-		lf_config.spin_ns = 0;
+	lf_config.one_cpu = one_cpu();
 }

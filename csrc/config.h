@@ -11,6 +11,7 @@ struct lf_config {
 	bool eager;             /* LOOPFUSE_EAGER=1: pair before the first payload byte */
 	uint32_t after;         /* LOOPFUSE_AFTER: I/O calls before a claim */
 	int64_t eager_wait_ns;  /* LOOPFUSE_EAGER_WAIT_MS: how long a first byte may wait */
+	bool one_cpu;           /* nobody to spin beside: spinning yields at each look */
 	int64_t spin_ns;        /* LOOPFUSE_SPIN_US: longest spin before a sleep; 0: never */
 };
 

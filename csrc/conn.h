@@ -127,8 +127,8 @@ void lf_wait_disarm(struct lf_sock *sock, enum lf_want want);
  * them. */
 bool lf_wait_may_drain(const struct lf_sock *sock);
 /* Spins on `look` for as long as a sleep would cost, if that has been paying off for this
- * socket. True: look() said yes. */
-bool lf_wait_spin_by_score(struct lf_sock *sock, bool (*look)(void *), void *context);
+ * socket. True: look() said yes. `alone`: the one we wait for can't run beside us. */
+bool lf_wait_spin_by_score(struct lf_sock *sock, bool alone, bool (*look)(void *), void *context);
 /* Longest sleep, ns, that is safe for this socket. */
 #define LF_SHARED_SLEEP_NS (5 * 1000 * 1000)
 

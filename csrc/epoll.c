@@ -890,7 +890,7 @@ static bool spin(struct lf_epoll *ep, int64_t ns)
 	}
 	int64_t end = lf_now() + lf_config.spin_ns;
 	do {
-		for (int i = 0; i < 16; i++) {
+		for (int i = 0; i < (lf_config.one_cpu ? 1 : 16); i++) {
 			if (hot_is_ready(ep)) {
 				if (ep->spin_score < SCORE_MAX)
 					ep->spin_score++;
@@ -898,6 +898,7 @@ static bool spin(struct lf_epoll *ep, int64_t ns)
 			}
 			lf_pause();
 		}
+		sched_yield();
 	} while (lf_now() < end);
 	ep->spin_score = ep->spin_score > 0 ? ep->spin_score / 2 - 1 : ep->spin_score - 8;
 	if (ep->spin_score < SCORE_MIN)

@@ -220,7 +220,7 @@ static bool spin(struct set *set, int64_t ns)
 	for (nfds_t i = 0; i < set->n && !first; i++)
 		if (set->watched[i].sock && lf_sock_paired(set->watched[i].sock))
 			first = set->watched[i].sock;
-	return first && lf_wait_spin_by_score(first, any_ring_ready, set);
+	return first && lf_wait_spin_by_score(first, false, any_ring_ready, set);
 }
 
 static bool answers_all(const struct pollfd *fd, const struct watched *w)

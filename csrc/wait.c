@@ -58,10 +58,12 @@ static bool fin_hinted(struct lf_sock *sock, enum lf_want want)
 
 /* Spins while that is likely to pay: the score grows by each success and shrinks by
  * each failure, so a socket whose peer is slow soon sleeps at once, with a rare try to
- * learn that things have changed. */
-enum { SCORE_MAX = 8, SCORE_MIN = -64, FAILURE = 8, LOOKS_PER_CLOCK = 32 };
+ * learn that things have changed. Between looks it gives the CPU to whoever else can run
+ * there, who may be the very one we wait for; with nobody there, that is a short system
+ * call. */
+enum { SCORE_MAX = 8, SCORE_MIN = -64, FAILURE = 8, LOOKS_PER_YIELD = 32 };
 
-bool lf_wait_spin_by_score(struct lf_sock *sock, bool (*look)(void *), void *context)
+bool lf_wait_spin_by_score(struct lf_sock *sock, bool alone, bool (*look)(void *), void *context)
 {
 	if (lf_config.spin_ns == 0)
 		return false;
@@ -70,13 +72,16 @@ bool lf_wait_spin_by_score(struct lf_sock *sock, bool (*look)(void *), void *con
 		atomic_store_explicit(&sock->spin_score, score + 1, memory_order_relaxed);
 		return false;
 	}
+	int looks = alone || lf_config.one_cpu ? 1 : LOOKS_PER_YIELD;
 	int64_t end = lf_now() + lf_config.spin_ns;
 	bool found = false;
 	do {
-		for (int i = 0; i < LOOKS_PER_CLOCK && !found; i++) {
+		for (int i = 0; i < looks && !found; i++) {
 			found = look(context);
 			lf_pause();
 		}
+		if (!found)
+			sched_yield();
 	} while (!found && lf_now() < end);
 	if (found)
 		score += score < SCORE_MAX;
@@ -99,7 +104,7 @@ static bool spinner_looks(void *context)
 	       fin_hinted(spinner->sock, spinner->wait->want);
 }
 
-/* The peer was last seen on the very CPU we would spin on: it can't run meanwhile. */
+/* The peer was last seen on the very CPU we would spin on: it runs when we yield. */
 static bool peer_is_here(const struct lf_sock *sock, enum lf_want want)
 {
 	uint32_t there = want == LF_WANT_READ ?
@@ -111,7 +116,7 @@ static bool peer_is_here(const struct lf_sock *sock, enum lf_want want)
 static bool spin(struct lf_sock *sock, const struct lf_wait *wait)
 {
 	struct spinner spinner = {sock, wait};
-	return !peer_is_here(sock, wait->want) && lf_wait_spin_by_score(sock, spinner_looks, &spinner) &&
+	return lf_wait_spin_by_score(sock, peer_is_here(sock, wait->want), spinner_looks, &spinner) &&
 	       stirred(sock, wait);
 }
 
