@@ -13,6 +13,8 @@ from broker_fixtures import BrokerProcess
 from loopfuse._preload import library_path
 from sessions import Session
 
+PROGRAMS = Path(__file__).parent / "programs"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="run the long tests too, at full length")
@@ -85,7 +87,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import subprocess
 
     out = tmp_path_factory.mktemp("programs")
-    for source in (Path(__file__).parent / "programs").glob("*.c"):
+    for source in PROGRAMS.glob("*.c"):
         command = ["gcc", "-O2", "-g", "-o", str(out / source.stem), str(source), "-pthread"]
         subprocess.run(command, check=True)
     return out

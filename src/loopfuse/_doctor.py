@@ -159,4 +159,4 @@ def _cpus() -> Finding:
     count = len(os.sched_getaffinity(0))
     if count > 1:
         return Finding("cpus", Verdict.OK, f"{count} usable")
-    return Finding("cpus", Verdict.WARN, "one usable: the programs take turns, so a round trip gains less")
+    return Finding("cpus", Verdict.WARN, "one usable: programs take turns, a round trip gains less")

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from broker_fixtures import BrokerProcess, eventually
+from conftest import PROGRAMS
 from sessions import Session, free_port, listens, stop_group
 
-PARTY = Path(__file__).parent.parent / "programs" / "talker.py"
+PARTY = PROGRAMS / "talker.py"
 NOTICE = 1.0
 
 

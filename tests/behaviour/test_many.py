@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from conftest import PROGRAMS
 from sessions import Session, free_port
 
-HERE = Path(__file__).parent.parent / "programs"
 CONNECTIONS = 5000
 DESCRIPTORS = 20000
 
@@ -51,8 +51,10 @@ def test_a_program_gets_as_many_descriptors_as_without(
     said = []
     for session in (plain, lazily_fused):
         port = free_port()
-        with session.server([sys.executable, str(HERE / "servers.py"), "thread", str(port)], port):
-            fill = f"{sys.executable} {HERE / 'fill.py'} {port} 40 200"
+        with session.server(
+            [sys.executable, str(PROGRAMS / "servers.py"), "thread", str(port)], port
+        ):
+            fill = f"{sys.executable} {PROGRAMS / 'fill.py'} {port} 40 200"
             said.append(session.run(["sh", "-c", f"ulimit -n {limit} && exec {fill}"]).stdout)
     assert said[1] == said[0]
     assert said[0].endswith("ok\n")

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from conftest import PROGRAMS
 from sessions import Session
 
-PARTIES = Path(__file__).parent.parent / "programs" / "parties.py"
+PARTIES = PROGRAMS / "parties.py"
 SCENARIOS = subprocess.check_output([sys.executable, str(PARTIES), "NAMES"], text=True).split()
 TIMEOUT = 20
 

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from broker_fixtures import BrokerProcess
-from conftest import tool
+from conftest import PROGRAMS, tool
 from sessions import Session
 
-PROGRAMS = Path(__file__).parent.parent / "programs"
 GIB = 1 << 30
 PORT = 7700
 

@@ -6,14 +6,11 @@ import json
 import os
 import socket
 import sys
-from pathlib import Path
 
 import pytest
 
-from conftest import tool
+from conftest import PROGRAMS, tool
 from sessions import Session, free_port
-
-PROGRAMS = Path(__file__).parent.parent / "programs"
 
 
 @pytest.mark.parametrize("options", [[], ["-R"], ["-P", "8"], ["--bidir"]], ids=str)

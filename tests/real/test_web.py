@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import tool
+from conftest import PROGRAMS, tool
 from sessions import Session, free_port
 
-PROGRAMS = Path(__file__).parent.parent / "programs"
 BIG = 5_000_000
 
 NGINX = """
