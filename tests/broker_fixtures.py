@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from loopfuse import _wire as wire
+from loopfuse._broker_start import connect
 from loopfuse._control import fetch_rows
 from loopfuse._errors import NoBrokerError
 from loopfuse._kernel import netns_cookie, socket_cookie
@@ -37,6 +38,14 @@ def eventually(condition: Callable[[], bool], what: str, seconds: float = PATIEN
         time.sleep(0.01)
 
 
+def answers(path: Path) -> bool:
+    """Is there somebody behind the socket, not just the file that a killed broker left?"""
+    sock = connect(path, 1.0)
+    if sock is not None:
+        sock.close()
+    return sock is not None
+
+
 class BrokerProcess:
     """`loopfuse broker`, as a child."""
 
@@ -44,7 +53,7 @@ class BrokerProcess:
         self.path = path
         command = [sys.executable, "-m", "loopfuse", "broker", "--socket", str(path), *options]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        eventually(lambda: path.exists() or self.process.poll() is not None, "it listens")
+        eventually(lambda: answers(path) or self.process.poll() is not None, "it listens")
 
     @property
     def pid(self) -> int:

@@ -19,55 +19,112 @@ PARTY = PROGRAMS / "talker.py"
 NOTICE = 1.0
 
 
-def one_round(session: Session, victim: str, delay: float) -> None:
-    port = free_port()
+class Talk:
+    """Two talkers and their connection."""
 
-    def start(side: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, str(PARTY), side, str(port)]
+    def __init__(self, session: Session) -> None:
+        self.port = free_port()
+        self._session = session
+        self.server = self._start("server")
+        eventually(lambda: listens(self.port), "the server listens")
+        self.client = self._start("client")
+
+    def _start(self, side: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            command, env=session.environment, stdout=subprocess.PIPE, start_new_session=True
+            [sys.executable, str(PARTY), side, str(self.port)],
+            env=self._session.environment,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
         )
 
-    server = start("server")
-    eventually(lambda: listens(port), "the server listens")
-    client = start("client")
-    parties = {"server": server, "client": client}
-    try:
-        assert client.stdout is not None and client.stdout.readline() == b"talking\n"
-        time.sleep(delay)
-        survivor = parties["client" if victim == "server" else "server"]
-        parties[victim].send_signal(signal.SIGKILL)
-        survivor.wait(NOTICE)
-        assert survivor.returncode == 0, "it saw neither end of file nor a reset"
-    finally:
-        for party in parties.values():
+    def wait_until(self, said: bytes) -> None:
+        assert self.client.stdout is not None
+        assert self.client.stdout.readline() == said
+
+    def end(self) -> None:
+        for party in (self.server, self.client):
             stop_group(party)
             assert party.stdout is not None
             party.stdout.close()
 
 
+def segments_in_use() -> list[str]:
+    """Processes that have a segment mapped, or hold one's descriptor."""
+    users = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            links = [str(fd.readlink()) for fd in (process / "fd").iterdir()]
+            maps = (process / "maps").read_text()
+        except OSError:
+            continue
+        if "loopfuse-segment" in maps or any("loopfuse-segment" in link for link in links):
+            users.append(process.name)
+    return users
+
+
+def one_kill(session: Session, broker: BrokerProcess, rng: random.Random) -> None:
+    """Kills one of the three, between the first message and some time after fusing."""
+    talk = Talk(session)
+    try:
+        talk.wait_until(b"begun\n")
+        if rng.random() < 0.5:
+            talk.wait_until(b"talking\n")
+        time.sleep(rng.random() * 0.05)
+        victim = rng.choice([talk.server, talk.client, broker.process])
+        victim.send_signal(signal.SIGKILL)
+        if victim is broker.process:
+            time.sleep(0.1)
+            assert talk.server.poll() is None and talk.client.poll() is None, "it hurt them"
+            victim = talk.server
+            victim.send_signal(signal.SIGKILL)
+        survivor = talk.client if victim is talk.server else talk.server
+        survivor.wait(NOTICE)
+        assert survivor.returncode == 0, "it saw neither end of file nor a reset"
+    finally:
+        talk.end()
+
+
+def wait_for_descriptors(broker: BrokerProcess, count: int) -> None:
+    eventually(lambda: broker.descriptors() <= count, "the broker lets go")
+
+
 @pytest.mark.timeout(3000)
-def test_the_survivor_of_a_kill_notices_within_a_second(lazily_fused: Session, soak: bool) -> None:
-    random.seed(1)
+def test_a_kill_is_noticed_and_leaves_nothing_behind(
+    library: Path, tmp_path: Path, soak: bool
+) -> None:
+    rng = random.Random(1)
+    folder = tmp_path / "broker"
+    folder.mkdir()
+
+    def start() -> tuple[BrokerProcess, int]:
+        made = BrokerProcess(folder / "broker.sock", "--idle-exit", "0", "--log-level", "error")
+        made.rows()
+        return made, made.descriptors()
+
+    broker, descriptors = start()
     for _ in range(1000 if soak else 40):
-        one_round(lazily_fused, random.choice(["server", "client"]), random.random() * 0.05)
+        one_kill(Session.under(library, broker, eager=rng.random() < 0.3), broker, rng)
+        if broker.process.poll() is not None:
+            broker.stop()
+            broker, descriptors = start()
+        # No segment, no doorbell, no connection of a dead process.
+        wait_for_descriptors(broker, descriptors)
+    assert segments_in_use() == []
+    assert broker.stop()[0] == 0
+    # The lock stays: removing it would let two brokers start at once.
+    assert [file.name for file in folder.iterdir()] == ["broker.sock.lock"]
 
 
-def test_the_death_of_the_broker_harms_no_connection(library: Path, tmp_path: Path) -> None:
+def test_a_connection_outlives_its_broker(library: Path, tmp_path: Path) -> None:
     broker = BrokerProcess(tmp_path / "broker.sock", "--idle-exit", "0", "--log-level", "error")
-    session = Session.under(library, broker, eager=False)
-    port = free_port()
-    command = [sys.executable, str(PARTY)]
-    with session.server([*command, "server", str(port)], port):
-        client = subprocess.Popen(
-            [*command, "client", str(port)], env=session.environment, stdout=subprocess.PIPE
-        )
-        assert client.stdout is not None and client.stdout.readline() == b"talking\n"
-        assert session.fused_rows(port)
-        broker.process.kill()
-        broker.stop()
+    talk = Talk(session := Session.under(library, broker, eager=False))
+    try:
+        talk.wait_until(b"begun\n")
+        talk.wait_until(b"talking\n")
+        assert session.fused_rows(talk.port)
+        broker.kill()
         time.sleep(0.3)
-        assert client.poll() is None, "the connection did not survive the broker"
-        client.send_signal(signal.SIGTERM)
-        client.communicate(timeout=5)
-        assert client.returncode == -signal.SIGTERM
+        assert talk.client.poll() is None, "the connection did not survive the broker"
+        assert talk.server.poll() is None
+    finally:
+        talk.end()

@@ -1,7 +1,7 @@
 """One end of an endless conversation: talker.py server|client PORT.
 
-Says "talking" once a few hundred messages have gone back and forth. Ends with status 0
-when the other end is gone (end of file, or an error that says so).
+Says "begun" after the first message has gone back and forth, "talking" after a few hundred.
+Ends with status 0 when the other end is gone (end of file, or an error that says so).
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import socket
 import sys
 
 MESSAGE = 500
+SAYINGS = {1: "begun", 300: "talking"}
 GONE = (ConnectionResetError, BrokenPipeError)
 
 
@@ -33,8 +34,8 @@ def talk(connection: socket.socket, first: bool) -> None:
         if not first:
             connection.sendall(b"m" * MESSAGE)
         rounds += 1
-        if rounds == 300:
-            print("talking", flush=True)
+        if rounds in SAYINGS:
+            print(SAYINGS[rounds], flush=True)
 
 
 port = int(sys.argv[2])
