@@ -106,7 +106,7 @@ bool lf_conn_service(struct lf_sock *sock, int fd)
 	      atomic_load_explicit(&out->c.closed, memory_order_relaxed) |
 	      atomic_load_explicit(&sock->segment->broker_wish, memory_order_relaxed)))
 		return false;
-	if (!lf_lock_acquire(&sock->slot->tx_lock))
+	if (!lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
 		return false;
 	int saved = errno;
 	bool done = lf_tx(sock) == LF_TX_FUSED;
@@ -123,7 +123,7 @@ bool lf_conn_service(struct lf_sock *sock, int fd)
 		else
 			lf_conn_end_tx(sock, LF_REASON_REQUEST);
 	}
-	lf_lock_release(&sock->slot->tx_lock);
+	lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
 	if (done)
 		lf_bell_ring_always(sock);
 	errno = saved;
@@ -161,11 +161,11 @@ void lf_conn_defuse(struct lf_sock *sock, int fd, enum lf_reason reason)
 		return;
 	struct lf_slot *slot = sock->slot;
 	int saved = errno;
-	if (lf_lock_acquire(&slot->tx_lock)) {
+	if (lf_lock_acquire(&slot->tx_lock, LF_RANK_TX)) {
 		lf_conn_end_tx(sock, reason);
-		lf_lock_release(&slot->tx_lock);
+		lf_lock_release(&slot->tx_lock, LF_RANK_TX);
 	}
-	if (!lf_lock_acquire(&slot->rx_lock))
+	if (!lf_lock_acquire(&slot->rx_lock, LF_RANK_RX))
 		return;
 	enum lf_rx rx = lf_rx(sock);
 	if (rx != LF_RX_PLAIN && rx != LF_RX_ENDED) {
@@ -186,7 +186,7 @@ void lf_conn_defuse(struct lf_sock *sock, int fd, enum lf_reason reason)
 	} else if (rx == LF_RX_PLAIN) {
 		atomic_store(&slot->rx, LF_RX_ENDED);
 	}
-	lf_lock_release(&slot->rx_lock);
+	lf_lock_release(&slot->rx_lock, LF_RANK_RX);
 	lf_epoll_refresh(sock);
 	errno = saved;
 }
@@ -209,12 +209,12 @@ bool lf_conn_give_up_bell(struct lf_sock *sock)
 		return false;
 	int saved = errno;
 	/* False: this thread holds a lock of it further up its stack, in a signal handler. */
-	if (!lf_lock_acquire(&slot->tx_lock))
+	if (!lf_lock_acquire(&slot->tx_lock, LF_RANK_TX))
 		return false;
 	lf_sock_decline(sock, LF_REASON_DESCRIPTOR_NEEDED);
 	lf_conn_end_tx(sock, LF_REASON_DESCRIPTOR_NEEDED);
-	lf_lock_release(&slot->tx_lock);
-	if (!lf_lock_acquire(&slot->rx_lock))
+	lf_lock_release(&slot->tx_lock, LF_RANK_TX);
+	if (!lf_lock_acquire(&slot->rx_lock, LF_RANK_RX))
 		return false;
 	enum lf_rx rx = lf_rx(sock);
 	atomic_store(&sock->in->c.reason, LF_REASON_DESCRIPTOR_NEEDED);
@@ -225,7 +225,7 @@ bool lf_conn_give_up_bell(struct lf_sock *sock)
 	atomic_store(&sock->in->c.wish, LF_WISH_PLAIN);
 	if (rx == LF_RX_PLAIN || atomic_load(&sock->in->p.mark) == LF_MARK_PLAIN)
 		atomic_store(&slot->rx, LF_RX_ENDED);
-	lf_lock_release(&slot->rx_lock);
+	lf_lock_release(&slot->rx_lock, LF_RANK_RX);
 	lf_bell_ring_always(sock);
 	lf_epoll_bell_closes(sock);
 	lf_epoll_refresh(sock);
@@ -255,7 +255,7 @@ enum { DEATH_MS = 50 }; /* between the two descriptors' closing in one exit(2) *
 static bool reset_if_unread(struct lf_sock *sock)
 {
 	struct lf_slot *slot = sock->slot;
-	if (!lf_lock_acquire(&slot->tx_lock))
+	if (!lf_lock_acquire(&slot->tx_lock, LF_RANK_TX))
 		return false;
 	/* `closed` was set by a live library: it saw to RST itself, if any was due. */
 	bool reset = lf_tx(sock) == LF_TX_FUSED && !atomic_load(&sock->out->c.closed) &&
@@ -265,7 +265,7 @@ static bool reset_if_unread(struct lf_sock *sock)
 		atomic_store(&slot->reset, 1);
 		lf_conn_end_tx(sock, LF_REASON_PEER_GONE);
 	}
-	lf_lock_release(&slot->tx_lock);
+	lf_lock_release(&slot->tx_lock, LF_RANK_TX);
 	return reset;
 }
 
@@ -316,12 +316,12 @@ void lf_conn_peer_gone(struct lf_sock *sock, int fd)
 	if (ended && reset_if_unread(sock))
 		goto out;
 	/* An outsider still holds the socket, or everything was read: TCP from here. */
-	if (lf_lock_acquire(&sock->slot->tx_lock)) {
+	if (lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX)) {
 		if (lf_tx(sock) == LF_TX_FUSED)
 			take_back(sock, fd, LF_REASON_PEER_GONE);
 		else
 			lf_conn_end_tx(sock, LF_REASON_PEER_GONE);
-		lf_lock_release(&sock->slot->tx_lock);
+		lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
 	}
 out:
 	errno = saved;
@@ -334,14 +334,14 @@ int lf_conn_shutdown(struct lf_sock *sock, int fd, int how)
 			how == SHUT_RDWR ? LF_SHUT_RD | LF_SHUT_WR :
 						   0;
 	/* A send under way finishes first, so that no byte comes after the FIN. */
-	bool locked = (bits & LF_SHUT_WR) && lf_lock_acquire(&slot->tx_lock);
+	bool locked = (bits & LF_SHUT_WR) && lf_lock_acquire(&slot->tx_lock, LF_RANK_TX);
 	if (lf_sock_paired(sock) && (bits & LF_SHUT_WR))
 		atomic_store(&sock->out->p.fin_hint, LF_FIN_COMING);
 	int r = lf_real.shutdown(fd, how);
 	if (r == 0)
 		atomic_fetch_or(&slot->shut, bits);
 	if (locked)
-		lf_lock_release(&slot->tx_lock);
+		lf_lock_release(&slot->tx_lock, LF_RANK_TX);
 	/* Threads of ours that sleep in the ring: TCP's own wake-up reaches readers; a
 	 * writer is told by its doorbell only if the peer rings, so it looks at TCP too. */
 	return r;
@@ -360,14 +360,14 @@ void lf_conn_before_close(struct lf_sock *sock, int fd)
 	enum lf_rx rx = lf_rx(sock);
 	if (rx == LF_RX_PLAIN || rx == LF_RX_ENDED)
 		return;
-	if (!lf_lock_acquire(&slot->rx_lock))
+	if (!lf_lock_acquire(&slot->rx_lock, LF_RANK_RX))
 		return;
 	/* Dekker with fused_send(): we store closed, then load head; the producer stores
 	 * head, then loads closed. */
 	atomic_store(&sock->in->c.closed, 1);
 	atomic_thread_fence(memory_order_seq_cst);
 	bool unread = atomic_load(&sock->in->p.head) != atomic_load(&slot->rx_tail);
-	lf_lock_release(&slot->rx_lock);
+	lf_lock_release(&slot->rx_lock, LF_RANK_RX);
 	lf_bell_ring(sock, &sock->in->writer);
 	if (unread) {
 		/* close(2) of a TCP socket with unread data sends RST (RFC 2525, 2.17). */

@@ -100,7 +100,7 @@ void lf_conn_try_ready(struct lf_sock *sock, int fd)
 	struct lf_slot *slot = sock->slot;
 	if (lf_sock_shared(sock) && !atomic_load(&slot->fork_safe))
 		return;
-	if (!lf_lock_acquire(&slot->rx_lock))
+	if (!lf_lock_acquire(&slot->rx_lock, LF_RANK_RX))
 		return;
 	if (lf_rx(sock) == LF_RX_PLAIN && atomic_load(&slot->rx_inside) == 0) {
 		/* Dekker, see lf_conn_enter_plain_rx(). */
@@ -114,7 +114,7 @@ void lf_conn_try_ready(struct lf_sock *sock, int fd)
 			atomic_store(&slot->rx, LF_RX_PLAIN);
 		}
 	}
-	lf_lock_release(&slot->rx_lock);
+	lf_lock_release(&slot->rx_lock, LF_RANK_RX);
 }
 
 void lf_conn_try_fuse(struct lf_sock *sock, int fd)

@@ -347,11 +347,6 @@ static ssize_t rest_by_tcp(int fd, struct lf_cursor *cursor, int flags)
 	return sum;
 }
 
-static bool takes_lock(struct lf_sock *sock)
-{
-	return lf_lock_acquire(&sock->slot->rx_lock);
-}
-
 /* LOOK_AGAIN: the direction turned out to be plain before anything was received. */
 static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 {
@@ -368,10 +363,10 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 	struct lf_wait wait = {.want = LF_WANT_WRITE};
 	ssize_t got = 0;
 	for (;;) {
-		if (!takes_lock(sock))
+		if (!lf_lock_acquire(&sock->slot->rx_lock, LF_RANK_RX))
 			return got ? got : -EAGAIN;
 		ssize_t n = step(sock, fd, &cursor, io->flags);
-		lf_lock_release(&sock->slot->rx_lock);
+		lf_lock_release(&sock->slot->rx_lock, LF_RANK_RX);
 		if (n == USE_TCP)
 			return got ? got + (all && !dontwait ? rest_by_tcp(fd, &cursor, io->flags) : 0) :
 				     LOOK_AGAIN;
@@ -504,10 +499,10 @@ ssize_t lf_conn_recv_into(struct lf_sock *sock, int fd, size_t n, bool may_wait,
 		return USE_TCP;
 	struct lf_wait wait = reading_wait(sock, 1);
 	for (;;) {
-		if (!takes_lock(sock))
+		if (!lf_lock_acquire(&sock->slot->rx_lock, LF_RANK_RX))
 			return -EAGAIN;
 		ssize_t r = move_out(sock, fd, &into);
-		lf_lock_release(&sock->slot->rx_lock);
+		lf_lock_release(&sock->slot->rx_lock, LF_RANK_RX);
 		if (r != -EAGAIN || !may_wait || lf_sock_nonblocking(sock))
 			return r;
 		int w = lf_wait(sock, fd, &wait);

@@ -226,10 +226,10 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 	ssize_t sent = 0;
 	check_reader(sock, fd);
 	for (;;) {
-		if (!lf_lock_acquire(&sock->slot->tx_lock))
+		if (!lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
 			return sent ? sent : -EAGAIN;
 		ssize_t n = put(sock, fd, &cursor, io->flags);
-		lf_lock_release(&sock->slot->tx_lock);
+		lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
 		/* Bytes the peer closed on while we published them: the fence in
 		 * lf_bell_ring() stands between our head and this look, as one stands between
 		 * its `closed` and its look at head. One of us sees the other; if it is us,
@@ -259,20 +259,20 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 
 static void try_fuse(struct lf_sock *sock, int fd)
 {
-	if (!lf_conn_peer_ready(sock) || !lf_lock_acquire(&sock->slot->tx_lock))
+	if (!lf_conn_peer_ready(sock) || !lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
 		return;
 	lf_conn_try_fuse(sock, fd);
-	lf_lock_release(&sock->slot->tx_lock);
+	lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
 }
 
 /* MSG_OOB needs TCP's urgent pointer. */
 static void leave_ring_for_urgent_data(struct lf_sock *sock)
 {
 	lf_sock_decline(sock, LF_REASON_URGENT_DATA);
-	if (!lf_sock_paired(sock) || !lf_lock_acquire(&sock->slot->tx_lock))
+	if (!lf_sock_paired(sock) || !lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
 		return;
 	lf_conn_end_tx(sock, LF_REASON_URGENT_DATA);
-	lf_lock_release(&sock->slot->tx_lock);
+	lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
 }
 
 ssize_t lf_conn_send(struct lf_sock *sock, int fd, struct lf_io *io)
@@ -330,10 +330,10 @@ ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, size_t n, bool may_wait,
 	for (;;) {
 		if (lf_tx(sock) != LF_TX_FUSED)
 			return USE_TCP;
-		if (!lf_lock_acquire(&sock->slot->tx_lock))
+		if (!lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
 			return -EAGAIN;
 		ssize_t r = move_in(sock, fd, n, move, context);
-		lf_lock_release(&sock->slot->tx_lock);
+		lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
 		if (wished_away(sock))
 			lf_conn_service(sock, fd);
 		if (r == LOOK_AGAIN)

@@ -41,6 +41,7 @@
 #include "invariant.h"
 #include "pairing.h"
 #include "pause.h"
+#include "rank.h"
 #include "real.h"
 
 #include <errno.h>
@@ -144,13 +145,13 @@ bool lf_epoll_init(void)
 
 void lf_epoll_track(int fd)
 {
-	pthread_mutex_lock(&pool_lock);
+	lf_mutex_lock(&pool_lock, LF_RANK_LEAF);
 	struct lf_epoll *ep = free_epolls;
 	if (ep)
 		free_epolls = ep->next_free;
 	else if (epolls && atomic_load(&epolls_used) < POOL_EPOLLS)
 		ep = &epolls[atomic_fetch_add(&epolls_used, 1)];
-	pthread_mutex_unlock(&pool_lock);
+	lf_mutex_unlock(&pool_lock, LF_RANK_LEAF);
 	if (!ep)
 		return; /* untracked: its sockets are declined when they are added */
 	memset(ep, 0, sizeof(*ep));
@@ -173,15 +174,15 @@ void lf_epoll_remove_descriptor(struct lf_epoll *ep, int fd)
 	lf_table_set(fd, LF_KIND_NONE, NULL);
 	if (atomic_fetch_sub(&ep->descriptors, 1) != 1)
 		return;
-	pthread_mutex_lock(&ep->lock);
+	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
 	for (uint32_t i = 0; i < registrations_used; i++)
 		if (registrations[i].ep == ep)
 			release_registration(&registrations[i]);
-	pthread_mutex_unlock(&ep->lock);
-	pthread_mutex_lock(&pool_lock);
+	lf_mutex_unlock(&ep->lock, LF_RANK_EPOLL);
+	lf_mutex_lock(&pool_lock, LF_RANK_LEAF);
 	ep->next_free = free_epolls;
 	free_epolls = ep;
-	pthread_mutex_unlock(&pool_lock);
+	lf_mutex_unlock(&pool_lock, LF_RANK_LEAF);
 }
 
 bool lf_epoll_is_mixed(const struct lf_epoll *ep)
@@ -231,24 +232,24 @@ static void release_registration(struct lf_registration *reg)
 	uint32_t generation = reg->generation;
 	memset(reg, 0, sizeof(*reg));
 	reg->generation = generation;
-	pthread_mutex_lock(&pool_lock);
+	lf_mutex_lock(&pool_lock, LF_RANK_LEAF);
 	reg->next_free = free_registrations;
 	free_registrations = (uint32_t)(reg - registrations) + 1;
-	pthread_mutex_unlock(&pool_lock);
+	lf_mutex_unlock(&pool_lock, LF_RANK_LEAF);
 }
 
 static struct lf_registration *new_registration(struct lf_epoll *ep, struct lf_sock *sock, int fd,
 						const struct epoll_event *user)
 {
 	struct lf_registration *reg = NULL;
-	pthread_mutex_lock(&pool_lock);
+	lf_mutex_lock(&pool_lock, LF_RANK_LEAF);
 	if (free_registrations) {
 		reg = &registrations[free_registrations - 1];
 		free_registrations = reg->next_free;
 	} else if (registrations_used < POOL_REGISTRATIONS) {
 		reg = &registrations[registrations_used++];
 	}
-	pthread_mutex_unlock(&pool_lock);
+	lf_mutex_unlock(&pool_lock, LF_RANK_LEAF);
 	if (!reg)
 		return NULL;
 	reg->generation++;
@@ -471,14 +472,14 @@ bool lf_epoll_adopt(struct lf_sock *sock)
 	if (!reg)
 		return true;
 	struct lf_epoll *ep = reg->ep;
-	pthread_mutex_lock(&ep->lock);
+	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
 	/* A fired ONESHOT entry of a plain socket is the kernel's secret: its entry would be
 	 * re-armed by our change of it. */
 	bool ok = !(reg->user.events & KERNEL_ONLY) && adopt(reg, true);
 	/* A thread asleep in the set was not told: arm for it. */
 	if (ok)
 		tell_sleepers(ep);
-	pthread_mutex_unlock(&ep->lock);
+	lf_mutex_unlock(&ep->lock, LF_RANK_EPOLL);
 	return ok;
 }
 
@@ -489,13 +490,13 @@ void lf_epoll_refresh(struct lf_sock *sock)
 		return;
 	struct lf_epoll *ep = reg->ep;
 	int saved = errno;
-	pthread_mutex_lock(&ep->lock);
+	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
 	if (reg->sock == sock && reg->adopted && !reg->off && !reg->gone) {
 		(void)set_kernel_entry(reg);
 		if (reg->counted)
 			arm(reg);
 	}
-	pthread_mutex_unlock(&ep->lock);
+	lf_mutex_unlock(&ep->lock, LF_RANK_EPOLL);
 	errno = saved;
 }
 
@@ -505,13 +506,13 @@ void lf_epoll_bell_closes(struct lf_sock *sock)
 	if (!reg)
 		return;
 	struct lf_epoll *ep = reg->ep;
-	pthread_mutex_lock(&ep->lock);
+	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
 	if (reg->sock == sock && reg->adopted) {
 		remove_bell(reg);
 		if (!reg->off && !reg->gone)
 			make_hot(reg);
 	}
-	pthread_mutex_unlock(&ep->lock);
+	lf_mutex_unlock(&ep->lock, LF_RANK_EPOLL);
 }
 
 void lf_epoll_descriptor_closes(struct lf_sock *sock, int fd)
@@ -520,7 +521,7 @@ void lf_epoll_descriptor_closes(struct lf_sock *sock, int fd)
 	if (!reg)
 		return;
 	struct lf_epoll *ep = reg->ep;
-	pthread_mutex_lock(&ep->lock);
+	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
 	if (reg->sock == sock && reg->fd == fd && reg->gone) {
 		/* An inherited set may be in use where it came from: hands off. */
 		if (ep->inherited)
@@ -528,7 +529,7 @@ void lf_epoll_descriptor_closes(struct lf_sock *sock, int fd)
 		else
 			release_gone(reg);
 	}
-	pthread_mutex_unlock(&ep->lock);
+	lf_mutex_unlock(&ep->lock, LF_RANK_EPOLL);
 }
 
 void lf_epoll_forget(struct lf_sock *sock)
@@ -537,7 +538,7 @@ void lf_epoll_forget(struct lf_sock *sock)
 	if (!reg)
 		return;
 	struct lf_epoll *ep = reg->ep;
-	pthread_mutex_lock(&ep->lock);
+	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
 	if (reg->sock == sock) {
 		/* Hidden descriptors must not outlive the program's in the set. */
 		if (reg->adopted && !ep->inherited) {
@@ -546,7 +547,7 @@ void lf_epoll_forget(struct lf_sock *sock)
 		}
 		release_registration(reg);
 	}
-	pthread_mutex_unlock(&ep->lock);
+	lf_mutex_unlock(&ep->lock, LF_RANK_EPOLL);
 }
 
 bool lf_epoll_is_nested(const struct lf_epoll *ep)
@@ -560,10 +561,10 @@ void lf_epoll_nest(struct lf_epoll *ep)
 		return;
 	/* Sockets go back to TCP one by one: each needs its own locks, then ours. */
 	for (uint32_t i = 0; i < registrations_used; i++) {
-		pthread_mutex_lock(&ep->lock);
+		lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
 		struct lf_registration *reg = &registrations[i];
 		int fd = reg->ep == ep ? reg->fd : -1;
-		pthread_mutex_unlock(&ep->lock);
+		lf_mutex_unlock(&ep->lock, LF_RANK_EPOLL);
 		struct lf_sock *sock = fd >= 0 ? lf_sock_pin(fd) : NULL;
 		if (!sock)
 			continue;
@@ -667,10 +668,10 @@ static void make_way(struct lf_epoll *ep, int fd, struct lf_sock *sock, bool exc
 	if (!reg || (reg->ep == ep && reg->fd == fd && !exclusive))
 		return;
 	struct lf_epoll *other = reg->ep;
-	pthread_mutex_lock(&other->lock);
+	lf_mutex_lock(&other->lock, LF_RANK_EPOLL);
 	if (reg->sock == sock && reg->gone)
 		release_gone(reg);
-	pthread_mutex_unlock(&other->lock);
+	lf_mutex_unlock(&other->lock, LF_RANK_EPOLL);
 }
 
 int lf_epoll_control(struct lf_epoll *ep, int epfd, int op, int fd, struct lf_sock *sock,
@@ -684,7 +685,7 @@ int lf_epoll_control(struct lf_epoll *ep, int epfd, int op, int fd, struct lf_so
 		if (clashes(ep, fd, sock, event))
 			lf_conn_defuse(sock, fd, LF_REASON_EPOLL_KIND);
 	}
-	pthread_mutex_lock(&ep->lock);
+	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
 	struct lf_registration *reg = atomic_load(&sock->registration);
 	bool known = op == EPOLL_CTL_ADD || op == EPOLL_CTL_MOD || op == EPOLL_CTL_DEL;
 	int r;
@@ -698,7 +699,7 @@ int lf_epoll_control(struct lf_epoll *ep, int epfd, int op, int fd, struct lf_so
 	}
 	if (r == 0)
 		tell_sleepers(ep);
-	pthread_mutex_unlock(&ep->lock);
+	lf_mutex_unlock(&ep->lock, LF_RANK_EPOLL);
 	return r;
 }
 
@@ -872,10 +873,10 @@ static int kernel_wait(int epfd, struct epoll_event *events, int max, int64_t ns
 static bool hot_is_ready(struct lf_epoll *ep)
 {
 	bool ready = false;
-	pthread_mutex_lock(&ep->lock);
+	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
 	for (struct lf_registration *reg = ep->hot; reg && !ready; reg = reg->next_hot)
 		ready = reportable(reg) != 0;
-	pthread_mutex_unlock(&ep->lock);
+	lf_mutex_unlock(&ep->lock, LF_RANK_EPOLL);
 	return ready;
 }
 
@@ -955,18 +956,18 @@ static int64_t time_left(int64_t deadline)
 static int sleep_in_kernel(struct lf_epoll *ep, int epfd, struct epoll_event *events, int max,
 			   int64_t ns, const sigset_t *mask, struct rung *rung)
 {
-	pthread_mutex_lock(&ep->lock);
+	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
 	ep->capped = false;
 	bool ready = make_all_cold(ep) != NULL;
 	if (!ready)
 		ep->sleepers++;
 	bool capped = ep->capped && ns > LF_SHARED_SLEEP_NS;
-	pthread_mutex_unlock(&ep->lock);
+	lf_mutex_unlock(&ep->lock, LF_RANK_EPOLL);
 	if (ready)
 		return 0;
 	int n = kernel_wait(epfd, events, max, capped ? LF_SHARED_SLEEP_NS : ns, mask);
 	int error = errno;
-	pthread_mutex_lock(&ep->lock);
+	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
 	ep->sleepers--;
 	if (n > 0) {
 		ep->turn++;
@@ -974,7 +975,7 @@ static int sleep_in_kernel(struct lf_epoll *ep, int epfd, struct epoll_event *ev
 		harvest_rings(ep, events, max, &n);
 		hand_over(ep, events, n);
 	}
-	pthread_mutex_unlock(&ep->lock);
+	lf_mutex_unlock(&ep->lock, LF_RANK_EPOLL);
 	return n == -1 ? -error : n;
 }
 
@@ -990,11 +991,11 @@ int lf_epoll_wait(struct lf_epoll *ep, int epfd, struct epoll_event *events, int
 		rung.count = 0;
 		rung.mail = false;
 		if (lf_epoll_is_mixed(ep)) {
-			pthread_mutex_lock(&ep->lock);
+			lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
 			n = look(ep, epfd, events, max, ns == 0, &rung);
 			if (n > 0)
 				hand_over(ep, events, n);
-			pthread_mutex_unlock(&ep->lock);
+			lf_mutex_unlock(&ep->lock, LF_RANK_EPOLL);
 			bool again = see_to(&rung);
 			if (n != 0 || ns == 0)
 				return n;

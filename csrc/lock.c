@@ -86,18 +86,21 @@ static bool acquire_contended(struct lf_lock *lock, uint32_t tid)
 	return true;
 }
 
-bool lf_lock_acquire(struct lf_lock *lock)
+bool lf_lock_acquire(struct lf_lock *lock, enum lf_rank rank)
 {
 	uint32_t tid = lf_lock_tid(), free = 0;
-	if (!atomic_compare_exchange_strong_explicit(&lock->word, &free, tid, memory_order_acquire,
+	if (atomic_compare_exchange_strong_explicit(&lock->word, &free, tid, memory_order_acquire,
 						     memory_order_relaxed))
-		return acquire_contended(lock, tid);
-	owned(lock);
+		owned(lock);
+	else if (!acquire_contended(lock, tid))
+		return false;
+	lf_rank_take(rank);
 	return true;
 }
 
-void lf_lock_release(struct lf_lock *lock)
+void lf_lock_release(struct lf_lock *lock, enum lf_rank rank)
 {
+	lf_rank_give(rank);
 	LF_INVARIANT(TID(atomic_load_explicit(&lock->word, memory_order_relaxed)) == lf_lock_tid());
 	/* release: what was done under the lock is visible to the next owner's acquire. */
 	uint32_t was = atomic_exchange_explicit(&lock->word, 0, memory_order_release);

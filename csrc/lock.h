@@ -9,6 +9,8 @@
 #ifndef LF_LOCK_H
 #define LF_LOCK_H
 
+#include "rank.h"
+
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -27,7 +29,7 @@ void lf_lock_after_fork(void);
  * is, we are in a signal handler that interrupted the holder; the caller must behave
  * as if the operation would block. A lock left behind by a longjmp out of such a
  * place is recognised by the stack position and taken over. */
-bool lf_lock_acquire(struct lf_lock *lock);
-void lf_lock_release(struct lf_lock *lock);
+bool lf_lock_acquire(struct lf_lock *lock, enum lf_rank rank);
+void lf_lock_release(struct lf_lock *lock, enum lf_rank rank);
 
 #endif

@@ -3,6 +3,7 @@
 #include "slot.h"
 
 #include "invariant.h"
+#include "rank.h"
 
 #include <pthread.h>
 #include <stddef.h>
@@ -59,9 +60,9 @@ static struct lf_slot *take(void)
 
 struct lf_slot *lf_slot_new(void)
 {
-	pthread_mutex_lock(&lock);
+	lf_mutex_lock(&lock, LF_RANK_LEAF);
 	struct lf_slot *slot = take();
-	pthread_mutex_unlock(&lock);
+	lf_mutex_unlock(&lock, LF_RANK_LEAF);
 	if (!slot)
 		return NULL;
 	memset(slot, 0, sizeof(*slot));
@@ -76,14 +77,14 @@ uint32_t lf_slot_drop(struct lf_slot *slot)
 	LF_INVARIANT(left != UINT32_MAX);
 	if (!in_area(slot))
 		return left;
-	pthread_mutex_lock(&lock);
+	lf_mutex_lock(&lock, LF_RANK_LEAF);
 	if (left == 0) {
 		slot->next_free = free_list;
 		free_list = (uint32_t)(slot - area) + 1;
 	} else {
 		slot->next_free = PARKED;
 	}
-	pthread_mutex_unlock(&lock);
+	lf_mutex_unlock(&lock, LF_RANK_LEAF);
 	return left;
 }
 

@@ -4,6 +4,7 @@
 
 #include "epoll.h"
 #include "invariant.h"
+#include "rank.h"
 #include "real.h"
 
 #include <pthread.h>
@@ -33,23 +34,23 @@ bool lf_sock_init(void)
 static struct lf_sock *take(void)
 {
 	struct lf_sock *sock = NULL;
-	pthread_mutex_lock(&lock);
+	lf_mutex_lock(&lock, LF_RANK_LEAF);
 	if (free_list) {
 		sock = &pool[free_list - 1];
 		free_list = sock->next_free;
 	} else if (atomic_load(&used) < POOL_SOCKS) {
 		sock = &pool[atomic_fetch_add(&used, 1)];
 	}
-	pthread_mutex_unlock(&lock);
+	lf_mutex_unlock(&lock, LF_RANK_LEAF);
 	return sock;
 }
 
 static void give_back(struct lf_sock *sock)
 {
-	pthread_mutex_lock(&lock);
+	lf_mutex_lock(&lock, LF_RANK_LEAF);
 	sock->next_free = free_list;
 	free_list = (uint32_t)(sock - pool) + 1;
-	pthread_mutex_unlock(&lock);
+	lf_mutex_unlock(&lock, LF_RANK_LEAF);
 }
 
 /* Nobody uses it any more. */
@@ -99,10 +100,10 @@ void lf_sock_track(int fd, enum lf_wire_side side)
 	atomic_store(&sock->tx_stalls, 0);
 	atomic_store(&sock->registration, NULL);
 	/* Not a store: a stale pin may be about to undo itself. */
-	pthread_mutex_lock(&gate);
+	lf_mutex_lock(&gate, LF_RANK_GATE);
 	atomic_fetch_add(&sock->users, 1);
 	lf_table_set(fd, LF_KIND_SOCK, sock);
-	pthread_mutex_unlock(&gate);
+	lf_mutex_unlock(&gate, LF_RANK_GATE);
 }
 
 struct lf_sock *lf_sock_pin(int fd)
@@ -203,12 +204,12 @@ static void find_other_descriptor(struct lf_sock *sock)
 
 bool lf_sock_remove_descriptor(struct lf_sock *sock, int fd)
 {
-	pthread_mutex_lock(&gate);
+	lf_mutex_lock(&gate, LF_RANK_GATE);
 	lf_table_set(fd, LF_KIND_NONE, NULL);
 	bool last = atomic_fetch_sub(&sock->descriptors, 1) == 1;
 	if (!last && atomic_load(&sock->fd) == fd)
 		find_other_descriptor(sock);
-	pthread_mutex_unlock(&gate);
+	lf_mutex_unlock(&gate, LF_RANK_GATE);
 	return last;
 }
 
@@ -230,13 +231,13 @@ static void one_holder_less(struct lf_sock *sock)
 
 void lf_sock_before_fork(void)
 {
-	pthread_mutex_lock(&gate);
+	lf_mutex_lock(&gate, LF_RANK_GATE);
 	lf_sock_each(one_more_holder);
 }
 
 void lf_sock_after_fork_in_parent(void)
 {
-	pthread_mutex_unlock(&gate);
+	lf_mutex_unlock(&gate, LF_RANK_GATE);
 }
 
 void lf_sock_fork_failed(void)

@@ -7,6 +7,7 @@
 #include "copy.h"
 #include "epoll.h"
 #include "lock.h"
+#include "rank.h"
 #include "real.h"
 #include "signals.h"
 #include "sock.h"
@@ -39,6 +40,7 @@ static void after_fork_in_child(void)
 {
 	pid = (pid_t)syscall(SYS_getpid);
 	lf_lock_after_fork();
+	lf_rank_after_fork();
 	lf_table_after_fork();
 	lf_epoll_after_fork();
 	lf_sock_after_fork_in_child();

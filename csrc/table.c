@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "table.h"
 
+#include "rank.h"
 #include "real.h"
 #include "shortage.h"
 
@@ -55,12 +56,12 @@ static int duplicate_high(int fd, bool in_range)
 	atomic_store(&soft_limit, (int)soft);
 	if (hard > soft) {
 		struct rlimit raised = {.rlim_cur = limit.rlim_max, .rlim_max = limit.rlim_max};
-		pthread_mutex_lock(&raising);
+		lf_mutex_lock(&raising, LF_RANK_LEAF);
 		if (setrlimit(RLIMIT_NOFILE, &raised) == 0) {
 			found = lf_real.fcntl(fd, F_DUPFD_CLOEXEC, (long)soft);
 			(void)setrlimit(RLIMIT_NOFILE, &limit);
 		}
-		pthread_mutex_unlock(&raising);
+		lf_mutex_unlock(&raising, LF_RANK_LEAF);
 	}
 	/* No room above: the upper half of what the program may use, no further down. */
 	rlim_t base = soft - soft / 2 < HIGHEST_BASE ? soft - soft / 2 : HIGHEST_BASE;

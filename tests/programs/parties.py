@@ -54,18 +54,20 @@ def has_a_segment():
         return "loopfuse-segment" in maps.read()
 
 
-def warm(s, side):
+def warm(s, side, p):
     """Rounds of one byte for as long as lazy pairing may take; the client ends them."""
     if side == "s":
         while (byte := s.recv(1)) == b"w":
             s.sendall(byte)
         s.sendall(byte)
+        wait(p)  # a reset must not destroy the last of them
         return
     if "LD_PRELOAD" in os.environ:
         deadline = time.monotonic() + 10
         while not has_a_segment() and time.monotonic() < deadline:
             rounds(s, 20)
     rounds(s, 200, last=b"W")
+    sync(p)
 
 
 class Pipes:
@@ -797,7 +799,7 @@ def main():
     else:
         s = socket.create_connection(("127.0.0.1", port))
     if os.environ.get("WARM") == "1":
-        warm(s, side)
+        warm(s, side, p)
     SCENARIOS[name](s, side, p)
 
 

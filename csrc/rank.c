@@ -1,0 +1,51 @@
+/* rank.c - see rank.h. */
+#define _GNU_SOURCE
+#include "rank.h"
+
+#ifdef LF_INVARIANTS
+#include "invariant.h"
+
+#include <stdint.h>
+
+/* The frame tells which entries were left behind by a longjmp out of a signal handler:
+ * stacks grow down, so what lies well below the present frame is gone. SLACK is less than
+ * any signal frame, and more than the frames between a function and lf_rank_take(). */
+enum { DEEPEST = 8, SLACK = 800 };
+
+struct held {
+	enum lf_rank rank;
+	uintptr_t frame;
+};
+
+static _Thread_local struct held held[DEEPEST] __attribute__((tls_model("initial-exec")));
+static _Thread_local int count __attribute__((tls_model("initial-exec")));
+
+__attribute__((noinline)) void lf_rank_take(enum lf_rank rank)
+{
+	uintptr_t frame = (uintptr_t)__builtin_frame_address(0);
+	while (count && held[count - 1].frame + SLACK < frame)
+		count--;
+	LF_INVARIANT(count < DEEPEST);
+	LF_INVARIANT(count == 0 || held[count - 1].rank < rank);
+	held[count++] = (struct held){rank, frame};
+}
+
+void lf_rank_give(enum lf_rank rank)
+{
+	for (int i = count; i-- > 0;) {
+		if (held[i].rank != rank)
+			continue;
+		for (count--; i < count; i++)
+			held[i] = held[i + 1];
+		return;
+	}
+}
+
+void lf_rank_after_fork(void)
+{
+	count = 0;
+}
+#endif
+
+/* ISO C wants something in every translation unit. */
+typedef int lf_rank_unit;

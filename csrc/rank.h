@@ -1,0 +1,42 @@
+/* rank.h - in which order locks may be taken; checked at run time in the invariants build.
+ *
+ * A thread takes locks in rising rank only, so no two can wait for each other. Locks that
+ * are only ever tried (the broker's) can't take part in a deadlock and have no rank.
+ */
+#ifndef LF_RANK_H
+#define LF_RANK_H
+
+#include <pthread.h>
+
+enum lf_rank {
+	LF_RANK_RX = 1, /* a slot's rx_lock */
+	LF_RANK_TX,     /* a slot's tx_lock */
+	LF_RANK_GATE,   /* sockets entering and leaving the table, fork */
+	LF_RANK_EPOLL,  /* an epoll set */
+	LF_RANK_LEAF,   /* pools and the like: nothing is taken inside */
+};
+
+#ifdef LF_INVARIANTS
+void lf_rank_take(enum lf_rank rank);
+void lf_rank_give(enum lf_rank rank);
+/* In a forked child: what the parent's thread held is not held here. */
+void lf_rank_after_fork(void);
+#else
+static inline void lf_rank_take(enum lf_rank rank) { (void)rank; }
+static inline void lf_rank_give(enum lf_rank rank) { (void)rank; }
+static inline void lf_rank_after_fork(void) {}
+#endif
+
+static inline void lf_mutex_lock(pthread_mutex_t *mutex, enum lf_rank rank)
+{
+	lf_rank_take(rank);
+	pthread_mutex_lock(mutex);
+}
+
+static inline void lf_mutex_unlock(pthread_mutex_t *mutex, enum lf_rank rank)
+{
+	pthread_mutex_unlock(mutex);
+	lf_rank_give(rank);
+}
+
+#endif
