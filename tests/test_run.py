@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from broker_fixtures import eventually
+from conftest import PROGRAMS
 from sessions import free_port
 
 LOOPFUSE = str(Path(sys.executable).with_name("loopfuse"))
@@ -177,43 +178,44 @@ def test_the_broker_is_started_once(environment: dict[str, str], tmp_path: Path)
     assert len(brokers(tmp_path)) == 1
 
 
+ORDINARY_USER = [
+    *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
+    # The checkout or the interpreter may lie where other users can't look; this much, and no
+    # more, is kept of root's powers.
+    *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"),
+]
+
+
 def test_an_ordinary_user_can(tmp_path: Path, library: Path) -> None:
-    """From `run` to a fused row, without a single privilege."""
-    if os.getuid() != 0:
-        pytest.skip("the other tests already run as an ordinary user")
-    others = ["runuser", "-u", "nobody", "--"]
-    if subprocess.run([*others, sys.executable, "-c", "import loopfuse"], check=False).returncode:
-        pytest.skip(f"other users can't reach {sys.executable}")
-    programs = Path(__file__).parent / "programs"
-    script = tmp_path / "both.sh"
-    script.write_text(
-        f"set -e\nexport XDG_RUNTIME_DIR=$HOME LOOPFUSE_LIBRARY={library}\n"
-        f"{LOOPFUSE} run -- {sys.executable} {programs}/servers.py thread $1 & server=$!\n"
-        "sleep 1\n"
-        f"{LOOPFUSE} run -- {sys.executable} {programs}/many_clients.py $1 2\n"
-        f"{LOOPFUSE} ps --json\n"
-        "kill $server\n"
-        "pkill -U $(id -u) -f 'loopfuse.*broker'\n"
-    )
+    """From `run` to a fused row, without privileges."""
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
-    os.chown(home, 65534, 65534)
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == 0 and folder != Path("/tmp"):
-            folder.chmod(folder.stat().st_mode | 0o055)
-    done = subprocess.run(
-        ["sh", str(script), str(free_port())],
-        env={"HOME": str(home), "PATH": os.environ["PATH"]},
-        user=65534,
-        group=65534,
-        extra_groups=[],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    if os.getuid() == 0:
+        os.chown(home, 65534, 65534)
+    script = f"""
+        set -e
+        export HOME={home} XDG_RUNTIME_DIR={home} LOOPFUSE_LIBRARY={library}
+        unset LOOPFUSE_BROKER
+        {LOOPFUSE} run -- {sys.executable} {PROGRAMS}/servers.py thread $0 & server=$!
+        sleep 1
+        {LOOPFUSE} run -- {sys.executable} {PROGRAMS}/many_clients.py $0 20
+        {LOOPFUSE} ps --json
+        kill $server
+    """
+    prefix = ORDINARY_USER if os.getuid() == 0 else []
+    try:
+        done = subprocess.run(
+            [*prefix, "sh", "-c", script, str(free_port())],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        for pid in brokers(home):
+            os.kill(pid, signal.SIGTERM)
     first, _, rest = done.stdout.partition("\n")
-    assert first == "8 ok", done.stderr
-    rows = json.loads(rest)
-    assert sum(row["bytes_to_server"] > 0 for row in rows) >= 6, rows
-    assert {row["client"]["uid"] for row in rows} == {65534}
+    assert first == "80 ok", done.stderr
+    fused = [row for row in json.loads(rest) if row["bytes_to_server"] > 0]
+    assert fused, rest
+    assert {row["client"]["uid"] for row in fused} == {os.getuid() or 65534}

@@ -102,15 +102,18 @@ def test_a_kill_is_noticed_and_leaves_nothing_behind(
         return made, made.descriptors()
 
     broker, descriptors = start()
-    for _ in range(1000 if soak else 40):
-        one_kill(Session.under(library, broker, eager=rng.random() < 0.3), broker, rng)
-        if broker.process.poll() is not None:
-            broker.stop()
-            broker, descriptors = start()
-        # No segment, no doorbell, no connection of a dead process.
-        wait_for_descriptors(broker, descriptors)
-    assert segments_in_use() == []
-    assert broker.stop()[0] == 0
+    try:
+        for _ in range(1000 if soak else 40):
+            one_kill(Session.under(library, broker, eager=rng.random() < 0.3), broker, rng)
+            if broker.process.poll() is not None:
+                broker.stop()
+                broker, descriptors = start()
+            # No segment, no doorbell, no connection of a dead process.
+            wait_for_descriptors(broker, descriptors)
+        assert segments_in_use() == []
+    finally:
+        code, _ = broker.stop()
+    assert code == 0
     # The lock stays: removing it would let two brokers start at once.
     assert [file.name for file in folder.iterdir()] == ["broker.sock.lock"]
 
