@@ -111,7 +111,7 @@ class Message:
 class FakeLibrary:
     """Says what the preloaded library says, or whatever else a test wants said."""
 
-    def __init__(self, path: Path, *, greet: bool = True) -> None:
+    def __init__(self, path: Path, *, greet: bool = True, flags: int = 0) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket.settimeout(PATIENCE)
         self.socket.connect(os.fspath(path))
@@ -119,7 +119,7 @@ class FakeLibrary:
         self._claims = 0
         self._fds: list[int] = []
         if greet:
-            self.send(wire.pack_hello(wire.Hello(0, os.getpid())))
+            self.send(wire.pack_hello(wire.Hello(flags, os.getpid())))
             welcome = self.receive()
             assert isinstance(welcome.body, wire.Welcome)
             (mailbox,) = welcome.fds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -420,3 +421,30 @@ def test_the_broker_is_found_nowhere_between_the_ends(tmp_path: Path) -> None:
             assert os.pread(to_server.fds[0], 7, HEADER) == b"payload"
     finally:
         process.kill()
+
+
+def test_an_eager_end_does_not_wait_for_somebody_without_the_library(broker: BrokerProcess) -> None:
+    library = FakeLibrary(broker.path, flags=wire.EAGER)
+    with tcp_pair() as pair:  # this very process holds both ends, and has no library
+        library.claim(pair.client, CLIENT)
+        assert refusal(library) == Reason.NO_COUNTERPART
+        (row,) = broker.rows()
+        assert (row.state, row.reason) == ("plain", "no-counterpart")
+    library.close()
+
+
+def test_an_eager_end_learns_that_its_listener_has_no_library(broker: BrokerProcess) -> None:
+    library = FakeLibrary(broker.path, flags=wire.EAGER)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with socket.create_connection(listener.getsockname()) as client:
+            library.claim(client, CLIENT)
+            assert refusal(library) == Reason.NO_COUNTERPART
+    library.close()
+
+
+def test_a_lazy_end_may_wait_for_ever(broker: BrokerProcess) -> None:
+    with libraries(broker.path, 1) as (library,), tcp_pair() as pair:
+        library.claim(pair.client, CLIENT)
+        time.sleep(0.2)
+        library.settle()
+        assert library.is_silent()

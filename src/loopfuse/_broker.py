@@ -29,7 +29,7 @@ from loopfuse._broker_state.verify import Verifier
 from loopfuse._errors import WireError
 from loopfuse._kernel import raise_descriptor_limit
 from loopfuse._segments import RING_DEFAULT, check_ring_size
-from loopfuse._wire import Claim, Closed, Welcome, pack_welcome, parse_from_library
+from loopfuse._wire import EAGER, Claim, Closed, Hello, Welcome, pack_welcome, parse_from_library
 
 IDLE_EXIT_DEFAULT = 30.0
 _PACKETS_A_TURN = 64
@@ -88,6 +88,7 @@ class Broker:
                         waker.recv(4096)
                     else:
                         self._serve(fd, events)
+                self._pairing.prospects.run()
                 self._sweep.run()
                 self._reap()
         finally:
@@ -120,10 +121,8 @@ class Broker:
     def _timeout(self) -> float:
         """Seconds for epoll_wait, -1: for ever."""
         now = time.monotonic()
-        times = []
-        sweep = self._sweep.due()
-        if sweep is not None:
-            times.append(sweep)
+        due = (self._sweep.due(), self._pairing.prospects.due())
+        times = [moment for moment in due if moment is not None]
         if self._options.idle_exit > 0 and not self._clients and not self._ledger.pairs:
             times.append(self._busy_at + self._options.idle_exit)
         return max(0.0, min(times) - now) if times else -1
@@ -220,11 +219,12 @@ class Broker:
         elif isinstance(message, Closed):
             self._sweep.hint([message.pair_id])
         else:
-            self._welcome(client)
+            self._welcome(client, message)
 
-    def _welcome(self, client: Client) -> None:
+    def _welcome(self, client: Client, hello: Hello) -> None:
         if client.greeted:
             raise WireError("HELLO came twice")
+        client.eager = bool(hello.flags & EAGER)
         try:
             mailbox = client.open_mailbox()
             client.send(pack_welcome(Welcome(MAILBOX_SIZE)), (mailbox,))

@@ -122,6 +122,14 @@ class SockDiag:
             return None
         return answers[0]
 
+    def listener(self, local: Endpoint, *, interface: int = 0) -> int:
+        """The inode of a socket that listens at this address, 0 if there is none. Raises
+        SockDiagError if the kernel can't say."""
+        self._ask(socket.AF_INET if local.is_ipv4 else socket.AF_INET6, 0, _ALL_STATES,
+                  local, _NOWHERE, interface, _NO_COOKIE)  # fmt: skip
+        answers, _ = self._answers()
+        return answers[0].inode if answers and answers[0].state == State.LISTEN else 0
+
     def held_cookies(self) -> set[int]:
         """The cookies of all connections that some process holds.
 

@@ -45,10 +45,15 @@ class Side(enum.IntEnum):
     SERVER = 1
 
 
+EAGER = 1
+"""A flag of HELLO: the library's first payload bytes wait for the broker's answer."""
+
+
 class Hello(NamedTuple):
     """A library introduces itself."""
 
     flags: int
+    """`EAGER` or 0."""
     pid: int
     """What the sender believes to be; SO_PEERCRED is what counts."""
 

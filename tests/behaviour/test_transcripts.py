@@ -25,17 +25,16 @@ NEEDS_A_WARM_START = {
 }
 
 
-def transcript(name: str, session: Session, warm: bool, file: Path) -> tuple[str, int]:
-    """What both parties wrote, and the server's port."""
+def transcript(
+    name: str, sessions: tuple[Session, Session], warm: bool, file: Path
+) -> tuple[str, int]:
+    """What both parties wrote, and the server's port; the server's session comes first."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         to_server, to_client = os.pipe(), os.pipe()
-        environment = session.environment | {
-            "WARM": "1" if warm else "0",
-            "SCENARIO_FILE": str(file),
-        }
+        told = {"WARM": "1" if warm else "0", "SCENARIO_FILE": str(file)}
         parties = []
-        for side in "sc":
+        for side, session in zip("sc", sessions, strict=True):
             read, write = (
                 (to_server[0], to_client[1]) if side == "s" else (to_client[0], to_server[1])
             )
@@ -44,7 +43,7 @@ def transcript(name: str, session: Session, warm: bool, file: Path) -> tuple[str
             parties.append(
                 subprocess.Popen(
                     [sys.executable, str(PARTIES), name, side, *numbers],
-                    env=environment,
+                    env=session.environment | told,
                     pass_fds=keep,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
@@ -69,9 +68,9 @@ def test_the_transcript_is_the_same(
     name: str, plain: Session, fused: Session, tmp_path: Path
 ) -> None:
     warm = not fused.eager or name in NEEDS_A_WARM_START
-    expected, _ = transcript(name, plain, warm, tmp_path / "file")
+    expected, _ = transcript(name, (plain, plain), warm, tmp_path / "file")
     assert "(hung)" not in expected, expected
-    got, port = transcript(name, fused, warm, tmp_path / "file")
+    got, port = transcript(name, (fused, fused), warm, tmp_path / "file")
     assert got == expected
     if warm:
         assert fused.fused_rows(port), "it was never fused"

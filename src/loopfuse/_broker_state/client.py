@@ -38,6 +38,8 @@ class Client:
         self.credentials: Credentials = peer_credentials(sock)
         self.comm = command_name(self.credentials.pid)
         self.failure: str | None = None
+        self.eager = False
+        """Does it hold back its first bytes until it has an answer?"""
         self.connections: set[int] = set()
         """Ids of the connections it has claimed an end of."""
         self._changed = changed

@@ -16,6 +16,7 @@ from collections import Counter
 from loopfuse._broker_state.client import Client
 from loopfuse._broker_state.ledger import Connection, End, Ledger
 from loopfuse._broker_state.log import Log
+from loopfuse._broker_state.prospects import Prospects
 from loopfuse._broker_state.verify import Verdict, Verifier
 from loopfuse._matching import Endpoint, client_end, local_end, name_of, remote_end
 from loopfuse._reasons import Reason
@@ -36,6 +37,7 @@ class Pairing:
         self._log = log
         self.given: Counter[str] = Counter()
         """How often each reason has been given or heard."""
+        self.prospects = Prospects(ledger, verifier, self._lose_hope)
 
     def on_claim(self, client: Client, claim: Claim) -> None:
         """One end wants to be fused."""
@@ -152,6 +154,14 @@ class Pairing:
         known = self._ledger.find(connection.name) or self._ledger.open(connection.name)
         self._place(known, end, Reason.NO_COUNTERPART)
         known.waiting = end
+        if end.client.eager:
+            self.prospects.examine(known)
+
+    def _lose_hope(self, connection: Connection) -> None:
+        """The other end is held by processes that will never claim it."""
+        waiting, connection.waiting = connection.waiting, None
+        if waiting is not None:
+            self._give_up(connection, waiting, Reason.NO_COUNTERPART)
 
     def _give_up(self, connection: Connection, end: End, reason: Reason) -> None:
         """Refuses, and keeps a row that says why."""

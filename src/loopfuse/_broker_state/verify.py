@@ -55,6 +55,17 @@ class NetnsView:
             pass
         return None
 
+    def listener(self, local: Endpoint) -> int:
+        """The inode of the socket that listens there; 0: none, or the kernel can't say."""
+        try:
+            for interface in self._interfaces:
+                inode = self.diag.listener(local, interface=interface)
+                if inode:
+                    return inode
+        except SockDiagError:
+            pass
+        return 0
+
 
 class Verifier:
     """Knows one view for each network namespace in use."""

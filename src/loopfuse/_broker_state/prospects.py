@@ -1,0 +1,91 @@
+"""Whether an end that waits (`--eager`) can hope for its counterpart.
+
+Its first payload byte stands still until the broker answers, so it must not wait for
+somebody who will never speak: an other end held by processes without the library. Asked
+of /proc, and only when the counterpart has not come within some milliseconds. One walk
+serves all who wait; walks take at most a fifth of the broker's time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from loopfuse._broker_state.ledger import Connection, Ledger
+from loopfuse._broker_state.verify import Verifier
+from loopfuse._kernel import has_mapped, holders_of_sockets
+
+if TYPE_CHECKING:
+    from loopfuse._matching import Endpoint
+
+PATIENCE = 0.005
+_SHARE = 5
+LIBRARY = "libloopfuse"
+"""What the file name of each build of the preload library starts with."""
+
+
+class Prospects:
+    """Times are time.monotonic() seconds. `give_up` is told of each end without hope."""
+
+    def __init__(
+        self, ledger: Ledger, verifier: Verifier, give_up: Callable[[Connection], None]
+    ) -> None:
+        self._ledger = ledger
+        self._verifier = verifier
+        self._give_up = give_up
+        self._waiting: set[int] = set()
+        self._next = 0.0
+        self._not_before = 0.0
+
+    def examine(self, connection: Connection) -> None:
+        """An end of this connection has begun to wait."""
+        if not self._waiting:
+            self._next = max(time.monotonic() + PATIENCE, self._not_before)
+        self._waiting.add(connection.id)
+
+    def due(self) -> float | None:
+        """When `run` wants to be called; None: not before something happens."""
+        return self._next if self._waiting else None
+
+    def run(self) -> None:
+        """Does what is due."""
+        begin = time.monotonic()
+        if not self._waiting or begin < self._next:
+            return
+        wanted: dict[int, list[Connection]] = {}
+        for connection_id in self._waiting:
+            connection = self._ledger.get(connection_id)
+            inode = self._counterpart(connection) if connection else 0
+            if connection and inode:
+                wanted.setdefault(inode, []).append(connection)
+        self._waiting.clear()
+        if wanted:
+            self._judge(wanted)
+        self._not_before = time.monotonic() + _SHARE * (time.monotonic() - begin)
+
+    def _counterpart(self, connection: Connection) -> int:
+        """The inode of the other end's socket, or of the listener that it will come from;
+        0 if nobody waits any more, or the kernel does not say."""
+        waiting = connection.waiting
+        name = connection.name
+        view = self._verifier.view(name.netns_cookie)
+        if waiting is None or view is None:
+            return 0
+        other: Endpoint = name.high if waiting.endpoint == name.low else name.low
+        info = view.find(other, waiting.endpoint)
+        if info is not None and info.inode:
+            return info.inode
+        return view.listener(other)
+
+    def _judge(self, wanted: dict[int, list[Connection]]) -> None:
+        holders = holders_of_sockets(wanted.keys())
+        loaded: dict[int, bool] = {}
+        for inode, connections in wanted.items():
+            for pid in holders.get(inode, ()):
+                if pid not in loaded:
+                    loaded[pid] = has_mapped(pid, LIBRARY)
+            if any(loaded[pid] for pid in holders.get(inode, ())):
+                continue
+            for connection in connections:
+                self._give_up(connection)
