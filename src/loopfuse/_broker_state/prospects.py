@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from loopfuse._matching import Endpoint
 
 PATIENCE = 0.005
+REMEMBERED = 1.0
+"""So long a server without the library is taken not to have been replaced by one with it."""
+_MOST_REMEMBERED = 1024
 _SHARE = 5
 LIBRARY = "libloopfuse"
 """What the file name of each build of the preload library starts with."""
@@ -37,9 +40,14 @@ class Prospects:
         self._waiting: set[int] = set()
         self._next = 0.0
         self._not_before = 0.0
+        self._hopeless: dict[tuple[int, Endpoint], float] = {}
+        """Until when."""
 
     def examine(self, connection: Connection) -> None:
         """An end of this connection has begun to wait."""
+        if self._hopeless.get(_counterpart(connection), 0.0) > time.monotonic():
+            self._give_up(connection)
+            return
         if not self._waiting:
             self._next = max(time.monotonic() + PATIENCE, self._not_before)
         self._waiting.add(connection.id)
@@ -56,7 +64,7 @@ class Prospects:
         wanted: dict[int, list[Connection]] = {}
         for connection_id in self._waiting:
             connection = self._ledger.get(connection_id)
-            inode = self._counterpart(connection) if connection else 0
+            inode = self._inode(connection) if connection else 0
             if connection and inode:
                 wanted.setdefault(inode, []).append(connection)
         self._waiting.clear()
@@ -64,15 +72,14 @@ class Prospects:
             self._judge(wanted)
         self._not_before = time.monotonic() + _SHARE * (time.monotonic() - begin)
 
-    def _counterpart(self, connection: Connection) -> int:
+    def _inode(self, connection: Connection) -> int:
         """The inode of the other end's socket, or of the listener that it will come from;
         0 if nobody waits any more, or the kernel does not say."""
         waiting = connection.waiting
-        name = connection.name
-        view = self._verifier.view(name.netns_cookie)
+        netns, other = _counterpart(connection)
+        view = self._verifier.view(netns)
         if waiting is None or view is None:
             return 0
-        other: Endpoint = name.high if waiting.endpoint == name.low else name.low
         info = view.find(other, waiting.endpoint)
         if info is not None and info.inode:
             return info.inode
@@ -88,4 +95,17 @@ class Prospects:
             if any(loaded[pid] for pid in holders.get(inode, ())):
                 continue
             for connection in connections:
+                self._remember(connection)
                 self._give_up(connection)
+
+    def _remember(self, connection: Connection) -> None:
+        if len(self._hopeless) >= _MOST_REMEMBERED:
+            self._hopeless.clear()
+        self._hopeless[_counterpart(connection)] = time.monotonic() + REMEMBERED
+
+
+def _counterpart(connection: Connection) -> tuple[int, Endpoint]:
+    """Where the end is that has not spoken, and in which namespace."""
+    name = connection.name
+    waits = connection.waiting is not None and connection.waiting.endpoint == name.low
+    return name.netns_cookie, name.high if waits else name.low
