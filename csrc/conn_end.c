@@ -58,7 +58,9 @@ static void resend_by_tcp(struct lf_sock *sock, int fd, uint64_t position, size_
 {
 	while (n) {
 		struct iovec pieces[2];
-		int count = lf_ring_pieces(sock->out_ring, sock->ring_size, position, n, pieces);
+		uint64_t origin = atomic_load_explicit(&sock->slot->tx_origin, memory_order_relaxed);
+		int count = lf_ring_pieces(sock->out_ring, sock->ring_size, position + origin, n,
+					   pieces);
 		struct msghdr msg = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
 		ssize_t sent = lf_real.sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (sent > 0) {

@@ -103,6 +103,13 @@ static ssize_t step_drain(struct lf_sock *sock, int fd, struct lf_cursor *cursor
 	return n;
 }
 
+/* To be loaded after a head (acquire) that covers unread bytes: it was stored before that
+ * head, and can't change before we have published that we read them. */
+static uint64_t origin_of(const struct lf_sock *sock)
+{
+	return atomic_load_explicit(&sock->in->p.origin, memory_order_relaxed);
+}
+
 /* Bytes from the ring: how many were taken, 0 for none there. */
 static ssize_t take_from_ring(struct lf_sock *sock, struct lf_cursor *cursor, int flags)
 {
@@ -122,7 +129,7 @@ static ssize_t take_from_ring(struct lf_sock *sock, struct lf_cursor *cursor, in
 	if (flags & MSG_TRUNC)
 		cursor->left -= n; /* TCP's MSG_TRUNC throws bytes away, tcp(7) */
 	else
-		lf_ring_get(sock->in_ring, sock->ring_size, tail, cursor, n);
+		lf_ring_get(sock->in_ring, sock->ring_size, tail + origin_of(sock), cursor, n);
 	if (flags & MSG_PEEK)
 		return (ssize_t)n;
 	atomic_store_explicit(&slot->rx_tail, tail + n, memory_order_relaxed);
@@ -479,7 +486,7 @@ static ssize_t move_out(struct lf_sock *sock, int fd, const struct receive_into 
 	}
 	size_t n = into->n < unread ? into->n : (size_t)unread;
 	struct iovec pieces[2];
-	int count = lf_ring_pieces(sock->in_ring, sock->ring_size, tail, n, pieces);
+	int count = lf_ring_pieces(sock->in_ring, sock->ring_size, tail + origin_of(sock), n, pieces);
 	ssize_t used = into->move(into->context, pieces, count, n);
 	if (used <= 0)
 		return used;

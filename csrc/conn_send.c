@@ -105,9 +105,28 @@ static void publish(struct lf_sock *sock, uint64_t head)
 	 * publishes our bytes with its own, and never overwrites what the peer may have
 	 * seen. */
 	atomic_store_explicit(&sock->slot->tx_head, head, memory_order_relaxed);
-	/* release: the bytes before the position that covers them. */
+	/* release: the bytes, and the origin, before the position that covers them. */
 	atomic_store_explicit(&sock->out->p.head, head, memory_order_release);
 	lf_bell_ring(sock, &sock->out->reader);
+}
+
+/* Where n bytes at `head` go. Before they touch a page more, they start over at the first
+ * page, if the peer has taken all that was there. */
+static uint64_t position_for(struct lf_sock *sock, uint64_t head, size_t n)
+{
+	enum { PAGE = 4096 };
+	struct lf_slot *slot = sock->slot;
+	uint64_t origin = atomic_load_explicit(&slot->tx_origin, memory_order_relaxed);
+	size_t place = (size_t)((head + origin) & (sock->ring_size - 1)), in_page = place % PAGE;
+	if (place != 0 && (in_page == 0 || in_page + n > PAGE) &&
+	    /* acquire: the peer's reads are over before we write over what it read. */
+	    atomic_load_explicit(&sock->out->c.tail, memory_order_acquire) == head) {
+		origin = 0 - head;
+		/* The slot first: whoever takes over a dead owner's lock goes by it. */
+		atomic_store_explicit(&slot->tx_origin, origin, memory_order_relaxed);
+	}
+	atomic_store_explicit(&sock->out->p.origin, origin, memory_order_relaxed);
+	return head + origin;
 }
 
 static bool wished_away(const struct lf_sock *sock)
@@ -163,7 +182,7 @@ static ssize_t put(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int f
 	}
 	size_t n = cursor->left < (size_t)free ? cursor->left : (size_t)free;
 	uint64_t head = atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed);
-	lf_ring_put(sock->out_ring, sock->ring_size, head, cursor, n);
+	lf_ring_put(sock->out_ring, sock->ring_size, position_for(sock, head, n), cursor, n);
 	publish(sock, head + n);
 	return (ssize_t)n;
 }
@@ -310,7 +329,8 @@ static ssize_t move_in(struct lf_sock *sock, int fd, size_t most, lf_move move, 
 	size_t n = most < (size_t)free ? most : (size_t)free;
 	uint64_t head = atomic_load(&sock->slot->tx_head);
 	struct iovec pieces[2];
-	int count = lf_ring_pieces(sock->out_ring, sock->ring_size, head, n, pieces);
+	int count = lf_ring_pieces(sock->out_ring, sock->ring_size, position_for(sock, head, n), n,
+				   pieces);
 	ssize_t used = move(context, pieces, count, n);
 	if (used > 0) {
 		LF_INVARIANT((size_t)used <= n);

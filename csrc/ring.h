@@ -4,7 +4,10 @@
  *   ......|#### unread #######|.......        head - tail <= ring size
  *
  * Positions count bytes since the connection was fused and never wrap in practice
- * (2^64); place = position mod size. Order of memory operations:
+ * (2^64); place = (position + origin) mod size. The producer may choose a new origin when
+ * it finds the ring empty: then no unread byte depends on the old one, and the store of
+ * head that follows publishes it. So short messages always use the same few pages. The
+ * functions below take the sum for `position`. Order of memory operations:
  *
  *   producer                              consumer
  *   copies bytes to [head, head + n)      loads head  (acquire)

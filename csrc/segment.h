@@ -66,7 +66,8 @@ struct lf_producer_line {
 	_Atomic uint64_t end_pos;   /* head when the ring became final; valid from ENDED */
 	_Atomic uint32_t reason;    /* enum lf_reason, why it ended; valid from ENDED */
 	_Atomic uint32_t cpu;       /* CPU the producer was last seen on, plus one; a hint */
-	uint8_t pad[LF_LINE - 40];
+	_Atomic uint64_t origin;    /* place of position 0 in the ring; changes while it is empty */
+	uint8_t pad[LF_LINE - 48];
 };
 
 struct lf_consumer_line {
@@ -117,6 +118,7 @@ static_assert(offsetof(struct lf_producer_line, mark) == 0x08, "mark");
 static_assert(offsetof(struct lf_producer_line, tcp_total) == 0x10, "tcp_total");
 static_assert(offsetof(struct lf_producer_line, end_pos) == 0x18, "end_pos");
 static_assert(offsetof(struct lf_producer_line, reason) == 0x20, "producer reason");
+static_assert(offsetof(struct lf_producer_line, origin) == 0x28, "origin");
 static_assert(offsetof(struct lf_consumer_line, ready) == 0x08, "ready");
 static_assert(offsetof(struct lf_consumer_line, closed) == 0x0c, "closed");
 static_assert(offsetof(struct lf_consumer_line, wish) == 0x10, "wish");

@@ -59,7 +59,8 @@ struct lf_slot {
 	_Atomic uint64_t tcp_sent;  /* payload bytes given to TCP */
 	_Atomic uint64_t tx_head;   /* bytes put into the ring; under tx_lock */
 	_Atomic uint64_t tx_tail;   /* the peer's tail as last seen and checked */
-	uint8_t pad1[128 - 48];
+	_Atomic uint64_t tx_origin; /* where position 0 lies in the ring; under tx_lock */
+	uint8_t pad1[128 - 56];
 
 	/* Receiving. */
 	struct lf_lock rx_lock;
