@@ -276,8 +276,7 @@ bool lf_broker_leave(void)
 	if (pthread_mutex_trylock(&lock) != 0)
 		return false;
 	bool left = atomic_load(&connection) >= 0;
-	if (left)
-		disconnect();
+	disconnect();
 	pthread_mutex_unlock(&lock);
 	return left;
 }

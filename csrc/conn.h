@@ -79,8 +79,15 @@ void lf_conn_end_tx(struct lf_sock *sock, enum lf_reason reason);
 /* Does what the peer wished (end marks, take-back). True: something was done. Cheap
  * when there is nothing. */
 bool lf_conn_service(struct lf_sock *sock, int fd);
-/* Makes both directions plain with nothing left in the ring we read from. */
+/* Makes both directions plain with nothing left in the ring we read from: for holders that
+ * know only TCP. Waits for the peer, a second at the most, only if there are unread bytes,
+ * which it has to send again by TCP; if it is busy elsewhere, it does so at its next call. */
 void lf_conn_defuse(struct lf_sock *sock, int fd, enum lf_reason reason);
+#define LF_TAKE_BACK_NS (INT64_C(1000) * 1000000)
+/* The same with a time limit of the caller's, on lf_now()'s clock. */
+void lf_conn_defuse_until(struct lf_sock *sock, int fd, enum lf_reason reason, int64_t deadline);
+/* The same for a holder that will read the ring to its end. Never waits. */
+void lf_conn_return_to_tcp(struct lf_sock *sock, enum lf_reason reason);
 /* The doorbell hung up. */
 void lf_conn_peer_gone(struct lf_sock *sock, int fd);
 /* TCP says FIN and the ring is empty. If nobody holds the other end any more, this

@@ -138,12 +138,26 @@ static void service(struct lf_sock *other)
 	lf_conn_service(other, atomic_load(&other->fd));
 }
 
+static bool bell_hung_up(struct lf_sock *sock, int timeout_ms)
+{
+	struct pollfd p = {.fd = atomic_load(&sock->bell)};
+	return lf_real.poll(&p, 1, timeout_ms) == 1 && (p.revents & (POLLHUP | POLLERR));
+}
+
+/* Bytes that lie unread in the ring we read from. */
+static bool has_unread(struct lf_sock *sock)
+{
+	/* seq_cst: see leave_ring(). */
+	return atomic_load(&sock->in->p.head) != atomic_load(&sock->slot->rx_tail);
+}
+
 /* Under rx_lock: the peer has been asked to end its direction and to take back what we
- * did not read; waits until it has. Only as long as somebody is there to do it. */
-static void await_end_of_ring(struct lf_sock *sock, int fd)
+ * did not read; waits until it has, while somebody is there to do it. */
+static void await_end_of_ring(struct lf_sock *sock, int fd, int64_t deadline)
 {
 	lf_bell_ring_always(sock);
-	while (atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) != LF_MARK_ENDED) {
+	while (atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) == LF_MARK_FUSED &&
+	       lf_now() < deadline) {
 		/* It may be waiting for us in the same way, or be this very process. */
 		lf_conn_service(sock, fd);
 		lf_sock_each(service);
@@ -156,7 +170,36 @@ static void await_end_of_ring(struct lf_sock *sock, int fd)
 	}
 }
 
+/* Under rx_lock, with a ring that we watch: from here on every byte is to come by TCP. */
+static void leave_ring(struct lf_sock *sock, int fd, enum lf_reason reason, int64_t deadline)
+{
+	struct lf_slot *slot = sock->slot;
+	atomic_store(&sock->in->c.reason, (uint32_t)reason);
+	/* Dekker, twice, seq_cst on both sides. We store the wish, then load mark and head.
+	 * The producer stores the mark and loads the wish before its first byte: if we still
+	 * see PLAIN, it will end at position 0. It stores head and loads the wish after each
+	 * byte: if we see no unread ones, it will find the wish, and take back what it has
+	 * put there since. */
+	atomic_store(&sock->in->c.wish, LF_WISH_TAKE_BACK);
+	if (atomic_load(&sock->in->p.mark) == LF_MARK_FUSED && has_unread(sock))
+		await_end_of_ring(sock, fd, deadline);
+	uint32_t mark = atomic_load_explicit(&sock->in->p.mark, memory_order_acquire);
+	/* A ring that had ended before, or whose producer is dead, may hold bytes that nobody
+	 * can take back: they stay readable here. A producer that is alive but busy elsewhere
+	 * sends them by TCP at its next call. */
+	bool stuck = mark == LF_MARK_ENDED ?
+			     atomic_load(&sock->in->p.end_pos) != atomic_load(&slot->rx_tail) :
+			     mark == LF_MARK_FUSED && has_unread(sock) && bell_hung_up(sock, 0);
+	if (!stuck)
+		atomic_store(&slot->rx, LF_RX_ENDED);
+}
+
 void lf_conn_defuse(struct lf_sock *sock, int fd, enum lf_reason reason)
+{
+	lf_conn_defuse_until(sock, fd, reason, lf_deadline(LF_TAKE_BACK_NS));
+}
+
+void lf_conn_defuse_until(struct lf_sock *sock, int fd, enum lf_reason reason, int64_t deadline)
 {
 	lf_sock_decline(sock, reason);
 	if (!lf_sock_paired(sock))
@@ -170,25 +213,47 @@ void lf_conn_defuse(struct lf_sock *sock, int fd, enum lf_reason reason)
 	if (!lf_lock_acquire(&slot->rx_lock, LF_RANK_RX))
 		return;
 	enum lf_rx rx = lf_rx(sock);
-	if (rx != LF_RX_PLAIN && rx != LF_RX_ENDED) {
-		atomic_store(&sock->in->c.reason, (uint32_t)reason);
-		/* seq_cst on both sides, Dekker: we store the wish and load the mark, the
-		 * producer stores the mark and loads the wish before its first byte. If we
-		 * still see PLAIN, it will see the wish and end at position 0. */
-		atomic_store(&sock->in->c.wish, LF_WISH_TAKE_BACK);
-		if (atomic_load(&sock->in->p.mark) != LF_MARK_PLAIN)
-			await_end_of_ring(sock, fd);
-		bool unread = atomic_load_explicit(&sock->in->p.end_pos, memory_order_acquire) !=
-			      atomic_load(&slot->rx_tail);
-		/* A ring that had ended before, or whose producer is dead, may hold bytes that
-		 * nobody can take back: they stay readable here. */
-		if (atomic_load(&sock->in->p.mark) == LF_MARK_PLAIN ||
-		    (atomic_load(&sock->in->p.mark) == LF_MARK_ENDED && !unread))
-			atomic_store(&slot->rx, LF_RX_ENDED);
-	} else if (rx == LF_RX_PLAIN) {
+	if (rx == LF_RX_PLAIN)
 		atomic_store(&slot->rx, LF_RX_ENDED);
-	}
+	else if (rx != LF_RX_ENDED)
+		leave_ring(sock, fd, reason, deadline);
 	lf_lock_release(&slot->rx_lock, LF_RANK_RX);
+	lf_epoll_refresh(sock);
+	errno = saved;
+}
+
+/* Both directions end as soon as each producer looks; what lies in the rings is read there
+ * to the end. False: this thread holds a lock of it further up its stack. */
+static bool end_both(struct lf_sock *sock, enum lf_reason reason)
+{
+	struct lf_slot *slot = sock->slot;
+	if (!lf_lock_acquire(&slot->tx_lock, LF_RANK_TX))
+		return false;
+	lf_sock_decline(sock, reason);
+	lf_conn_end_tx(sock, reason);
+	lf_lock_release(&slot->tx_lock, LF_RANK_TX);
+	if (!lf_lock_acquire(&slot->rx_lock, LF_RANK_RX))
+		return false;
+	enum lf_rx rx = lf_rx(sock);
+	atomic_store(&sock->in->c.reason, (uint32_t)reason);
+	/* Dekker, as in leave_ring(): if the mark is still PLAIN, the producer will see the
+	 * wish before its first byte. */
+	atomic_store(&sock->in->c.wish, LF_WISH_PLAIN);
+	if (rx == LF_RX_PLAIN || atomic_load(&sock->in->p.mark) == LF_MARK_PLAIN)
+		atomic_store(&slot->rx, LF_RX_ENDED);
+	lf_lock_release(&slot->rx_lock, LF_RANK_RX);
+	lf_bell_ring_always(sock);
+	return true;
+}
+
+void lf_conn_return_to_tcp(struct lf_sock *sock, enum lf_reason reason)
+{
+	if (!lf_sock_paired(sock)) {
+		lf_sock_decline(sock, reason);
+		return;
+	}
+	int saved = errno;
+	(void)end_both(sock, reason);
 	lf_epoll_refresh(sock);
 	errno = saved;
 }
@@ -206,29 +271,13 @@ void lf_conn_corrupt(struct lf_sock *sock)
 
 bool lf_conn_give_up_bell(struct lf_sock *sock)
 {
-	struct lf_slot *slot = sock->slot;
 	if (atomic_load(&sock->bell) < 0 || !lf_sock_paired(sock))
 		return false;
 	int saved = errno;
-	/* False: this thread holds a lock of it further up its stack, in a signal handler. */
-	if (!lf_lock_acquire(&slot->tx_lock, LF_RANK_TX))
+	/* The wish also tells the peer that the hang-up which follows is not our death. Until
+	 * it has ended its ring we look there every few ms (lf_sock_must_poll). */
+	if (!end_both(sock, LF_REASON_DESCRIPTOR_NEEDED))
 		return false;
-	lf_sock_decline(sock, LF_REASON_DESCRIPTOR_NEEDED);
-	lf_conn_end_tx(sock, LF_REASON_DESCRIPTOR_NEEDED);
-	lf_lock_release(&slot->tx_lock, LF_RANK_TX);
-	if (!lf_lock_acquire(&slot->rx_lock, LF_RANK_RX))
-		return false;
-	enum lf_rx rx = lf_rx(sock);
-	atomic_store(&sock->in->c.reason, LF_REASON_DESCRIPTOR_NEEDED);
-	/* Dekker, as in lf_conn_defuse(): if the mark is still PLAIN, the producer will see
-	 * the wish before its first byte. Otherwise we read its ring to the end, looking
-	 * there every few ms (lf_sock_must_poll). The wish also tells the peer that the
-	 * hang-up which follows is not our death. */
-	atomic_store(&sock->in->c.wish, LF_WISH_PLAIN);
-	if (rx == LF_RX_PLAIN || atomic_load(&sock->in->p.mark) == LF_MARK_PLAIN)
-		atomic_store(&slot->rx, LF_RX_ENDED);
-	lf_lock_release(&slot->rx_lock, LF_RANK_RX);
-	lf_bell_ring_always(sock);
 	lf_epoll_bell_closes(sock);
 	lf_epoll_refresh(sock);
 	int bell = atomic_exchange(&sock->bell, -1);
@@ -269,12 +318,6 @@ static bool reset_if_unread(struct lf_sock *sock)
 	}
 	lf_lock_release(&slot->tx_lock, LF_RANK_TX);
 	return reset;
-}
-
-static bool bell_hung_up(struct lf_sock *sock, int timeout_ms)
-{
-	struct pollfd p = {.fd = atomic_load(&sock->bell)};
-	return lf_real.poll(&p, 1, timeout_ms) == 1 && (p.revents & (POLLHUP | POLLERR));
 }
 
 void lf_conn_fin_seen(struct lf_sock *sock, int fd)
@@ -351,6 +394,8 @@ int lf_conn_shutdown(struct lf_sock *sock, int fd, int how)
 
 void lf_conn_before_close(struct lf_sock *sock, int fd)
 {
+	/* Our last chance to take back what the peer asked for. */
+	lf_conn_service(sock, fd);
 	if (!lf_sock_paired(sock) || lf_sock_shared(sock))
 		return;
 	struct lf_slot *slot = sock->slot;

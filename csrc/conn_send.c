@@ -284,20 +284,22 @@ static void try_fuse(struct lf_sock *sock, int fd)
 	lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
 }
 
-/* MSG_OOB needs TCP's urgent pointer. */
-static void leave_ring_for_urgent_data(struct lf_sock *sock)
+/* What only TCP can carry goes by TCP, and so does all that follows. */
+static void leave_ring(struct lf_sock *sock, enum lf_reason reason)
 {
-	lf_sock_decline(sock, LF_REASON_URGENT_DATA);
+	lf_sock_decline(sock, reason);
 	if (!lf_sock_paired(sock) || !lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
 		return;
-	lf_conn_end_tx(sock, LF_REASON_URGENT_DATA);
+	lf_conn_end_tx(sock, reason);
 	lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
 }
 
 ssize_t lf_conn_send(struct lf_sock *sock, int fd, struct lf_io *io)
 {
 	if (io->flags & MSG_OOB)
-		leave_ring_for_urgent_data(sock);
+		leave_ring(sock, LF_REASON_URGENT_DATA);
+	else if (io->msg->msg_controllen)
+		leave_ring(sock, LF_REASON_SOCKET_OPTION);
 	else if (lf_tx(sock) != LF_TX_FUSED)
 		lf_pairing_step(sock, fd), lf_pairing_await_fuse(sock, fd);
 	for (;;) {
@@ -380,6 +382,16 @@ bool lf_conn_writable(struct lf_sock *sock)
 	return unread <= sock->out_limit && sock->out_limit - unread >= sock->out_limit / 3;
 }
 
+/* SO_RCVLOWAT, but never more than the ring will hold before its writer waits for us. */
+static size_t low_water(const struct lf_sock *sock)
+{
+	size_t wanted = atomic_load_explicit(&sock->slot->rcvlowat, memory_order_relaxed);
+	size_t limit = atomic_load_explicit(&sock->slot->rcvbuf, memory_order_relaxed);
+	if (limit == 0 || limit > sock->ring_size)
+		limit = sock->ring_size;
+	return wanted < limit / 2 ? wanted : limit / 2;
+}
+
 short lf_conn_ready(struct lf_sock *sock, short *known)
 {
 	*known = 0;
@@ -388,7 +400,7 @@ short lf_conn_ready(struct lf_sock *sock, short *known)
 	short bits = 0;
 	if (atomic_load_explicit(&sock->slot->reset, memory_order_relaxed))
 		return POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM | POLLERR | POLLHUP | POLLRDHUP;
-	size_t lowat = atomic_load_explicit(&sock->slot->rcvlowat, memory_order_relaxed);
+	size_t lowat = low_water(sock);
 	/* Not lf_conn_readable(): a readable socket must not answer EAGAIN. */
 	if (lf_conn_has_input(sock, lowat))
 		bits |= POLLIN | POLLRDNORM;

@@ -64,7 +64,7 @@ enum {
 #define OUT_BITS (EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND)
 
 struct lf_registration {
-	struct lf_epoll *ep;
+	_Atomic(struct lf_epoll *) ep; /* NULL: not in use; changes under its lock */
 	struct lf_sock *sock;
 	int fd;
 	uint32_t generation;
@@ -92,7 +92,7 @@ struct lf_epoll {
 	uint32_t sleepers; /* threads asleep in this set */
 	uint32_t calls;    /* since the kernel was asked */
 	uint64_t turn;     /* counts collections of events */
-	int32_t spin_score;
+	_Atomic int32_t spin_score;
 	_Atomic uint32_t nested; /* itself in another set: its sockets stay plain */
 	int broker_fd; /* the broker connection that is in this set, or 0 */
 	bool inherited; /* made before a fork: the kernel's set is another process's too */
@@ -105,7 +105,8 @@ static struct lf_epoll *epolls;
 static struct lf_epoll *free_epolls;
 static _Atomic uint32_t epolls_used;
 static struct lf_registration *registrations;
-static uint32_t registrations_used, free_registrations;
+static _Atomic uint32_t registrations_used;
+static uint32_t free_registrations;
 static pthread_mutex_t pool_lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* Tags: 24 random bits in front, so that the program's own data does not look like
@@ -143,6 +144,11 @@ bool lf_epoll_init(void)
 
 /* --- the sets --- */
 
+static void unlock_set(struct lf_epoll *ep)
+{
+	lf_mutex_unlock(&ep->lock, LF_RANK_EPOLL);
+}
+
 void lf_epoll_track(int fd)
 {
 	lf_mutex_lock(&pool_lock, LF_RANK_LEAF);
@@ -154,10 +160,21 @@ void lf_epoll_track(int fd)
 	lf_mutex_unlock(&pool_lock, LF_RANK_LEAF);
 	if (!ep)
 		return; /* untracked: its sockets are declined when they are added */
-	memset(ep, 0, sizeof(*ep));
-	pthread_mutex_init(&ep->lock, NULL);
+	/* The lock stays as it is (all zero is unlocked): somebody with an old pointer may be
+	 * waiting for it, to find that the set is another one now. */
+	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
+	ep->sleepers = ep->calls = 0;
+	ep->turn = 0;
+	ep->broker_fd = 0;
+	ep->capped = ep->inherited = false;
+	ep->hot = NULL;
+	ep->next_free = NULL;
+	atomic_store(&ep->spin_score, 0);
+	atomic_store(&ep->adopted, 0);
+	atomic_store(&ep->nested, 0);
 	atomic_store(&ep->descriptors, 1);
 	atomic_store(&ep->fd, fd);
+	unlock_set(ep);
 	lf_table_set(fd, LF_KIND_EPOLL, ep);
 }
 
@@ -178,7 +195,7 @@ void lf_epoll_remove_descriptor(struct lf_epoll *ep, int fd)
 	for (uint32_t i = 0; i < registrations_used; i++)
 		if (registrations[i].ep == ep)
 			release_registration(&registrations[i]);
-	lf_mutex_unlock(&ep->lock, LF_RANK_EPOLL);
+	unlock_set(ep);
 	lf_mutex_lock(&pool_lock, LF_RANK_LEAF);
 	ep->next_free = free_epolls;
 	free_epolls = ep;
@@ -229,9 +246,7 @@ static void release_registration(struct lf_registration *reg)
 	if (reg->counted)
 		atomic_fetch_sub(&sock->waiters, 1);
 	atomic_store(&sock->registration, NULL);
-	uint32_t generation = reg->generation;
-	memset(reg, 0, sizeof(*reg));
-	reg->generation = generation;
+	atomic_store(&reg->ep, NULL);
 	lf_mutex_lock(&pool_lock, LF_RANK_LEAF);
 	reg->next_free = free_registrations;
 	free_registrations = (uint32_t)(reg - registrations) + 1;
@@ -246,14 +261,16 @@ static struct lf_registration *new_registration(struct lf_epoll *ep, struct lf_s
 	if (free_registrations) {
 		reg = &registrations[free_registrations - 1];
 		free_registrations = reg->next_free;
-	} else if (registrations_used < POOL_REGISTRATIONS) {
-		reg = &registrations[registrations_used++];
+	} else if (atomic_load(&registrations_used) < POOL_REGISTRATIONS) {
+		reg = &registrations[atomic_fetch_add(&registrations_used, 1)];
 	}
 	lf_mutex_unlock(&pool_lock, LF_RANK_LEAF);
 	if (!reg)
 		return NULL;
-	reg->generation++;
-	reg->ep = ep;
+	uint32_t generation = reg->generation;
+	memset(reg, 0, sizeof(*reg));
+	reg->generation = generation + 1;
+	atomic_store(&reg->ep, ep);
 	reg->sock = sock;
 	reg->fd = fd;
 	reg->user = *user;
@@ -466,88 +483,99 @@ static void tell_sleepers(struct lf_epoll *ep)
 		poke(ready);
 }
 
+/* The socket's entry, with its set locked; NULL: it is in none. */
+static struct lf_registration *lock_entry(struct lf_sock *sock)
+{
+	for (;;) {
+		struct lf_registration *reg = atomic_load(&sock->registration);
+		struct lf_epoll *ep = reg ? atomic_load(&reg->ep) : NULL;
+		if (!reg)
+			return NULL;
+		if (!ep)
+			continue; /* just being released */
+		lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
+		/* Another thread may have removed it before we had the lock. */
+		if (atomic_load(&sock->registration) == reg && atomic_load(&reg->ep) == ep)
+			return reg;
+		unlock_set(ep);
+	}
+}
+
 bool lf_epoll_adopt(struct lf_sock *sock)
 {
-	struct lf_registration *reg = atomic_load(&sock->registration);
+	struct lf_registration *reg = lock_entry(sock);
 	if (!reg)
 		return true;
 	struct lf_epoll *ep = reg->ep;
-	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
 	/* A fired ONESHOT entry of a plain socket is the kernel's secret: its entry would be
 	 * re-armed by our change of it. */
 	bool ok = !(reg->user.events & KERNEL_ONLY) && adopt(reg, true);
 	/* A thread asleep in the set was not told: arm for it. */
 	if (ok)
 		tell_sleepers(ep);
-	lf_mutex_unlock(&ep->lock, LF_RANK_EPOLL);
+	unlock_set(ep);
 	return ok;
 }
 
 void lf_epoll_refresh(struct lf_sock *sock)
 {
-	struct lf_registration *reg = atomic_load(&sock->registration);
+	int saved = errno;
+	struct lf_registration *reg = lock_entry(sock);
 	if (!reg)
 		return;
 	struct lf_epoll *ep = reg->ep;
-	int saved = errno;
-	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
-	if (reg->sock == sock && reg->adopted && !reg->off && !reg->gone) {
+	if (reg->adopted && !reg->off && !reg->gone) {
 		(void)set_kernel_entry(reg);
 		if (reg->counted)
 			arm(reg);
 	}
-	lf_mutex_unlock(&ep->lock, LF_RANK_EPOLL);
+	unlock_set(ep);
 	errno = saved;
 }
 
 void lf_epoll_bell_closes(struct lf_sock *sock)
 {
-	struct lf_registration *reg = atomic_load(&sock->registration);
+	struct lf_registration *reg = lock_entry(sock);
 	if (!reg)
 		return;
 	struct lf_epoll *ep = reg->ep;
-	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
-	if (reg->sock == sock && reg->adopted) {
+	if (reg->adopted) {
 		remove_bell(reg);
 		if (!reg->off && !reg->gone)
 			make_hot(reg);
 	}
-	lf_mutex_unlock(&ep->lock, LF_RANK_EPOLL);
+	unlock_set(ep);
 }
 
 void lf_epoll_descriptor_closes(struct lf_sock *sock, int fd)
 {
-	struct lf_registration *reg = atomic_load(&sock->registration);
+	struct lf_registration *reg = lock_entry(sock);
 	if (!reg)
 		return;
 	struct lf_epoll *ep = reg->ep;
-	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
-	if (reg->sock == sock && reg->fd == fd && reg->gone) {
+	if (reg->fd == fd && reg->gone) {
 		/* An inherited set may be in use where it came from: hands off. */
 		if (ep->inherited)
 			release_registration(reg);
 		else
 			release_gone(reg);
 	}
-	lf_mutex_unlock(&ep->lock, LF_RANK_EPOLL);
+	unlock_set(ep);
 }
 
 void lf_epoll_forget(struct lf_sock *sock)
 {
-	struct lf_registration *reg = atomic_load(&sock->registration);
+	struct lf_registration *reg = lock_entry(sock);
 	if (!reg)
 		return;
 	struct lf_epoll *ep = reg->ep;
-	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
-	if (reg->sock == sock) {
-		/* Hidden descriptors must not outlive the program's in the set. */
-		if (reg->adopted && !ep->inherited) {
-			remove_bell(reg);
-			(void)remove_kernel_entry(reg);
-		}
-		release_registration(reg);
+	/* Hidden descriptors must not outlive the program's in the set. */
+	if (reg->adopted && !ep->inherited) {
+		remove_bell(reg);
+		(void)remove_kernel_entry(reg);
 	}
-	lf_mutex_unlock(&ep->lock, LF_RANK_EPOLL);
+	release_registration(reg);
+	unlock_set(ep);
 }
 
 bool lf_epoll_is_nested(const struct lf_epoll *ep)
@@ -564,7 +592,7 @@ void lf_epoll_nest(struct lf_epoll *ep)
 		lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
 		struct lf_registration *reg = &registrations[i];
 		int fd = reg->ep == ep ? reg->fd : -1;
-		lf_mutex_unlock(&ep->lock, LF_RANK_EPOLL);
+		unlock_set(ep);
 		struct lf_sock *sock = fd >= 0 ? lf_sock_pin(fd) : NULL;
 		if (!sock)
 			continue;
@@ -664,14 +692,14 @@ static int control_known(struct lf_registration *reg, int epfd, int op, struct e
 /* An entry that was deleted from here must not stand in the way of a new one elsewhere. */
 static void make_way(struct lf_epoll *ep, int fd, struct lf_sock *sock, bool exclusive)
 {
-	struct lf_registration *reg = atomic_load(&sock->registration);
-	if (!reg || (reg->ep == ep && reg->fd == fd && !exclusive))
+	struct lf_registration *reg = lock_entry(sock);
+	if (!reg)
 		return;
 	struct lf_epoll *other = reg->ep;
-	lf_mutex_lock(&other->lock, LF_RANK_EPOLL);
-	if (reg->sock == sock && reg->gone)
+	bool in_the_way = other != ep || reg->fd != fd || exclusive;
+	if (in_the_way && reg->gone)
 		release_gone(reg);
-	lf_mutex_unlock(&other->lock, LF_RANK_EPOLL);
+	unlock_set(other);
 }
 
 int lf_epoll_control(struct lf_epoll *ep, int epfd, int op, int fd, struct lf_sock *sock,
@@ -699,7 +727,7 @@ int lf_epoll_control(struct lf_epoll *ep, int epfd, int op, int fd, struct lf_so
 	}
 	if (r == 0)
 		tell_sleepers(ep);
-	lf_mutex_unlock(&ep->lock, LF_RANK_EPOLL);
+	unlock_set(ep);
 	return r;
 }
 
@@ -876,34 +904,43 @@ static bool hot_is_ready(struct lf_epoll *ep)
 	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
 	for (struct lf_registration *reg = ep->hot; reg && !ready; reg = reg->next_hot)
 		ready = reportable(reg) != 0;
-	lf_mutex_unlock(&ep->lock, LF_RANK_EPOLL);
+	unlock_set(ep);
 	return ready;
+}
+
+static bool has_hot(struct lf_epoll *ep)
+{
+	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
+	bool has = ep->hot != NULL;
+	unlock_set(ep);
+	return has;
 }
 
 /* Spins on the hot rings, if that has been paying off; see wait.c. */
 static bool spin(struct lf_epoll *ep, int64_t ns)
 {
-	if (lf_config.spin_ns == 0 || !ep->hot || ns < lf_config.spin_ns)
+	if (lf_config.spin_ns == 0 || ns < lf_config.spin_ns || !has_hot(ep))
 		return false;
-	if (ep->spin_score < 0) {
-		ep->spin_score++;
+	int32_t score = atomic_load_explicit(&ep->spin_score, memory_order_relaxed);
+	if (score < 0) {
+		atomic_store_explicit(&ep->spin_score, score + 1, memory_order_relaxed);
 		return false;
 	}
 	int64_t end = lf_now() + lf_config.spin_ns;
 	do {
 		for (int i = 0; i < (lf_config.one_cpu ? 1 : 16); i++) {
 			if (hot_is_ready(ep)) {
-				if (ep->spin_score < SCORE_MAX)
-					ep->spin_score++;
+				score += score < SCORE_MAX;
+				atomic_store_explicit(&ep->spin_score, score, memory_order_relaxed);
 				return true;
 			}
 			lf_pause();
 		}
 		sched_yield();
 	} while (lf_now() < end);
-	ep->spin_score = ep->spin_score > 0 ? ep->spin_score / 2 - 1 : ep->spin_score - 8;
-	if (ep->spin_score < SCORE_MIN)
-		ep->spin_score = SCORE_MIN;
+	score = score > 0 ? score / 2 - 1 : score - 8;
+	atomic_store_explicit(&ep->spin_score, score < SCORE_MIN ? SCORE_MIN : score,
+			      memory_order_relaxed);
 	return false;
 }
 
@@ -962,7 +999,7 @@ static int sleep_in_kernel(struct lf_epoll *ep, int epfd, struct epoll_event *ev
 	if (!ready)
 		ep->sleepers++;
 	bool capped = ep->capped && ns > LF_SHARED_SLEEP_NS;
-	lf_mutex_unlock(&ep->lock, LF_RANK_EPOLL);
+	unlock_set(ep);
 	if (ready)
 		return 0;
 	int n = kernel_wait(epfd, events, max, capped ? LF_SHARED_SLEEP_NS : ns, mask);
@@ -975,7 +1012,7 @@ static int sleep_in_kernel(struct lf_epoll *ep, int epfd, struct epoll_event *ev
 		harvest_rings(ep, events, max, &n);
 		hand_over(ep, events, n);
 	}
-	lf_mutex_unlock(&ep->lock, LF_RANK_EPOLL);
+	unlock_set(ep);
 	return n == -1 ? -error : n;
 }
 
@@ -995,7 +1032,7 @@ int lf_epoll_wait(struct lf_epoll *ep, int epfd, struct epoll_event *events, int
 			n = look(ep, epfd, events, max, ns == 0, &rung);
 			if (n > 0)
 				hand_over(ep, events, n);
-			lf_mutex_unlock(&ep->lock, LF_RANK_EPOLL);
+			unlock_set(ep);
 			bool again = see_to(&rung);
 			if (n != 0 || ns == 0)
 				return n;

@@ -60,6 +60,31 @@ static void let_go(struct lf_sock *sock)
 	lf_sock_unpin(sock);
 }
 
+void lf_fd_born(int fd)
+{
+	uintptr_t entry = lf_table_get(fd);
+	if (!entry || lf_in_borrowed_memory())
+		return;
+	if (lf_table_kind(entry) == LF_KIND_EPOLL) {
+		lf_epoll_remove_descriptor(lf_table_pointer(entry), fd);
+	} else if (lf_table_kind(entry) == LF_KIND_HIDDEN) {
+		lf_table_lost(fd);
+		if (lf_broker_fd() == fd) {
+			lf_broker_moved(fd, -1);
+			(void)lf_broker_leave();
+		}
+		lf_sock_bell_moved(fd, -1);
+	} else {
+		struct lf_sock *sock = lf_sock_pin(fd);
+		if (sock && lf_sock_remove_descriptor(sock, fd)) {
+			lf_epoll_forget(sock);
+			lf_sock_release(sock);
+		}
+		if (sock)
+			lf_sock_unpin(sock);
+	}
+}
+
 LF_EXPORT int close(int fd)
 {
 	uintptr_t entry = lf_table_get(fd);
@@ -129,11 +154,30 @@ LF_EXPORT void closefrom(int first)
 
 /* --- copies --- */
 
+static void defuse(int fd, enum lf_reason reason)
+{
+	struct lf_sock *sock = lf_sock_pin(fd);
+	if (!sock)
+		return;
+	int saved = errno;
+	lf_conn_defuse(sock, fd, reason);
+	lf_sock_unpin(sock);
+	errno = saved;
+}
+
+/* printf and its like write to these past us. */
+static bool is_stdio(int fd)
+{
+	return fd <= STDERR_FILENO;
+}
+
 /* `copy` has come to be, as another name of fd. */
 static int copied(int fd, int copy)
 {
 	if (copy < 0 || lf_in_borrowed_memory())
 		return copy;
+	if (is_stdio(copy))
+		defuse(fd, LF_REASON_STDIO);
 	uintptr_t entry = lf_table_get(fd);
 	if (lf_table_kind(entry) == LF_KIND_EPOLL)
 		lf_epoll_add_descriptor(lf_table_pointer(entry), copy);
@@ -151,8 +195,10 @@ LF_EXPORT int dup(int fd)
 	do
 		copy = lf_real.dup(fd);
 	while (copy == -1 && errno == EMFILE && lf_shortage_relieve());
-	if (copy >= 0)
+	if (copy >= 0) {
+		lf_fd_born(copy);
 		lf_shortage_foresee(copy);
+	}
 	return lf_table_get(fd) ? copied(fd, copy) : copy;
 }
 
@@ -223,12 +269,15 @@ static bool is_stream(int fd)
 
 LF_EXPORT int connect(int fd, const struct sockaddr *addr, socklen_t len)
 {
+	/* Dissolves the connection, connect(2). */
+	if (addr && len >= sizeof(addr->sa_family) && addr->sa_family == AF_UNSPEC)
+		defuse(fd, LF_REASON_SOCKET_OPTION);
 	int r = lf_real.connect(fd, addr, len);
 	if (!lf_started || (r == -1 && errno != EINPROGRESS && errno != EINTR) || !addr ||
 	    len < sizeof(addr->sa_family) || !is_inet(addr->sa_family) || lf_table_get(fd))
 		return r;
 	int saved = errno;
-	if (is_stream(fd))
+	if (is_stream(fd) && !is_stdio(fd))
 		lf_sock_track(fd, LF_SIDE_CLIENT);
 	errno = saved;
 	return r;
@@ -252,6 +301,7 @@ LF_EXPORT int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 	while (r == -1 && errno == EMFILE && lf_shortage_relieve());
 	if (r < 0 || !lf_started)
 		return r;
+	lf_fd_born(r);
 	lf_shortage_foresee(r);
 	sa_family_t family = AF_UNSPEC;
 	if (!theirs)
@@ -259,7 +309,7 @@ LF_EXPORT int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 	else if (*len >= sizeof(family))
 		memcpy(&family, addr, sizeof(family));
 	/* A datagram socket can't be accepted from, so this is a stream. */
-	if (is_inet(family))
+	if (is_inet(family) && !is_stdio(r))
 		lf_sock_track(r, LF_SIDE_SERVER);
 	return r;
 }
@@ -282,21 +332,21 @@ LF_EXPORT int shutdown(int fd, int how)
 
 /* --- fcntl and ioctl --- */
 
+static void return_to_tcp(int fd)
+{
+	struct lf_sock *sock = lf_sock_pin(fd);
+	if (!sock)
+		return;
+	lf_conn_return_to_tcp(sock, LF_REASON_SOCKET_OPTION);
+	lf_sock_unpin(sock);
+}
+
 static void note_nonblock(int fd, bool on)
 {
 	struct lf_sock *sock = lf_sock_pin(fd);
 	if (!sock)
 		return;
 	atomic_store(&sock->slot->nonblock, on);
-	lf_sock_unpin(sock);
-}
-
-static void defuse(int fd, enum lf_reason reason)
-{
-	struct lf_sock *sock = lf_sock_pin(fd);
-	if (!sock)
-		return;
-	lf_conn_defuse(sock, fd, reason);
 	lf_sock_unpin(sock);
 }
 
@@ -307,6 +357,8 @@ static int copy_from(int fd, int cmd, long lowest)
 	do
 		copy = lf_real.fcntl(fd, cmd, lowest);
 	while (copy == -1 && errno == EMFILE && lf_shortage_relieve());
+	if (copy >= 0)
+		lf_fd_born(copy);
 	return lf_table_get(fd) ? copied(fd, copy) : copy;
 }
 
@@ -321,7 +373,7 @@ LF_EXPORT int fcntl64(int fd, int cmd, ...)
 	if (!lf_table_get(fd))
 		return lf_real.fcntl(fd, cmd, arg);
 	if (cmd == F_SETFL && (arg & O_ASYNC)) /* SIGIO for bytes the kernel won't see */
-		defuse(fd, LF_REASON_SOCKET_OPTION);
+		return_to_tcp(fd);
 	int r = lf_real.fcntl(fd, cmd, arg);
 	if (r == -1)
 		return r;
@@ -348,7 +400,7 @@ LF_EXPORT int ioctl(int fd, unsigned long request, ...)
 	if (!lf_table_get(fd))
 		return lf_real.ioctl(fd, request, arg);
 	if (request == FIOASYNC && arg && *(int *)arg)
-		defuse(fd, LF_REASON_SOCKET_OPTION);
+		return_to_tcp(fd);
 	int r = lf_real.ioctl(fd, request, arg);
 	if (r == -1)
 		return r;
@@ -455,7 +507,7 @@ LF_EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen
 		return lf_real.setsockopt(fd, level, name, value, len);
 	int saved = errno;
 	if (needs_tcp(level, name, value, len))
-		lf_conn_defuse(sock, fd, LF_REASON_SOCKET_OPTION);
+		lf_conn_return_to_tcp(sock, LF_REASON_SOCKET_OPTION);
 	errno = saved;
 	int r = lf_real.setsockopt(fd, level, name, value, len);
 	if (r == 0 && level == SOL_SOCKET && value) {
@@ -486,10 +538,24 @@ LF_EXPORT int getsockopt(int fd, int level, int name, void *value, socklen_t *le
 	return r;
 }
 
+/* Stops following a descriptor of a socket that is all plain: it will be closed past us. */
+static void leave_alone(int fd)
+{
+	struct lf_sock *sock = lf_sock_pin(fd);
+	if (!sock)
+		return;
+	enum lf_rx rx = lf_rx(sock);
+	bool plain = lf_tx(sock) != LF_TX_FUSED && (rx == LF_RX_PLAIN || rx == LF_RX_ENDED);
+	if (plain && !atomic_load(&sock->registration) && lf_sock_remove_descriptor(sock, fd))
+		lf_sock_release(sock);
+	lf_sock_unpin(sock);
+}
+
 /* stdio reads and writes past us. */
 LF_EXPORT FILE *fdopen(int fd, const char *mode)
 {
 	lf_start();
 	defuse(fd, LF_REASON_STDIO);
+	leave_alone(fd);
 	return lf_real.fdopen(fd, mode);
 }

@@ -9,6 +9,9 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -96,6 +99,91 @@ LF_EXPORT ssize_t writev(int fd, const struct iovec *iov, int count)
 	return transmit(sock, fd, &msg, 0);
 }
 
+/* With offset -1 these two are readv and writev, for sockets too. */
+LF_EXPORT ssize_t preadv2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
+{
+	static ssize_t (*real)(int, const struct iovec *, int, off_t, int);
+	if (!real)
+		real = lf_real_symbol("preadv2");
+	struct lf_sock *sock = offset == -1 && ordinary(iov, count) ? lf_sock_pin(fd) : NULL;
+	if (!sock)
+		return real(fd, iov, count, offset, flags);
+	struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
+	return receive(sock, fd, &msg, flags & RWF_NOWAIT ? MSG_DONTWAIT : 0);
+}
+
+LF_EXPORT ssize_t pwritev2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
+{
+	static ssize_t (*real)(int, const struct iovec *, int, off_t, int);
+	if (!real)
+		real = lf_real_symbol("pwritev2");
+	struct lf_sock *sock = offset == -1 && ordinary(iov, count) ? lf_sock_pin(fd) : NULL;
+	if (!sock)
+		return real(fd, iov, count, offset, flags);
+	struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
+	return transmit(sock, fd, &msg, flags & RWF_NOWAIT ? MSG_DONTWAIT : 0);
+}
+
+LF_EXPORT ssize_t preadv64v2(int fd, const struct iovec *iov, int count, off64_t offset, int flags)
+{
+	return preadv2(fd, iov, count, offset, flags);
+}
+
+LF_EXPORT ssize_t pwritev64v2(int fd, const struct iovec *iov, int count, off64_t offset, int flags)
+{
+	return pwritev2(fd, iov, count, offset, flags);
+}
+
+/* The C library's own would write past us. */
+LF_EXPORT int vdprintf(int fd, const char *format, va_list ap)
+{
+	if (lf_table_kind(lf_table_get(fd)) != LF_KIND_SOCK) {
+		static int (*real)(int, const char *, va_list);
+		if (!real)
+			real = lf_real_symbol("vdprintf");
+		return real(fd, format, ap);
+	}
+	char *text;
+	int n = vasprintf(&text, format, ap);
+	for (int sent = 0; sent < n;) {
+		ssize_t r = write(fd, text + sent, (size_t)(n - sent));
+		if (r <= 0) {
+			free(text);
+			return -1;
+		}
+		sent += (int)r;
+	}
+	if (n >= 0)
+		free(text);
+	return n;
+}
+
+LF_EXPORT int dprintf(int fd, const char *format, ...)
+{
+	va_list ap;
+	va_start(ap, format);
+	int n = vdprintf(fd, format, ap);
+	va_end(ap);
+	return n;
+}
+
+/* Fortified: `flag` asks for checks of %n, which vasprintf makes where it can. */
+LF_EXPORT int __vdprintf_chk(int fd, int flag, const char *format, va_list ap)
+{
+	(void)flag;
+	return vdprintf(fd, format, ap);
+}
+
+LF_EXPORT int __dprintf_chk(int fd, int flag, const char *format, ...)
+{
+	(void)flag;
+	va_list ap;
+	va_start(ap, format);
+	int n = vdprintf(fd, format, ap);
+	va_end(ap);
+	return n;
+}
+
 LF_EXPORT ssize_t recv(int fd, void *buf, size_t n, int flags)
 {
 	struct lf_sock *sock = lf_sock_pin(fd);
@@ -131,16 +219,8 @@ LF_EXPORT ssize_t sendto(int fd, const void *buf, size_t n, int flags, const str
 		      lf_real.sendto(fd, buf, n, flags, addr, len);
 }
 
-LF_EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
-{
-	struct lf_sock *sock = msg && msg->msg_iovlen <= IOV_MAX ? lf_sock_pin(fd) : NULL;
-	if (sock)
-		return receive(sock, fd, msg, flags);
-	return lf_real.recvmsg(fd, msg, flags);
-}
-
-/* Descriptors that leave for another process take plain TCP with them. */
-static void defuse_passed(const struct msghdr *msg)
+/* Each descriptor in the control data. */
+static void each_passed(const struct msghdr *msg, void (*fn)(int fd))
 {
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c;
 	     c = CMSG_NXTHDR((struct msghdr *)(uintptr_t)msg, c)) {
@@ -151,26 +231,40 @@ static void defuse_passed(const struct msghdr *msg)
 		for (size_t i = 0; i < n; i++) {
 			int fd;
 			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
-			struct lf_sock *sock = lf_sock_pin(fd);
-			if (!sock)
-				continue;
-			lf_conn_defuse(sock, fd, LF_REASON_DESCRIPTOR_PASSED);
-			lf_sock_unpin(sock);
+			fn(fd);
 		}
 	}
+}
+
+LF_EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
+{
+	struct lf_sock *sock = msg && msg->msg_iovlen <= IOV_MAX ? lf_sock_pin(fd) : NULL;
+	if (sock)
+		return receive(sock, fd, msg, flags);
+	ssize_t r = lf_real.recvmsg(fd, msg, flags);
+	if (r >= 0 && msg->msg_controllen && lf_started)
+		each_passed(msg, lf_fd_born);
+	return r;
+}
+
+/* Descriptors that leave for another process take plain TCP with them. */
+static void defuse_passed(int fd)
+{
+	struct lf_sock *sock = lf_sock_pin(fd);
+	if (!sock)
+		return;
+	lf_conn_defuse(sock, fd, LF_REASON_DESCRIPTOR_PASSED);
+	lf_sock_unpin(sock);
 }
 
 LF_EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 {
 	if (msg && msg->msg_controllen && lf_started) {
 		int saved = errno;
-		defuse_passed(msg);
+		each_passed(msg, defuse_passed);
 		errno = saved;
 	}
-	/* Control data or an address mean something only the kernel understands. */
-	struct lf_sock *sock = msg && !msg->msg_controllen && msg->msg_iovlen <= IOV_MAX ?
-				       lf_sock_pin(fd) :
-				       NULL;
+	struct lf_sock *sock = msg && msg->msg_iovlen <= IOV_MAX ? lf_sock_pin(fd) : NULL;
 	if (sock)
 		return transmit(sock, fd, (struct msghdr *)(uintptr_t)msg, flags);
 	return lf_real.sendmsg(fd, msg, flags);

@@ -30,9 +30,20 @@
 
 static int seen(int fd)
 {
-	if (fd >= 0)
+	if (fd >= 0) {
+		lf_fd_born(fd);
 		lf_shortage_foresee(fd);
+	}
 	return fd;
+}
+
+static int both(int r, const int fds[2])
+{
+	if (r == 0) {
+		(void)seen(fds[0]);
+		(void)seen(fds[1]);
+	}
+	return r;
 }
 
 static int insist_openat(int dir, const char *path, int flags, mode_t mode)
@@ -124,12 +135,12 @@ LF_EXPORT int socket(int domain, int type, int protocol)
 
 LF_EXPORT int socketpair(int domain, int type, int protocol, int fds[2])
 {
-	INSISTING(int, -1, lf_real.socketpair(domain, type, protocol, fds));
+	INSISTING(int, -1, both(lf_real.socketpair(domain, type, protocol, fds), fds));
 }
 
 LF_EXPORT int pipe2(int fds[2], int flags)
 {
-	INSISTING(int, -1, lf_real.pipe2(fds, flags));
+	INSISTING(int, -1, both(lf_real.pipe2(fds, flags), fds));
 }
 
 LF_EXPORT int pipe(int fds[2])

@@ -7,6 +7,7 @@
  * closes; we only say that one holder is gone, and see to RST where close would.
  */
 #define _GNU_SOURCE
+#include "clock.h"
 #include "conn.h"
 #include "real.h"
 #include "signals.h"
@@ -38,6 +39,9 @@ LF_EXPORT pid_t fork(void)
 
 /* --- exec --- */
 
+/* One time limit for all sockets of one exec. */
+static _Thread_local int64_t deadline __attribute__((tls_model("initial-exec")));
+
 static void defuse_if_inherited(struct lf_sock *sock)
 {
 	int fd = atomic_load(&sock->fd);
@@ -47,7 +51,7 @@ static void defuse_if_inherited(struct lf_sock *sock)
 	if (atomic_load(&sock->descriptors) > 1)
 		inherited = true;
 	if (inherited)
-		lf_conn_defuse(sock, fd, LF_REASON_EXEC);
+		lf_conn_defuse_until(sock, fd, LF_REASON_EXEC, deadline);
 }
 
 /* A process that is about to become another program lets go of what is close-on-exec. */
@@ -70,6 +74,7 @@ static void before_exec(void)
 	if (!lf_started)
 		return;
 	int saved = errno;
+	deadline = lf_deadline(LF_TAKE_BACK_NS);
 	lf_sock_each(defuse_if_inherited);
 	if (!lf_in_borrowed_memory())
 		lf_sock_each(leave_if_not_inherited);
@@ -157,7 +162,7 @@ LF_EXPORT int execle(const char *path, const char *arg, ...)
  * dup: those are opaque, so a call that has any counts as inheriting everything. */
 static void defuse_it(struct lf_sock *sock)
 {
-	lf_conn_defuse(sock, atomic_load(&sock->fd), LF_REASON_EXEC);
+	lf_conn_defuse_until(sock, atomic_load(&sock->fd), LF_REASON_EXEC, deadline);
 }
 
 static bool duplicates_sockets;
@@ -177,6 +182,7 @@ static void before_spawn(const posix_spawn_file_actions_t *actions)
 	if (!lf_started)
 		return;
 	int saved = errno;
+	deadline = lf_deadline(LF_TAKE_BACK_NS);
 	lf_sock_each(actions && duplicates_sockets ? defuse_it : defuse_if_inherited);
 	errno = saved;
 }

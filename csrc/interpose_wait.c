@@ -113,6 +113,8 @@ LF_EXPORT int epoll_create1(int flags)
 	do
 		fd = lf_real.epoll_create1(flags);
 	while (fd == -1 && errno == EMFILE && lf_shortage_relieve());
+	if (fd >= 0)
+		lf_fd_born(fd);
 	return tracked(fd);
 }
 

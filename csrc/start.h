@@ -17,6 +17,10 @@ bool lf_in_borrowed_memory(void);
 
 #define LF_EXPORT __attribute__((visibility("default")))
 
+/* The kernel has just given the program descriptor fd. What the table says of that number is
+ * of one that was closed past us (a raw system call, fclose): lets go of it. */
+void lf_fd_born(int fd);
+
 /* Results of the layers below are counts or negative errnos; the program wants -1 and
  * errno, and an errno that success left alone. */
 static inline ssize_t lf_result(ssize_t r, int saved)

@@ -85,10 +85,15 @@ int lf_table_hide(int fd)
 	return hidden;
 }
 
-void lf_table_unhide(int fd)
+void lf_table_lost(int fd)
 {
 	lf_table_set(fd, LF_KIND_NONE, NULL);
 	atomic_fetch_sub(&hidden_count, 1);
+}
+
+void lf_table_unhide(int fd)
+{
+	lf_table_lost(fd);
 	lf_real.close(fd);
 }
 

@@ -52,6 +52,8 @@ int lf_table_hide(int fd);
 /* How many are hidden now, and the program's soft limit as of the last one. */
 int lf_table_hidden(void);
 int lf_table_soft_limit(void);
+/* A hidden descriptor was closed past us, and its number given to the program. */
+void lf_table_lost(int fd);
 /* Closes a hidden descriptor. */
 void lf_table_unhide(int fd);
 /* The program wants number fd for itself (dup2): moves the hidden one elsewhere and

@@ -514,6 +514,139 @@ def epoll_fork_closes(s, side, p):
     sync(p)
 
 
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+@scenario
+def past_the_library(s, side, p):
+    """What the C library writes by itself must not overtake, nor be overtaken."""
+    if side == "c":
+        data = b""
+        while part := s.recv(65536):
+            data += part
+            time.sleep(0.001)
+        say(len(data), hashlib.md5(data).hexdigest())
+    else:
+        for i in range(200):
+            s.sendall(b"%d " % i)
+            libc.dprintf(s.fileno(), b"%s", b"printed ")
+            iov = (ctypes.c_char_p * 2)(b"vector", None)
+            vector = struct.pack("PP", ctypes.cast(iov, ctypes.POINTER(ctypes.c_void_p))[0], 6)
+            libc.pwritev2(s.fileno(), vector, 1, ctypes.c_long(-1), 0)
+        s.sendall(b"end")
+        s.close()
+
+
+@scenario
+def control_data(s, side, p):
+    """A message with control data is the kernel's to send; the order stays."""
+    if side == "c":
+        sync(p)
+        data = b""
+        while part := s.recv(65536):
+            data += part
+        say(data)
+    else:
+        wait(p)
+        s.sendall(b"ring ")
+        nothing = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i"))]
+        say(attempt(s.sendmsg, [b"with "], nothing))
+        s.sendall(b"ring again ")
+        # SOL_SOCKET, SO_TIMESTAMPING: ask for no timestamp at all
+        say(attempt(s.sendmsg, [b"stamped "], [(1, 37, struct.pack("I", 0))]))
+        s.sendall(b"last")
+        s.close()
+
+
+@scenario
+def number_used_again(s, side, p):
+    """A socket closed past libc's close, and a file that gets its number."""
+    if side == "c":
+        sync(p)
+        say(s.recv(10), s.recv(10))
+        wait(p)
+    else:
+        wait(p)
+        s.sendall(b"bye")
+        fd = s.fileno()
+        libc.syscall(3, fd)
+        file = os.open("/etc/hostname", os.O_RDONLY)
+        say(file == fd, len(os.read(file, 1000)) > 0, attempt(os.lseek, file, 0, 0))
+        os.close(file)
+        say(attempt(os.read, file, 1))
+        pair = os.pipe()
+        os.write(pair[1], b"piped")
+        say(os.read(pair[0], 10))
+        s.detach()
+        sync(p)
+
+
+@scenario
+def stdio_stream(s, side, p):
+    """fdopen, fprintf, fclose: the number is free again afterwards."""
+    if side == "c":
+        sync(p)
+        data = b""
+        while part := s.recv(100):
+            data += part
+        say(data)
+        wait(p)
+    else:
+        wait(p)
+        s.sendall(b"first ")
+        libc.fdopen.restype = ctypes.c_void_p
+        fd = s.detach()
+        stream = ctypes.c_void_p(libc.fdopen(fd, b"r+"))
+        libc.fprintf(stream, b"%d through stdio", 42)
+        libc.fclose(stream)
+        file = os.open("/etc/hostname", os.O_RDONLY)
+        say(file == fd, len(os.read(file, 1000)) > 0)
+        os.close(file)
+        sync(p)
+
+
+@scenario
+def as_standard_output(s, side, p):
+    """dup2 to 1, then printf, as a CGI program does without exec."""
+    if side == "c":
+        sync(p)
+        data = b""
+        while part := s.recv(100):
+            data += part
+        say(data)
+        wait(p)
+    else:
+        wait(p)
+        s.sendall(b"header ")
+        kept = os.dup(1)
+        os.dup2(s.fileno(), 1)
+        libc.printf(b"printed %d ", 7)
+        libc.fflush(None)
+        os.write(1, b"written ")
+        s.sendall(b"sent")
+        os.dup2(kept, 1)
+        s.close()
+        sync(p)
+
+
+@scenario
+def dissolved(s, side, p):
+    """connect() to AF_UNSPEC takes a connection apart."""
+    if side == "c":
+        s.sendall(b"abc")
+        sync(p)
+        wait(p)
+        say(libc.connect(s.fileno(), struct.pack("H14x", 0), 16))
+        say(attempt(s.send, b"x"), attempt(s.getpeername))
+        sync(p)
+    else:
+        wait(p)
+        say(s.recv(10))
+        sync(p)
+        wait(p)
+        say(attempt(s.recv, 10), attempt(s.send, b"x"))
+
+
 @scenario
 def threads_recv(s, side, p):
     if side == "c":

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from loopfuse._matching import Endpoint
 
 PATIENCE = 0.005
+PATIENCE_WITH_LISTENERS = 0.1
+"""A listener may be about to be handed to a program with the library."""
 REMEMBERED = 1.0
-"""So long a server without the library is taken not to have been replaced by one with it."""
+"""So long a server without the library is taken not to be replaced by one with it."""
 _MOST_REMEMBERED = 1024
 _SHARE = 5
 LIBRARY = "libloopfuse"
@@ -37,7 +39,8 @@ class Prospects:
         self._ledger = ledger
         self._verifier = verifier
         self._give_up = give_up
-        self._waiting: set[int] = set()
+        self._waiting: dict[int, float] = {}
+        """Since when each connection's end does."""
         self._next = 0.0
         self._not_before = 0.0
         self._hopeless: dict[tuple[int, Endpoint], float] = {}
@@ -45,12 +48,13 @@ class Prospects:
 
     def examine(self, connection: Connection) -> None:
         """An end of this connection has begun to wait."""
-        if self._hopeless.get(_counterpart(connection), 0.0) > time.monotonic():
+        now = time.monotonic()
+        if self._hopeless.get(_counterpart(connection), 0.0) > now:
             self._give_up(connection)
             return
         if not self._waiting:
-            self._next = max(time.monotonic() + PATIENCE, self._not_before)
-        self._waiting.add(connection.id)
+            self._next = max(now + PATIENCE, self._not_before)
+        self._waiting[connection.id] = now
 
     def due(self) -> float | None:
         """When `run` wants to be called; None: not before something happens."""
@@ -62,28 +66,38 @@ class Prospects:
         if not self._waiting or begin < self._next:
             return
         wanted: dict[int, list[Connection]] = {}
-        for connection_id in self._waiting:
+        still: dict[int, float] = {}
+        for connection_id, since in self._waiting.items():
             connection = self._ledger.get(connection_id)
-            inode = self._inode(connection) if connection else 0
-            if connection and inode:
+            if connection is None or connection.waiting is None:
+                continue
+            inode = self._accepted(connection)
+            if not inode and begin < since + PATIENCE_WITH_LISTENERS:
+                still[connection_id] = since
+                continue
+            inode = inode or self._listener(connection)
+            if inode:
                 wanted.setdefault(inode, []).append(connection)
-        self._waiting.clear()
+        self._waiting = still
         if wanted:
             self._judge(wanted)
-        self._not_before = time.monotonic() + _SHARE * (time.monotonic() - begin)
+        end = time.monotonic()
+        self._not_before = end + _SHARE * (end - begin)
+        self._next = max(end + PATIENCE, self._not_before)
 
-    def _inode(self, connection: Connection) -> int:
-        """The inode of the other end's socket, or of the listener that it will come from;
-        0 if nobody waits any more, or the kernel does not say."""
-        waiting = connection.waiting
+    def _accepted(self, connection: Connection) -> int:
+        """The inode of the other end's socket, 0: nobody has it yet."""
         netns, other = _counterpart(connection)
         view = self._verifier.view(netns)
-        if waiting is None or view is None:
-            return 0
-        info = view.find(other, waiting.endpoint)
-        if info is not None and info.inode:
-            return info.inode
-        return view.listener(other)
+        waiting = connection.waiting
+        info = view.find(other, waiting.endpoint) if view and waiting else None
+        return info.inode if info is not None else 0
+
+    def _listener(self, connection: Connection) -> int:
+        """The inode of the listener that it will come from, 0: unknown."""
+        netns, other = _counterpart(connection)
+        view = self._verifier.view(netns)
+        return view.listener(other) if view else 0
 
     def _judge(self, wanted: dict[int, list[Connection]]) -> None:
         holders = holders_of_sockets(wanted.keys())
