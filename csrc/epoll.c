@@ -96,6 +96,8 @@ struct lf_epoll {
 	_Atomic uint32_t nested; /* itself in another set: its sockets stay plain */
 	int broker_fd; /* the broker connection that is in this set, or 0 */
 	bool inherited; /* made before a fork: the kernel's set is another process's too */
+	/* Also looked at by others than our epoll_wait: the kernel's entries follow at once. */
+	bool exact;
 	bool capped;   /* a socket in it must be polled: sleep briefly */
 	struct lf_registration *hot;
 	struct lf_epoll *next_free;
@@ -166,7 +168,7 @@ void lf_epoll_track(int fd)
 	ep->sleepers = ep->calls = 0;
 	ep->turn = 0;
 	ep->broker_fd = 0;
-	ep->capped = ep->inherited = false;
+	ep->capped = ep->inherited = ep->exact = false;
 	ep->hot = NULL;
 	ep->next_free = NULL;
 	atomic_store(&ep->spin_score, 0);
@@ -279,6 +281,60 @@ static struct lf_registration *new_registration(struct lf_epoll *ep, struct lf_s
 	return reg;
 }
 
+/* --- the kernel's entries; under ep->lock --- */
+
+static uint32_t kernel_mask(const struct lf_registration *reg)
+{
+	uint32_t mask = reg->user.events & ~(uint32_t)EPOLLONESHOT;
+	if (lf_tx(reg->sock) == LF_TX_FUSED)
+		mask &= ~(uint32_t)OUT_BITS;
+	return mask;
+}
+
+/* 0 or -1 with errno set. */
+static int set_kernel_entry(struct lf_registration *reg)
+{
+	struct epoll_event event = {.events = kernel_mask(reg), .data.u64 = tag_of(reg, TAG_TCP)};
+	int op = reg->in_kernel ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+	if (lf_real.epoll_ctl(atomic_load(&reg->ep->fd), op, reg->fd, &event) == -1)
+		return -1;
+	reg->in_kernel = true;
+	reg->kernel_events = event.events;
+	return 0;
+}
+
+static int remove_kernel_entry(struct lf_registration *reg)
+{
+	if (!reg->in_kernel)
+		return 0;
+	reg->in_kernel = false;
+	return lf_real.epoll_ctl(atomic_load(&reg->ep->fd), EPOLL_CTL_DEL, reg->fd, NULL);
+}
+
+/* Before the kernel is asked: it must know of all that the program wants. */
+static void widen(struct lf_registration *reg)
+{
+	if (!reg->in_kernel || (kernel_mask(reg) & ~reg->kernel_events))
+		(void)set_kernel_entry(reg);
+}
+
+static void widen_hot(struct lf_epoll *ep)
+{
+	for (struct lf_registration *reg = ep->hot; reg; reg = reg->next_hot)
+		widen(reg);
+}
+
+/* The kernel has reported what the program does not want: it would again, for ever. */
+static void trim(struct lf_registration *reg)
+{
+	if (reg->gone || reg->off)
+		(void)remove_kernel_entry(reg);
+	else if (kernel_mask(reg) != reg->kernel_events)
+		(void)set_kernel_entry(reg);
+}
+
+/* --- what is ready; under ep->lock --- */
+
 /* What is ready, in the program's terms, as far as memory tells. */
 static uint32_t ring_events(const struct lf_registration *reg)
 {
@@ -335,59 +391,9 @@ static void reported(struct lf_registration *reg, uint32_t bits, uint64_t head)
 	if (reg->user.events & EPOLLONESHOT) {
 		reg->off = true;
 		leave_hot(reg);
+		if (reg->ep->exact)
+			(void)remove_kernel_entry(reg);
 	}
-}
-
-/* --- the kernel's entries; under ep->lock --- */
-
-static uint32_t kernel_mask(const struct lf_registration *reg)
-{
-	uint32_t mask = reg->user.events & ~(uint32_t)EPOLLONESHOT;
-	if (lf_tx(reg->sock) == LF_TX_FUSED)
-		mask &= ~(uint32_t)OUT_BITS;
-	return mask;
-}
-
-/* 0 or -1 with errno set. */
-static int set_kernel_entry(struct lf_registration *reg)
-{
-	struct epoll_event event = {.events = kernel_mask(reg), .data.u64 = tag_of(reg, TAG_TCP)};
-	int op = reg->in_kernel ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-	if (lf_real.epoll_ctl(atomic_load(&reg->ep->fd), op, reg->fd, &event) == -1)
-		return -1;
-	reg->in_kernel = true;
-	reg->kernel_events = event.events;
-	return 0;
-}
-
-static int remove_kernel_entry(struct lf_registration *reg)
-{
-	if (!reg->in_kernel)
-		return 0;
-	reg->in_kernel = false;
-	return lf_real.epoll_ctl(atomic_load(&reg->ep->fd), EPOLL_CTL_DEL, reg->fd, NULL);
-}
-
-/* Before the kernel is asked: it must know of all that the program wants. */
-static void widen(struct lf_registration *reg)
-{
-	if (!reg->in_kernel || (kernel_mask(reg) & ~reg->kernel_events))
-		(void)set_kernel_entry(reg);
-}
-
-static void widen_hot(struct lf_epoll *ep)
-{
-	for (struct lf_registration *reg = ep->hot; reg; reg = reg->next_hot)
-		widen(reg);
-}
-
-/* The kernel has reported what the program does not want: it would again, for ever. */
-static void trim(struct lf_registration *reg)
-{
-	if (reg->gone || reg->off)
-		(void)remove_kernel_entry(reg);
-	else if (kernel_mask(reg) != reg->kernel_events)
-		(void)set_kernel_entry(reg);
 }
 
 static void arm(struct lf_registration *reg)
@@ -587,11 +593,21 @@ void lf_epoll_nest(struct lf_epoll *ep)
 {
 	if (atomic_exchange(&ep->nested, 1))
 		return;
+	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
+	ep->exact = true;
+	if (ep->broker_fd > 0)
+		(void)lf_real.epoll_ctl(atomic_load(&ep->fd), EPOLL_CTL_DEL, ep->broker_fd, NULL);
+	ep->broker_fd = 0;
+	unlock_set(ep);
 	/* Sockets go back to TCP one by one: each needs its own locks, then ours. */
 	for (uint32_t i = 0; i < registrations_used; i++) {
 		lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
 		struct lf_registration *reg = &registrations[i];
 		int fd = reg->ep == ep ? reg->fd : -1;
+		if (fd >= 0 && reg->gone) {
+			release_gone(reg);
+			fd = -1;
+		}
 		unlock_set(ep);
 		struct lf_sock *sock = fd >= 0 ? lf_sock_pin(fd) : NULL;
 		if (!sock)
@@ -639,15 +655,14 @@ static int change(struct lf_registration *reg, const struct epoll_event *event)
 {
 	struct epoll_event before = reg->user;
 	reg->user = *event;
-	if (((event->events | reg->kernel_events) & EPOLLET) && set_kernel_entry(reg) == -1) {
+	bool now = reg->ep->exact || ((event->events | reg->kernel_events) & EPOLLET);
+	if (now && set_kernel_entry(reg) == -1) {
 		reg->user = before;
 		return -errno;
 	}
 	reg->off = reg->gone = false;
 	reg->fresh = true;
 	make_hot(reg);
-	if (reg->ep->inherited)
-		widen(reg);
 	return 0;
 }
 
@@ -669,7 +684,7 @@ static int control_del(struct lf_registration *reg, int epfd)
 		make_hot(reg); /* hence nobody's waiter */
 		leave_hot(reg);
 		reg->gone = true;
-		if (reg->ep->inherited)
+		if (reg->ep->exact)
 			release_gone(reg);
 		return 0;
 	}
@@ -947,7 +962,7 @@ static bool spin(struct lf_epoll *ep, int64_t ns)
 void lf_epoll_watch_broker(struct lf_epoll *ep)
 {
 	int fd = lf_broker_fd();
-	if (fd < 0 || ep->broker_fd == fd)
+	if (fd < 0 || ep->broker_fd == fd || lf_epoll_is_nested(ep))
 		return;
 	struct epoll_event event = {.events = EPOLLIN, .data.u64 = TAG_BROKER};
 	if (lf_real.epoll_ctl(atomic_load(&ep->fd), EPOLL_CTL_ADD, fd, &event) == -1 && errno != EEXIST)
@@ -1063,7 +1078,7 @@ void lf_epoll_after_fork(void)
 		pthread_mutex_init(&epolls[i].lock, NULL);
 		epolls[i].sleepers = 0;
 		epolls[i].broker_fd = 0;
-		epolls[i].inherited = true;
+		epolls[i].inherited = epolls[i].exact = true;
 	}
 	for (uint32_t i = 0; i < registrations_used; i++)
 		registrations[i].counted = false;

@@ -11,6 +11,7 @@
 #include "clock.h"
 #include "config.h"
 #include "conn.h"
+#include "epoll.h"
 #include "pairing.h"
 #include "real.h"
 
@@ -39,12 +40,21 @@ struct set {
 	bool must_poll;
 };
 
+/* A socket of ours. An epoll set that is itself waited for is the kernel's to judge. */
+static bool is_ours(int fd)
+{
+	uintptr_t entry = lf_table_get(fd);
+	if (lf_table_kind(entry) == LF_KIND_EPOLL)
+		lf_epoll_nest(lf_table_pointer(entry));
+	return lf_table_kind(entry) == LF_KIND_SOCK;
+}
+
 bool lf_poll_concerns(struct pollfd *fds, nfds_t n)
 {
+	bool concerns = false;
 	for (nfds_t i = 0; i < n; i++)
-		if (lf_table_kind(lf_table_get(fds[i].fd)) == LF_KIND_SOCK)
-			return true;
-	return false;
+		concerns |= is_ours(fds[i].fd);
+	return concerns;
 }
 
 static void enter(struct set *set, nfds_t i)
@@ -321,11 +331,12 @@ int lf_poll(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask)
 bool lf_select_concerns(int n, const fd_set *r, const fd_set *w, const fd_set *x)
 {
 	const fd_set *sets[3] = {r, w, x};
+	bool concerns = false;
 	for (int s = 0; s < 3; s++)
 		for (int fd = 0; sets[s] && fd < n; fd++)
-			if (FD_ISSET(fd, sets[s]) && lf_table_kind(lf_table_get(fd)) == LF_KIND_SOCK)
-				return true;
-	return false;
+			if (FD_ISSET(fd, sets[s]))
+				concerns |= is_ours(fd);
+	return concerns;
 }
 
 static bool is_in(int fd, const fd_set *set)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -48,13 +49,15 @@ class Talk:
             party.stdout.close()
 
 
-def segments_in_use() -> list[str]:
-    """Processes that have a segment mapped, or hold one's descriptor."""
+def segments_in_use(folder: Path) -> list[str]:
+    """Processes with a broker in this folder that have a segment mapped or open."""
     users = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             links = [str(fd.readlink()) for fd in (process / "fd").iterdir()]
             maps = (process / "maps").read_text()
+            if os.fsencode(folder) not in (process / "environ").read_bytes():
+                continue
         except OSError:
             continue
         if "loopfuse-segment" in maps or any("loopfuse-segment" in link for link in links):
@@ -110,7 +113,7 @@ def test_a_kill_is_noticed_and_leaves_nothing_behind(
                 broker, descriptors = start()
             # No segment, no doorbell, no connection of a dead process.
             wait_for_descriptors(broker, descriptors)
-        assert segments_in_use() == []
+        assert segments_in_use(folder) == []
     finally:
         code, _ = broker.stop()
     assert code == 0

@@ -488,6 +488,38 @@ def epoll_churn(s, side, p):
 
 
 @scenario
+def epoll_watched_by_others(s, side, p):
+    """poll, select and another epoll set on an epoll descriptor: the kernel alone looks."""
+    if side == "c":
+        for _ in range(5):
+            wait(p)
+            time.sleep(0.1)
+            s.sendall(b"abcd")
+        wait(p)
+        return
+    inner, outer = select.epoll(), select.epoll()
+    inner.register(s, select.EPOLLIN)
+    say([x for _, x in inner.poll(0.05)])
+    poller = select.poll()
+    poller.register(inner, 1)
+    sync(p)
+    say([x for _, x in poller.poll(5000)], [x for _, x in inner.poll(0)], s.recv(4))
+    say([x for _, x in poller.poll(50)])
+    sync(p)
+    say(len(select.select([inner], [], [], 5)[0]), s.recv(4))
+    outer.register(inner, select.EPOLLIN)
+    sync(p)
+    say([x for _, x in outer.poll(5)], [x for _, x in inner.poll(0)], s.recv(4))
+    inner.modify(s, 0)
+    sync(p)
+    say([x for _, x in outer.poll(0.3)], s.recv(4))
+    inner.unregister(s)
+    sync(p)
+    say([x for _, x in outer.poll(0.3)], s.recv(4))
+    sync(p)
+
+
+@scenario
 def epoll_fork_closes(s, side, p):
     """A child that closes what it inherited must not deafen the parent's set."""
     if side == "c":
