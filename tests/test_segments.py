@@ -12,6 +12,7 @@ import pytest
 
 from c_layout import values_of
 from loopfuse import _segments as segments
+from loopfuse._broker_state.budget import Budget
 from loopfuse._broker_state.rows import judge
 from loopfuse._errors import SegmentError
 from loopfuse._reasons import Reason
@@ -173,3 +174,12 @@ def test_an_end_that_declined_after_the_pairing_is_believed_while_nothing_is_fus
 def test_an_order_to_defuse_holds_before_the_first_byte() -> None:
     ready = _QUIET._replace(ready=True)
     assert _judge(ready, ready, wish=Reason.REQUEST) == ("plain", Reason.REQUEST)
+
+
+def test_rings_are_small_once_memory_is_short(segment: int) -> None:
+    os.pwrite(segment, bytes(8192), segments.HEADER)
+    budget = Budget(1 << 20, memory=8 * 8192)
+    budget.measure([])
+    assert budget.ring_size() == 1 << 20
+    budget.measure([segment])
+    assert budget.ring_size() == segments.RING_THRIFTY

@@ -18,6 +18,7 @@ import time
 from typing import NamedTuple
 
 from loopfuse import __version__
+from loopfuse._broker_state.budget import Budget
 from loopfuse._broker_state.client import MAILBOX_SIZE, Client
 from loopfuse._broker_state.ledger import Ledger
 from loopfuse._broker_state.listening import Listening
@@ -58,8 +59,9 @@ class Broker:
         self._most_clients = min(_MOST_CLIENTS, raise_descriptor_limit() // 4)
         self._ledger = Ledger()
         self._verifier = Verifier()
-        self._pairing = Pairing(self._ledger, self._verifier, options.ring_size, self._log)
-        self._sweep = Sweep(self._ledger, self._verifier)
+        budget = Budget(options.ring_size)
+        self._pairing = Pairing(self._ledger, self._verifier, budget, self._log)
+        self._sweep = Sweep(self._ledger, self._verifier, budget)
         self._requests = Requests(self._ledger, self._pairing, __version__)
         self._clients: dict[int, Client] = {}
         self._failed: list[Client] = []

@@ -21,7 +21,10 @@ HEADER = 4096
 LINE = 128
 RING_MIN = 4096
 RING_MAX = 16 << 20
-RING_DEFAULT = 131072
+RING_DEFAULT = 4 << 20
+RING_THRIFTY = 128 << 10
+"""When memory runs short: enough to be fast, but a program that writes more than this before
+anybody reads has to wait where TCP, with its buffers grown, would have taken it."""
 
 _IDENTITY = struct.Struct("=QIIQII")
 BROKER_WISH = 0x080
@@ -91,6 +94,11 @@ def make_segment(pair_id: int, ring_size: int) -> int:
     """
     identity = _IDENTITY.pack(MAGIC, VERSION, HEADER, pair_id, ring_size, 0)
     return sealed_memfd("loopfuse-segment", HEADER + 2 * ring_size, identity)
+
+
+def memory_of(fd: int) -> int:
+    """Bytes of memory that the segment behind `fd` takes. Raises OSError as fstat(2) does."""
+    return os.fstat(fd).st_blocks * 512
 
 
 def read_segment(fd: int) -> Segment:

@@ -3,6 +3,7 @@
 client     one connected library or command line: its packets, its mailbox
 verify     does the kernel confirm a claim?
 ledger     the connections the broker knows, and what became of them
+budget     how large the rings of the next pair may be
 pairing    from claims to pairs
 sweep      which connections are over
 rows       what `ps` says of a connection

@@ -13,6 +13,7 @@ import os
 import socket
 from collections import Counter
 
+from loopfuse._broker_state.budget import Budget
 from loopfuse._broker_state.client import Client
 from loopfuse._broker_state.ledger import Connection, End, Ledger
 from loopfuse._broker_state.log import Log
@@ -30,10 +31,10 @@ _SHORT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ETOOMANYREFS)
 class Pairing:
     """Takes in what libraries say about connections, and answers."""
 
-    def __init__(self, ledger: Ledger, verifier: Verifier, ring_size: int, log: Log) -> None:
+    def __init__(self, ledger: Ledger, verifier: Verifier, budget: Budget, log: Log) -> None:
         self._ledger = ledger
         self._verifier = verifier
-        self._ring_size = ring_size
+        self._budget = budget
         self._log = log
         self.given: Counter[str] = Counter()
         """How often each reason has been given or heard."""
@@ -195,7 +196,8 @@ class Pairing:
 
     def _fuse(self, connection: Connection, first: End, second: End, client: Endpoint) -> None:
         """Makes the pair and hands it out. Raises OSError if nobody got anything."""
-        segment = make_segment(connection.id, self._ring_size)
+        ring_size = self._budget.ring_size()
+        segment = make_segment(connection.id, ring_size)
         try:
             bells = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         except OSError:
@@ -205,7 +207,8 @@ class Pairing:
         # tells an end that nobody holds the other any more.
         with bells[0], bells[1]:
             try:
-                sent = self._hand_out(connection, first, second, client, segment, bells[0])
+                memory = (segment, ring_size)
+                sent = self._hand_out(connection, first, second, client, memory, bells[0])
             except OSError:
                 os.close(segment)
                 raise
@@ -217,7 +220,7 @@ class Pairing:
             self._ledger.set_end(connection, second)
             self._ledger.pair(connection, segment, client)
             try:
-                self._hand_out(connection, second, first, client, segment, bells[1])
+                self._hand_out(connection, second, first, client, memory, bells[1])
             except OSError:
                 # The first end's doorbell hangs up, and it goes on in TCP.
                 self._ledger.unpair(connection, Reason.NO_DESCRIPTORS)
@@ -229,12 +232,13 @@ class Pairing:
         end: End,
         peer: End,
         client: Endpoint,
-        segment: int,
+        segment: tuple[int, int],
         bell: socket.socket,
     ) -> bool:
+        """`segment`: its descriptor, and the size of each of its rings."""
         side = Side.CLIENT if end.endpoint == client else Side.SERVER
-        message = Fuse(end.claim_id, connection.id, side, self._ring_size, peer.limit)
-        return end.client.send(pack_fuse(message), (segment, bell.fileno()))
+        message = Fuse(end.claim_id, connection.id, side, segment[1], peer.limit)
+        return end.client.send(pack_fuse(message), (segment[0], bell.fileno()))
 
 
 def _end(client: Client, claim: Claim) -> End:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
+from loopfuse._broker_state.budget import Budget
 from loopfuse._broker_state.ledger import Connection, Ledger
 from loopfuse._broker_state.verify import NetnsView, Verifier
 from loopfuse._errors import SockDiagError
@@ -24,8 +25,9 @@ _HINTS_A_TURN = 500
 class Sweep:
     """Times are time.monotonic() seconds."""
 
-    def __init__(self, ledger: Ledger, verifier: Verifier) -> None:
+    def __init__(self, ledger: Ledger, verifier: Verifier, budget: Budget) -> None:
         self._ledger = ledger
+        self._budget = budget
         self._verifier = verifier
         self._next = time.monotonic() + INTERVAL
         self._hints: set[int] = set()
@@ -72,6 +74,7 @@ class Sweep:
                 if not any(end.cookie in held for end in connection.ends.values()):
                     self._close_if_over(connection)
         self._verifier.forget_all_but(set(namespaces))
+        self._budget.measure(one.segment for one in self._ledger if one.paired)
 
     def _close_if_over(self, connection: Connection) -> None:
         view = self._verifier.view(connection.name.netns_cookie)
