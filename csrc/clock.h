@@ -14,6 +14,14 @@ static inline int64_t lf_now(void)
 	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
 
+/* The same, as of the last timer tick: some ms behind, but cheaper by half. */
+static inline int64_t lf_now_coarse(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
 /* A deadline ns from now; LF_FOREVER stays so. */
 static inline int64_t lf_deadline(int64_t ns)
 {

@@ -30,10 +30,15 @@ ssize_t lf_conn_send(struct lf_sock *sock, int fd, struct lf_io *io);
  * how many bytes it used, 0 or a negative errno. -ENOTCONN: this direction is plain,
  * let the kernel do the whole call. */
 typedef ssize_t (*lf_move)(void *context, const struct iovec *pieces, int count, size_t n);
-ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, size_t n, bool wait, lf_move move,
-			  void *context);
-ssize_t lf_conn_recv_into(struct lf_sock *sock, int fd, size_t n, bool wait, lf_move move,
-			  void *context);
+struct lf_bulk {
+	size_t n;       /* bytes at most */
+	bool wait;      /* unless the socket is non-blocking */
+	bool continued; /* the program's call has moved bytes before this one */
+	lf_move move;
+	void *context;
+};
+ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, const struct lf_bulk *bulk);
+ssize_t lf_conn_recv_into(struct lf_sock *sock, int fd, const struct lf_bulk *bulk);
 
 /* Around a kernel call that receives (or waits to receive) past the two functions above:
  * while one is under way the direction can't leave TCP. False: it already has. */
@@ -48,13 +53,15 @@ size_t lf_conn_unread(struct lf_sock *sock);
 
 /* Readiness as far as rings know it, as poll(2) bits; `known` gets the bits about which
  * the ring has the last word, so that the kernel's are to be left out. Looks at memory
- * only. */
+ * only, until an end of the connection is near. */
 short lf_conn_ready(struct lf_sock *sock, short *known);
 /* Would a receive of `need` bytes find them (or an error) in the ring? */
 bool lf_conn_has_input(struct lf_sock *sock, size_t need);
 /* The same, or anything else that a waiting receive must look at. */
 bool lf_conn_readable(struct lf_sock *sock, size_t need);
 bool lf_conn_writable(struct lf_sock *sock);
+/* The program has set the size of a buffer, here or (as seen in the ring) over there. */
+void lf_conn_limits_changed(struct lf_sock *sock);
 
 /* --- the switch (conn_fuse.c) --- */
 
@@ -81,11 +88,13 @@ void lf_conn_end_tx(struct lf_sock *sock, enum lf_reason reason);
 bool lf_conn_service(struct lf_sock *sock, int fd);
 /* Makes both directions plain with nothing left in the ring we read from: for holders that
  * know only TCP. Waits for the peer, a second at the most, only if there are unread bytes,
- * which it has to send again by TCP; if it is busy elsewhere, it does so at its next call. */
-void lf_conn_defuse(struct lf_sock *sock, int fd, enum lf_reason reason);
+ * which it has to send again by TCP. If it is busy elsewhere and `stay` (this process goes
+ * on with the socket), they stay readable here; else the peer sends them at its next call. */
+void lf_conn_defuse(struct lf_sock *sock, int fd, enum lf_reason reason, bool stay);
 #define LF_TAKE_BACK_NS (INT64_C(1000) * 1000000)
 /* The same with a time limit of the caller's, on lf_now()'s clock. */
-void lf_conn_defuse_until(struct lf_sock *sock, int fd, enum lf_reason reason, int64_t deadline);
+void lf_conn_defuse_until(struct lf_sock *sock, int fd, enum lf_reason reason, bool stay,
+			  int64_t deadline);
 /* The same for a holder that will read the ring to its end. Never waits. */
 void lf_conn_return_to_tcp(struct lf_sock *sock, enum lf_reason reason);
 /* The doorbell hung up. */
@@ -122,7 +131,8 @@ struct lf_wait {
 	enum lf_want want;
 	size_t need;      /* reading: bytes in the ring that are enough */
 	int64_t deadline; /* on lf_now()'s clock, or LF_FOREVER */
-	bool timed;       /* the program set a timeout: signals always interrupt */
+	/* The program set a timeout, or part has been moved: signals always interrupt. */
+	bool never_restarts;
 };
 
 /* Returns 0 (look again), -EINTR or -EAGAIN (the deadline has passed). */
@@ -138,5 +148,6 @@ bool lf_wait_may_drain(const struct lf_sock *sock);
 bool lf_wait_spin_by_score(struct lf_sock *sock, bool alone, bool (*look)(void *), void *context);
 /* Longest sleep, ns, that is safe for this socket. */
 #define LF_SHARED_SLEEP_NS (5 * 1000 * 1000)
+#define LF_WRITER_SLEEP_NS (20 * 1000 * 1000)
 
 #endif

@@ -14,6 +14,8 @@
 #include "real.h"
 
 #include <errno.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -85,6 +87,11 @@ static void take_back(struct lf_sock *sock, int fd, enum lf_reason reason)
 		lf_conn_corrupt(sock);
 		return;
 	}
+	if (atomic_load(&sock->slot->shut) & LF_SHUT_WR) {
+		/* FIN is out, TCP takes no more: who has the ring may read it to the end. */
+		lf_conn_end_tx(sock, reason);
+		return;
+	}
 	uint64_t tail = atomic_load(&sock->slot->tx_head) - n;
 	/* The mark first: the receiver must not take the resent bytes for bytes that came
 	 * around a live ring. */
@@ -118,9 +125,11 @@ bool lf_conn_service(struct lf_sock *sock, int fd)
 		uint32_t closed = atomic_load_explicit(&out->c.closed, memory_order_acquire);
 		if (closed)
 			take_back(sock, fd, LF_REASON_PEER_CLOSED);
-		else if (wish == LF_WISH_TAKE_BACK)
+		else if (wish == LF_WISH_TAKE_BACK &&
+			 /* If this fails the consumer has gone back to reading: wish is PLAIN. */
+			 atomic_compare_exchange_strong(&out->c.wish, &wish, LF_WISH_TAKEN))
 			take_back(sock, fd, peers_reason(sock));
-		else if (wish == LF_WISH_PLAIN)
+		else if (wish)
 			lf_conn_end_tx(sock, peers_reason(sock));
 		else
 			lf_conn_end_tx(sock, LF_REASON_REQUEST);
@@ -137,6 +146,8 @@ static void service(struct lf_sock *other)
 {
 	lf_conn_service(other, atomic_load(&other->fd));
 }
+
+enum { DEATH_MS = 50 }; /* between the closing of two descriptors in one exit(2) */
 
 static bool bell_hung_up(struct lf_sock *sock, int timeout_ms)
 {
@@ -170,10 +181,26 @@ static void await_end_of_ring(struct lf_sock *sock, int fd, int64_t deadline)
 	}
 }
 
+/* The producer has not answered in time: the bytes stay here, if it has not begun just now. */
+static bool go_on_reading(struct lf_sock *sock, int fd)
+{
+	if (atomic_load(&sock->in->p.mark) != LF_MARK_FUSED)
+		return false;
+	uint32_t wish = LF_WISH_TAKE_BACK;
+	if (atomic_compare_exchange_strong(&sock->in->c.wish, &wish, LF_WISH_PLAIN))
+		return true;
+	await_end_of_ring(sock, fd, lf_deadline(LF_TAKE_BACK_NS));
+	return false;
+}
+
 /* Under rx_lock, with a ring that we watch: from here on every byte is to come by TCP. */
-static void leave_ring(struct lf_sock *sock, int fd, enum lf_reason reason, int64_t deadline)
+static void leave_ring(struct lf_sock *sock, int fd, enum lf_reason reason, int64_t deadline,
+		       bool stay)
 {
 	struct lf_slot *slot = sock->slot;
+	/* Asked before, and gone on reading since. */
+	if (stay && atomic_load(&sock->in->c.wish) == LF_WISH_PLAIN && has_unread(sock))
+		return;
 	atomic_store(&sock->in->c.reason, (uint32_t)reason);
 	/* Dekker, twice, seq_cst on both sides. We store the wish, then load mark and head.
 	 * The producer stores the mark and loads the wish before its first byte: if we still
@@ -181,8 +208,11 @@ static void leave_ring(struct lf_sock *sock, int fd, enum lf_reason reason, int6
 	 * byte: if we see no unread ones, it will find the wish, and take back what it has
 	 * put there since. */
 	atomic_store(&sock->in->c.wish, LF_WISH_TAKE_BACK);
-	if (atomic_load(&sock->in->p.mark) == LF_MARK_FUSED && has_unread(sock))
+	if (atomic_load(&sock->in->p.mark) == LF_MARK_FUSED && has_unread(sock)) {
 		await_end_of_ring(sock, fd, deadline);
+		if (stay && go_on_reading(sock, fd))
+			return;
+	}
 	uint32_t mark = atomic_load_explicit(&sock->in->p.mark, memory_order_acquire);
 	/* A ring that had ended before, or whose producer is dead, may hold bytes that nobody
 	 * can take back: they stay readable here. A producer that is alive but busy elsewhere
@@ -194,12 +224,13 @@ static void leave_ring(struct lf_sock *sock, int fd, enum lf_reason reason, int6
 		atomic_store(&slot->rx, LF_RX_ENDED);
 }
 
-void lf_conn_defuse(struct lf_sock *sock, int fd, enum lf_reason reason)
+void lf_conn_defuse(struct lf_sock *sock, int fd, enum lf_reason reason, bool stay)
 {
-	lf_conn_defuse_until(sock, fd, reason, lf_deadline(LF_TAKE_BACK_NS));
+	lf_conn_defuse_until(sock, fd, reason, stay, lf_deadline(LF_TAKE_BACK_NS));
 }
 
-void lf_conn_defuse_until(struct lf_sock *sock, int fd, enum lf_reason reason, int64_t deadline)
+void lf_conn_defuse_until(struct lf_sock *sock, int fd, enum lf_reason reason, bool stay,
+			  int64_t deadline)
 {
 	lf_sock_decline(sock, reason);
 	if (!lf_sock_paired(sock))
@@ -216,7 +247,7 @@ void lf_conn_defuse_until(struct lf_sock *sock, int fd, enum lf_reason reason, i
 	if (rx == LF_RX_PLAIN)
 		atomic_store(&slot->rx, LF_RX_ENDED);
 	else if (rx != LF_RX_ENDED)
-		leave_ring(sock, fd, reason, deadline);
+		leave_ring(sock, fd, reason, deadline, stay);
 	lf_lock_release(&slot->rx_lock, LF_RANK_RX);
 	lf_epoll_refresh(sock);
 	errno = saved;
@@ -301,18 +332,48 @@ static bool tcp_has_ended(int fd, int timeout_ms)
 	return lf_real.poll(&p, 1, timeout_ms) == 1;
 }
 
-enum { DEATH_MS = 50 }; /* between the two descriptors' closing in one exit(2) */
 
-static bool reset_if_unread(struct lf_sock *sock)
+/* What TCP would have come to: a peer that dies with bytes unread sends RST; one that had
+ * read all sends FIN, and RST only when it gets more. The errors differ (tcp_reset() in
+ * net/ipv4/tcp_input.c). FIN's time is known to some ms; when in doubt, the bytes had come
+ * before it. */
+static uint32_t error_of_reset(struct lf_sock *sock, int fd)
+{
+	int error = 0;
+	socklen_t len = sizeof(error);
+	if (lf_real.getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) == 0 && error)
+		return (uint32_t)error;
+	struct tcp_info info;
+	len = sizeof(info);
+	if (lf_real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == -1)
+		return ECONNRESET;
+	int64_t fin_seen = lf_now() - (int64_t)info.tcpi_last_ack_recv * 1000000;
+	return atomic_load(&sock->unread_since) > fin_seen ? EPIPE : ECONNRESET;
+}
+
+/* Bytes lie in the ring that we write to, and are not to be sent by TCP. */
+static bool has_bytes_for_peer(struct lf_sock *sock)
+{
+	switch (lf_tx(sock)) {
+	case LF_TX_FUSED:
+		return unread_by_peer(sock) != 0;
+	case LF_TX_ENDED:
+		return atomic_load(&sock->out->p.mark) == LF_MARK_ENDED &&
+		       atomic_load(&sock->out->p.end_pos) != atomic_load(&sock->out->c.tail);
+	default:
+		return false;
+	}
+}
+
+static bool reset_if_unread(struct lf_sock *sock, int fd)
 {
 	struct lf_slot *slot = sock->slot;
 	if (!lf_lock_acquire(&slot->tx_lock, LF_RANK_TX))
 		return false;
 	/* `closed` was set by a live library: it saw to RST itself, if any was due. */
-	bool reset = lf_tx(sock) == LF_TX_FUSED && !atomic_load(&sock->out->c.closed) &&
-		     unread_by_peer(sock) != 0;
+	bool reset = has_bytes_for_peer(sock) && !atomic_load(&sock->out->c.closed);
 	if (reset) {
-		atomic_store(&slot->error, ECONNRESET);
+		atomic_store(&slot->error, error_of_reset(sock, fd));
 		atomic_store(&slot->reset, 1);
 		lf_conn_end_tx(sock, LF_REASON_PEER_GONE);
 	}
@@ -320,9 +381,25 @@ static bool reset_if_unread(struct lf_sock *sock)
 	return reset;
 }
 
+/* Another thread has seen that the peer is gone, and may still be finding out how. */
+static void await_verdict(struct lf_sock *sock)
+{
+	int64_t deadline = lf_deadline(2 * DEATH_MS * INT64_C(1000000));
+	int saved = errno;
+	while (atomic_load(&sock->hung_up) == LF_HUNG_UP && lf_now() < deadline) {
+		struct timespec nap = {0, 50000};
+		nanosleep(&nap, NULL);
+	}
+	errno = saved;
+}
+
 void lf_conn_fin_seen(struct lf_sock *sock, int fd)
 {
-	if (lf_tx(sock) != LF_TX_FUSED || atomic_load(&sock->hung_up))
+	if (atomic_load(&sock->hung_up)) {
+		await_verdict(sock);
+		return;
+	}
+	if (lf_tx(sock) != LF_TX_FUSED && !has_bytes_for_peer(sock))
 		return;
 	/* A shutdown that the library saw: the peer lives on and reads. A FIN without a word
 	 * from it: the process is dying (its descriptors go one after the other), or a
@@ -333,15 +410,35 @@ void lf_conn_fin_seen(struct lf_sock *sock, int fd)
 		lf_conn_peer_gone(sock, fd);
 }
 
-enum { CHECK_NS = 20 * 1000 * 1000 };
+enum { FIRST_CHECK_NS = 100 * 1000, CHECK_NS = 20 * 1000 * 1000 };
+
+/* A living reader moves on, soon: one that does not is looked at after 0.1 ms, then at
+ * growing intervals; any other now and then. True: now is the time. */
+static bool check_is_due(struct lf_sock *sock)
+{
+	int64_t now = lf_now();
+	uint64_t tail = atomic_load_explicit(&sock->out->c.tail, memory_order_relaxed);
+	uint32_t patience = atomic_load_explicit(&sock->peer_patience, memory_order_relaxed);
+	if (tail != atomic_load_explicit(&sock->peer_tail, memory_order_relaxed)) {
+		atomic_store_explicit(&sock->peer_tail, tail, memory_order_relaxed);
+		atomic_store_explicit(&sock->peer_stuck, now, memory_order_relaxed);
+		atomic_store_explicit(&sock->peer_patience, FIRST_CHECK_NS, memory_order_relaxed);
+	} else if (now - atomic_load_explicit(&sock->peer_stuck, memory_order_relaxed) >= patience &&
+		   patience < CHECK_NS) {
+		atomic_store_explicit(&sock->peer_patience, 2 * patience, memory_order_relaxed);
+		atomic_store_explicit(&sock->peer_checked, now, memory_order_relaxed);
+		return true;
+	}
+	if (now - atomic_load_explicit(&sock->peer_checked, memory_order_relaxed) < CHECK_NS)
+		return false;
+	atomic_store_explicit(&sock->peer_checked, now, memory_order_relaxed);
+	return true;
+}
 
 void lf_conn_check_peer(struct lf_sock *sock, int fd)
 {
-	int64_t now = lf_now();
-	if (now - atomic_load_explicit(&sock->peer_checked, memory_order_relaxed) < CHECK_NS &&
-	    !atomic_load_explicit(&sock->fin_seen, memory_order_relaxed))
+	if (!check_is_due(sock) && !atomic_load_explicit(&sock->fin_seen, memory_order_relaxed))
 		return;
-	atomic_store_explicit(&sock->peer_checked, now, memory_order_relaxed);
 	int saved = errno;
 	if (!atomic_load(&sock->hung_up) && bell_hung_up(sock, 0))
 		lf_conn_peer_gone(sock, fd);
@@ -350,7 +447,8 @@ void lf_conn_check_peer(struct lf_sock *sock, int fd)
 
 void lf_conn_peer_gone(struct lf_sock *sock, int fd)
 {
-	if (atomic_exchange(&sock->hung_up, 1))
+	uint32_t no = 0;
+	if (!atomic_compare_exchange_strong(&sock->hung_up, &no, LF_HUNG_UP))
 		return;
 	int saved = errno;
 	if (gave_up_its_bell(sock)) {
@@ -358,7 +456,7 @@ void lf_conn_peer_gone(struct lf_sock *sock, int fd)
 		goto out;
 	}
 	bool ended = tcp_has_ended(fd, DEATH_MS);
-	if (ended && reset_if_unread(sock))
+	if (ended && reset_if_unread(sock, fd))
 		goto out;
 	/* An outsider still holds the socket, or everything was read: TCP from here. */
 	if (lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX)) {
@@ -369,6 +467,7 @@ void lf_conn_peer_gone(struct lf_sock *sock, int fd)
 		lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
 	}
 out:
+	atomic_store(&sock->hung_up, LF_HUNG_UP_KNOWN);
 	errno = saved;
 }
 
@@ -378,6 +477,10 @@ int lf_conn_shutdown(struct lf_sock *sock, int fd, int how)
 	uint32_t bits = how == SHUT_RD ? LF_SHUT_RD : how == SHUT_WR ? LF_SHUT_WR :
 			how == SHUT_RDWR ? LF_SHUT_RD | LF_SHUT_WR :
 						   0;
+	/* Bytes that nobody has taken yet may be bytes that nobody ever will. */
+	if (lf_tx(sock) == LF_TX_FUSED && unread_by_peer(sock) && bell_hung_up(sock, 0))
+		lf_conn_peer_gone(sock, fd);
+	bool after_reset = atomic_load(&slot->reset) != 0;
 	/* A send under way finishes first, so that no byte comes after the FIN. */
 	bool locked = (bits & LF_SHUT_WR) && lf_lock_acquire(&slot->tx_lock, LF_RANK_TX);
 	if (lf_sock_paired(sock) && (bits & LF_SHUT_WR))
@@ -387,8 +490,20 @@ int lf_conn_shutdown(struct lf_sock *sock, int fd, int how)
 		atomic_fetch_or(&slot->shut, bits);
 	if (locked)
 		lf_lock_release(&slot->tx_lock, LF_RANK_TX);
+	enum lf_rx rx = lf_rx(sock);
+	if (r == 0 && atomic_load(&slot->shut) == (LF_SHUT_RD | LF_SHUT_WR) && rx != LF_RX_PLAIN &&
+	    rx != LF_RX_ENDED) {
+		/* Bytes for a socket that is shut both ways draw RST: TCP's business. Those that
+		 * came before can still be read, as on TCP. */
+		atomic_store(&sock->in->c.wish, LF_WISH_PLAIN);
+		lf_bell_ring_always(sock);
+	}
 	/* Threads of ours that sleep in the ring: TCP's own wake-up reaches readers; a
 	 * writer is told by its doorbell only if the peer rings, so it looks at TCP too. */
+	if (r == 0 && after_reset) {
+		errno = ENOTCONN;
+		return -1;
+	}
 	return r;
 }
 
@@ -401,9 +516,12 @@ void lf_conn_before_close(struct lf_sock *sock, int fd)
 	struct lf_slot *slot = sock->slot;
 	struct linger linger = {0};
 	socklen_t len = sizeof(linger);
-	if (lf_real.getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len) == 0 && linger.l_onoff &&
-	    linger.l_linger == 0)
+	bool resets = lf_real.getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len) == 0 &&
+		      linger.l_onoff && linger.l_linger == 0;
+	if (resets)
 		atomic_store(&sock->out->p.fin_hint, LF_RST_COMING);
+	else
+		atomic_store(&sock->out->p.fin_hint, LF_FIN_COMING);
 	enum lf_rx rx = lf_rx(sock);
 	if (rx == LF_RX_PLAIN || rx == LF_RX_ENDED)
 		return;

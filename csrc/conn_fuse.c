@@ -11,6 +11,7 @@
 #include "conn.h"
 #include "epoll.h"
 #include "invariant.h"
+#include "options.h"
 #include "pairing.h"
 #include "real.h"
 
@@ -153,6 +154,24 @@ static bool identity_checks_out(const struct lf_segment *segment, const struct l
 	       segment->ring_size == fuse->ring_size;
 }
 
+/* Where only one of the two buffers was set, the other takes what TCP's would. */
+static uint32_t limit_of(const struct lf_sock *sock)
+{
+	uint64_t ring = sock->ring_size;
+	uint64_t out = atomic_load(&sock->slot->sndbuf), in = atomic_load(&sock->peer_limit);
+	uint64_t sum = (out ? out : ring * 5 / 8) + (in ? in : ring * 3 / 8);
+	return (uint32_t)(sum < ring ? sum : ring);
+}
+
+void lf_conn_limits_changed(struct lf_sock *sock)
+{
+	if (!lf_sock_paired(sock))
+		return;
+	atomic_store_explicit(&sock->in->c.limit, lf_options_receive_limit(sock),
+			      memory_order_relaxed);
+	atomic_store_explicit(&sock->out_limit, limit_of(sock), memory_order_relaxed);
+}
+
 static enum lf_reason map(struct lf_sock *sock, const struct lf_wire_fuse *fuse, int fd)
 {
 	uint32_t ring = fuse->ring_size;
@@ -177,7 +196,8 @@ static enum lf_reason map(struct lf_sock *sock, const struct lf_wire_fuse *fuse,
 	sock->out_ring = rings + (size_t)fuse->side * ring;
 	sock->in_ring = rings + (size_t)(1 - fuse->side) * ring;
 	sock->ring_size = ring;
-	sock->out_limit = fuse->limit_out && fuse->limit_out < ring ? fuse->limit_out : ring;
+	atomic_store(&sock->peer_limit, fuse->limit_out);
+	atomic_store(&sock->out_limit, limit_of(sock));
 	sock->pair_id = fuse->pair_id;
 	sock->disagreements = 0;
 	return LF_REASON_NONE;
@@ -219,6 +239,7 @@ bool lf_conn_pair(struct lf_sock *sock, const struct lf_wire_fuse *fuse, int seg
 	/* release: whoever sees PAIRED sees the mapping. From here on forks inherit it. */
 	atomic_store(&slot->fork_safe, 1);
 	atomic_store_explicit(&sock->pairing, LF_PAIRING_PAIRED, memory_order_release);
+	lf_conn_limits_changed(sock);
 	lf_conn_try_ready(sock, fd);
 	return true;
 }

@@ -25,13 +25,22 @@
 /* The state moved on: look again. */
 #define LOOK_AGAIN (-ERESTART)
 
-static ssize_t tcp_recv(int fd, struct lf_cursor *cursor, size_t most, int flags)
+enum { PIECES = 16 };
+
+static ssize_t tcp_recv(int fd, const struct lf_cursor *cursor, size_t most, int flags)
 {
-	struct iovec first = {(uint8_t *)cursor->iov->iov_base + cursor->offset,
-			      cursor->iov->iov_len - cursor->offset};
-	if (first.iov_len > most)
-		first.iov_len = most;
-	struct msghdr msg = {.msg_iov = &first, .msg_iovlen = 1};
+	struct iovec pieces[PIECES];
+	struct msghdr msg = {.msg_iov = pieces};
+	size_t offset = cursor->offset;
+	for (size_t i = 0; i < cursor->count && msg.msg_iovlen < PIECES && most; i++) {
+		struct iovec piece = {(uint8_t *)cursor->iov[i].iov_base + offset,
+				      cursor->iov[i].iov_len - offset};
+		if (piece.iov_len > most)
+			piece.iov_len = most;
+		most -= piece.iov_len;
+		offset = 0;
+		pieces[msg.msg_iovlen++] = piece;
+	}
 	ssize_t n = lf_real.recvmsg(fd, &msg, (flags & (MSG_PEEK | MSG_TRUNC)) | MSG_DONTWAIT);
 	return n == -1 ? -errno : n;
 }
@@ -39,10 +48,16 @@ static ssize_t tcp_recv(int fd, struct lf_cursor *cursor, size_t most, int flags
 static ssize_t recv_counted(struct lf_sock *sock, int fd, struct lf_cursor *cursor, size_t most,
 			    int flags)
 {
-	while (cursor->count && cursor->offset == cursor->iov->iov_len)
+	if (!cursor->left) {
+		/* A receive of no bytes still waits until there are some. */
+		char byte;
+		struct iovec one = {&byte, 1};
+		struct msghdr msg = {.msg_iov = &one, .msg_iovlen = 1};
+		ssize_t any = lf_real.recvmsg(fd, &msg, MSG_PEEK | MSG_DONTWAIT);
+		return any == -1 ? -errno : 0;
+	}
+	while (cursor->offset == cursor->iov->iov_len)
 		lf_cursor_advance(cursor, 0);
-	if (!cursor->left)
-		return 0;
 	ssize_t n = tcp_recv(fd, cursor, most, flags);
 	if (n > 0 && !(flags & MSG_PEEK)) {
 		atomic_fetch_add(&sock->slot->tcp_rcvd, (uint64_t)n);
@@ -57,6 +72,21 @@ static void enter_rx(struct lf_sock *sock, enum lf_rx state)
 	atomic_store_explicit(&sock->slot->rx, (uint32_t)state, memory_order_release);
 }
 
+/* What a receive meets of the error that the socket has. EPIPE is none of its business: FIN
+ * came before, and is what a receive sees (tcp_recvmsg_locked() looks at SOCK_DONE first). */
+static uint32_t error_for_receive(struct lf_slot *slot)
+{
+	uint32_t error = atomic_load_explicit(&slot->error, memory_order_relaxed);
+	return error && error != EPIPE ? atomic_exchange(&slot->error, 0) : 0;
+}
+
+/* TCP's FIN, where the ring has no part in what comes, but may have in what goes. */
+static ssize_t end_of_stream(struct lf_sock *sock, int fd)
+{
+	lf_conn_fin_seen(sock, fd);
+	return -(ssize_t)error_for_receive(sock->slot);
+}
+
 /* READY: still TCP, unless the peer's mark says how much of it is left. */
 static ssize_t step_ready(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int flags)
 {
@@ -68,7 +98,7 @@ static ssize_t step_ready(struct lf_sock *sock, int fd, struct lf_cursor *cursor
 			return n;
 		/* FIN or error: the switch may have come between the two looks. */
 		if (atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) == LF_MARK_PLAIN)
-			return n;
+			return n == 0 && cursor->left ? end_of_stream(sock, fd) : n;
 		if (n < 0)
 			atomic_store(&slot->error, (uint32_t)-n);
 	}
@@ -213,7 +243,7 @@ static ssize_t step_fused(struct lf_sock *sock, int fd, struct lf_cursor *cursor
 	}
 	if (!cursor->left && ring_has_bytes(sock))
 		return 0; /* a receive of no bytes, and there are some */
-	uint32_t error = atomic_exchange(&slot->error, 0);
+	uint32_t error = error_for_receive(slot);
 	if (error)
 		return -(ssize_t)error;
 	if (atomic_load(&slot->reset) || (atomic_load(&slot->shut) & LF_SHUT_RD))
@@ -225,12 +255,15 @@ static ssize_t step_fused(struct lf_sock *sock, int fd, struct lf_cursor *cursor
  * doorbell, so the kernel must not be slept in. */
 static ssize_t step_plain(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int flags)
 {
-	uint32_t error = atomic_exchange(&sock->slot->error, 0);
+	uint32_t error = error_for_receive(sock->slot);
 	if (error)
 		return -(ssize_t)error;
 	if (lf_rx(sock) == LF_RX_ENDED && atomic_load(&sock->slot->reset))
 		return 0;
-	return lf_tx(sock) == LF_TX_FUSED ? recv_counted(sock, fd, cursor, SIZE_MAX, flags) : USE_TCP;
+	if (lf_tx(sock) != LF_TX_FUSED)
+		return USE_TCP;
+	ssize_t n = recv_counted(sock, fd, cursor, SIZE_MAX, flags);
+	return n == 0 && cursor->left ? end_of_stream(sock, fd) : n;
 }
 
 /* One try, under rx_lock. */
@@ -293,7 +326,7 @@ static ssize_t plain_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 	struct lf_slot *slot = sock->slot;
 	enum lf_rx rx = lf_rx(sock);
 	if (rx == LF_RX_ENDED || atomic_load(&sock->pairing) == LF_PAIRING_DECLINED) {
-		uint32_t error = atomic_exchange(&slot->error, 0);
+		uint32_t error = error_for_receive(slot);
 		if (error)
 			return -(ssize_t)error;
 		if (rx == LF_RX_ENDED && atomic_load(&slot->reset))
@@ -301,6 +334,8 @@ static ssize_t plain_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 		ssize_t n = lf_real.recvmsg(fd, io->msg, io->flags);
 		if (n > 0 && !(io->flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE)))
 			atomic_fetch_add(&slot->tcp_rcvd, (uint64_t)n);
+		if (n == 0 && lf_sock_paired(sock))
+			return end_of_stream(sock, fd);
 		return n == -1 ? -errno : n;
 	}
 	if (!lf_conn_enter_plain_rx(sock))
@@ -327,11 +362,11 @@ static struct lf_wait reading_wait(struct lf_sock *sock, size_t need)
 		.want = LF_WANT_READ,
 		.need = need < sock->ring_size ? need : sock->ring_size,
 		.deadline = timeout ? lf_deadline(timeout) : LF_FOREVER,
-		.timed = timeout != 0,
+		.never_restarts = timeout != 0,
 	};
 }
 
-/* What is still to come by the kernel after part of a MSG_WAITALL came from the ring. */
+/* What the kernel has after part of a receive came from the ring. */
 static ssize_t rest_by_tcp(int fd, struct lf_cursor *cursor, int flags)
 {
 	ssize_t sum = 0;
@@ -354,28 +389,79 @@ static ssize_t rest_by_tcp(int fd, struct lf_cursor *cursor, int flags)
 	return sum;
 }
 
+/* Bytes that the next receive will get from the ring. 0 while TCP still has some that
+ * come first: then TCP's own readiness tells. */
+static uint64_t ring_input(struct lf_sock *sock)
+{
+	struct lf_slot *slot = sock->slot;
+	switch (lf_rx(sock)) {
+	case LF_RX_READY:
+		if (atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) == LF_MARK_PLAIN ||
+		    atomic_load_explicit(&sock->in->p.tcp_total, memory_order_relaxed) !=
+			    atomic_load_explicit(&slot->tcp_rcvd, memory_order_relaxed))
+			return 0;
+		break;
+	case LF_RX_DRAIN:
+		if (atomic_load_explicit(&slot->rx_tcp_left, memory_order_relaxed))
+			return 0;
+		break;
+	case LF_RX_FUSED:
+		break;
+	default:
+		return 0;
+	}
+	return atomic_load_explicit(&sock->in->p.head, memory_order_acquire) -
+	       atomic_load_explicit(&slot->rx_tail, memory_order_relaxed);
+}
+
+/* TCP's last bytes before the ring, or the ring's last before TCP, have just been taken: what
+ * follows them at the other place is part of the same stream, so of the same call. */
+static bool more_beyond_the_switch(struct lf_sock *sock)
+{
+	switch (lf_rx(sock)) {
+	case LF_RX_READY:
+	case LF_RX_DRAIN:
+		return ring_input(sock) != 0;
+	case LF_RX_FUSED:
+		/* Urgent data come next then: a receive ends before them, tcp(7). */
+		return ring_is_over(sock) && atomic_load_explicit(&sock->in->p.reason,
+								 memory_order_relaxed) !=
+						     LF_REASON_URGENT_DATA;
+	default:
+		return false;
+	}
+}
+
+static bool no_more_will_come(int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLRDHUP};
+	return lf_real.poll(&p, 1, 0) == 1;
+}
+
 /* LOOK_AGAIN: the direction turned out to be plain before anything was received. */
 static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 {
 	struct lf_cursor cursor = cursor_of(io->msg);
+	size_t wanted = cursor.left;
 	bool dontwait = (io->flags & MSG_DONTWAIT) || lf_sock_nonblocking(sock);
 	bool all = (io->flags & MSG_WAITALL) != 0, peek = (io->flags & MSG_PEEK) != 0;
 	size_t need = atomic_load_explicit(&sock->slot->rcvlowat, memory_order_relaxed);
-	if (need > cursor.left)
-		need = cursor.left;
-	if (all)
-		need = cursor.left;
+	if (all || need > wanted)
+		need = wanted;
 	if (peek && need <= 1)
 		all = false;
 	struct lf_wait wait = {.want = LF_WANT_WRITE};
 	ssize_t got = 0;
+	lf_conn_service(sock, fd);
 	for (;;) {
 		if (!lf_lock_acquire(&sock->slot->rx_lock, LF_RANK_RX))
 			return got ? got : -EAGAIN;
 		ssize_t n = step(sock, fd, &cursor, io->flags);
 		lf_lock_release(&sock->slot->rx_lock, LF_RANK_RX);
 		if (n == USE_TCP)
-			return got ? got + (all && !dontwait ? rest_by_tcp(fd, &cursor, io->flags) : 0) :
+			return got ? got + rest_by_tcp(fd, &cursor,
+						       all && !dontwait ? io->flags :
+									  io->flags | MSG_DONTWAIT) :
 				     LOOK_AGAIN;
 		if (n < 0 && n != -EAGAIN) {
 			if (!got)
@@ -388,10 +474,13 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 		if (n > 0) {
 			if (peek) {
 				got = n;
-				if (dontwait || (size_t)n >= need || (size_t)n >= sock->ring_size)
+				if (dontwait || (size_t)n >= need || (size_t)n >= sock->ring_size ||
+				    no_more_will_come(fd))
 					return got;
 			} else {
 				got += n;
+				if (cursor.left && more_beyond_the_switch(sock))
+					continue;
 				if (dontwait || cursor.left == 0 || (size_t)got >= need)
 					return got;
 			}
@@ -401,11 +490,14 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 		if (wait.want != LF_WANT_READ)
 			wait = reading_wait(sock, need);
 		wait.need = peek ? need : need > (size_t)got ? need - (size_t)got : 1;
+		if (got)
+			wait.never_restarts = true;
 		if (peek)
 			cursor = cursor_of(io->msg);
 		int r = lf_wait(sock, fd, &wait);
+		/* A receive of no bytes sleeps as any, but nothing makes it fail. */
 		if (r)
-			return got ? got : r;
+			return got || wanted == 0 ? got : r;
 	}
 }
 
@@ -441,24 +533,18 @@ ssize_t lf_conn_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 	}
 }
 
-struct receive_into {
-	size_t n;
-	lf_move move;
-	void *context;
-};
-
 /* READY or DRAIN: TCP's bytes, through a buffer, so that they are counted. What `move`
  * did not use stays with TCP. */
-static ssize_t move_out_of_tcp(struct lf_sock *sock, int fd, const struct receive_into *into)
+static ssize_t move_out_of_tcp(struct lf_sock *sock, int fd, const struct lf_bulk *bulk)
 {
 	char buffer[16384];
-	struct iovec iov = {buffer, into->n < sizeof(buffer) ? into->n : sizeof(buffer)};
+	struct iovec iov = {buffer, bulk->n < sizeof(buffer) ? bulk->n : sizeof(buffer)};
 	struct lf_cursor cursor = {.iov = &iov, .count = 1, .left = iov.iov_len};
 	ssize_t n = step(sock, fd, &cursor, MSG_PEEK);
 	if (n <= 0)
 		return n;
 	iov.iov_len = (size_t)n;
-	ssize_t used = into->move(into->context, &iov, 1, (size_t)n);
+	ssize_t used = bulk->move(bulk->context, &iov, 1, (size_t)n);
 	if (used <= 0)
 		return used;
 	cursor = (struct lf_cursor){.iov = &iov, .count = 1, .left = (size_t)used};
@@ -466,7 +552,7 @@ static ssize_t move_out_of_tcp(struct lf_sock *sock, int fd, const struct receiv
 	return step(sock, fd, &cursor, 0);
 }
 
-static ssize_t move_out(struct lf_sock *sock, int fd, const struct receive_into *into)
+static ssize_t move_out(struct lf_sock *sock, int fd, const struct lf_bulk *bulk)
 {
 	struct lf_cursor none = {0};
 	struct lf_slot *slot = sock->slot;
@@ -475,7 +561,7 @@ static ssize_t move_out(struct lf_sock *sock, int fd, const struct receive_into 
 		return r;
 	/* No byte was asked for, so 0 may mean bytes, FIN, or a plain phase. */
 	if (lf_rx(sock) != LF_RX_FUSED)
-		return move_out_of_tcp(sock, fd, into);
+		return move_out_of_tcp(sock, fd, bulk);
 	uint64_t tail = atomic_load(&slot->rx_tail);
 	uint64_t unread = atomic_load_explicit(&sock->in->p.head, memory_order_acquire) - tail;
 	if (unread == 0)
@@ -484,10 +570,10 @@ static ssize_t move_out(struct lf_sock *sock, int fd, const struct receive_into 
 		lf_conn_corrupt(sock);
 		return -ECONNRESET;
 	}
-	size_t n = into->n < unread ? into->n : (size_t)unread;
+	size_t n = bulk->n < unread ? bulk->n : (size_t)unread;
 	struct iovec pieces[2];
 	int count = lf_ring_pieces(sock->in_ring, sock->ring_size, tail + origin_of(sock), n, pieces);
-	ssize_t used = into->move(into->context, pieces, count, n);
+	ssize_t used = bulk->move(bulk->context, pieces, count, n);
 	if (used <= 0)
 		return used;
 	LF_INVARIANT((size_t)used <= n);
@@ -497,20 +583,19 @@ static ssize_t move_out(struct lf_sock *sock, int fd, const struct receive_into 
 	return used;
 }
 
-ssize_t lf_conn_recv_into(struct lf_sock *sock, int fd, size_t n, bool may_wait, lf_move move,
-			  void *context)
+ssize_t lf_conn_recv_into(struct lf_sock *sock, int fd, const struct lf_bulk *bulk)
 {
-	struct receive_into into = {n, move, context};
 	lf_pairing_step(sock, fd);
 	if (!lf_sock_paired(sock) || lf_rx(sock) == LF_RX_PLAIN || lf_rx(sock) == LF_RX_ENDED)
 		return USE_TCP;
 	struct lf_wait wait = reading_wait(sock, 1);
+	bool may_wait = bulk->wait && !lf_sock_nonblocking(sock);
 	for (;;) {
 		if (!lf_lock_acquire(&sock->slot->rx_lock, LF_RANK_RX))
 			return -EAGAIN;
-		ssize_t r = move_out(sock, fd, &into);
+		ssize_t r = move_out(sock, fd, bulk);
 		lf_lock_release(&sock->slot->rx_lock, LF_RANK_RX);
-		if (r != -EAGAIN || !may_wait || lf_sock_nonblocking(sock))
+		if (r != -EAGAIN || !may_wait)
 			return r;
 		int w = lf_wait(sock, fd, &wait);
 		if (w)
@@ -525,31 +610,6 @@ size_t lf_conn_unread(struct lf_sock *sock)
 	uint64_t unread = atomic_load_explicit(&sock->in->p.head, memory_order_acquire) -
 			  atomic_load(&sock->slot->rx_tail);
 	return unread <= sock->ring_size ? (size_t)unread : 0;
-}
-
-/* Bytes that the next receive will get from the ring. 0 while TCP still has some that
- * come first: then TCP's own readiness tells. */
-static uint64_t ring_input(struct lf_sock *sock)
-{
-	struct lf_slot *slot = sock->slot;
-	switch (lf_rx(sock)) {
-	case LF_RX_READY:
-		if (atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) == LF_MARK_PLAIN ||
-		    atomic_load_explicit(&sock->in->p.tcp_total, memory_order_relaxed) !=
-			    atomic_load_explicit(&slot->tcp_rcvd, memory_order_relaxed))
-			return 0;
-		break;
-	case LF_RX_DRAIN:
-		if (atomic_load_explicit(&slot->rx_tcp_left, memory_order_relaxed))
-			return 0;
-		break;
-	case LF_RX_FUSED:
-		break;
-	default:
-		return 0;
-	}
-	return atomic_load_explicit(&sock->in->p.head, memory_order_acquire) -
-	       atomic_load_explicit(&slot->rx_tail, memory_order_relaxed);
 }
 
 bool lf_conn_has_input(struct lf_sock *sock, size_t need)

@@ -78,15 +78,28 @@ static ssize_t plain_send(struct lf_sock *sock, int fd, struct lf_io *io)
 	return n == -1 ? -errno : n;
 }
 
+/* The peer may have set SO_RCVBUF since. */
+static uint32_t follow_peers_limit(struct lf_sock *sock, uint32_t limit)
+{
+	uint32_t theirs = atomic_load_explicit(&sock->out->c.limit, memory_order_relaxed);
+	if (theirs == 0 ||
+	    theirs == atomic_load_explicit(&sock->peer_limit, memory_order_relaxed))
+		return limit;
+	atomic_store_explicit(&sock->peer_limit, theirs, memory_order_relaxed);
+	lf_conn_limits_changed(sock);
+	return atomic_load_explicit(&sock->out_limit, memory_order_relaxed);
+}
+
 /* Bytes there is room for; LOOK_AGAIN: the peer's tail is impossible. */
 static ssize_t room(struct lf_sock *sock)
 {
 	struct lf_slot *slot = sock->slot;
 	uint64_t head = atomic_load_explicit(&slot->tx_head, memory_order_relaxed);
 	uint64_t unread = head - atomic_load_explicit(&slot->tx_tail, memory_order_relaxed);
+	uint32_t limit = atomic_load_explicit(&sock->out_limit, memory_order_relaxed);
 	/* The tail as last seen is enough until it leaves too little room: one cache miss
 	 * for many sends. */
-	if (unread > sock->out_limit / 2) {
+	if (unread > limit / 2) {
 		uint64_t tail = atomic_load_explicit(&sock->out->c.tail, memory_order_acquire);
 		unread = head - tail;
 		if (unread > sock->ring_size) {
@@ -94,8 +107,9 @@ static ssize_t room(struct lf_sock *sock)
 			return LOOK_AGAIN;
 		}
 		atomic_store_explicit(&slot->tx_tail, tail, memory_order_relaxed);
+		limit = follow_peers_limit(sock, limit);
 	}
-	return unread < sock->out_limit ? (ssize_t)(sock->out_limit - unread) : 0;
+	return unread < limit ? (ssize_t)(limit - unread) : 0;
 }
 
 /* After new bytes: make them visible, wake a sleeping reader. */
@@ -108,6 +122,13 @@ static void publish(struct lf_sock *sock, uint64_t head)
 	/* release: the bytes, and the origin, before the position that covers them. */
 	atomic_store_explicit(&sock->out->p.head, head, memory_order_release);
 	lf_bell_ring(sock, &sock->out->reader);
+}
+
+/* The ring was empty as far as we know: from now on bytes wait. */
+static void note_first_unread(struct lf_sock *sock, uint64_t head)
+{
+	if (head == atomic_load_explicit(&sock->out->c.tail, memory_order_relaxed))
+		atomic_store_explicit(&sock->unread_since, lf_now_coarse(), memory_order_relaxed);
 }
 
 /* Where n bytes at `head` go. Before they touch a page more, they start over at the first
@@ -144,10 +165,10 @@ static bool tcp_is_broken(int fd)
 }
 
 /* Under tx_lock, FUSED: what forbids or ends it? 0: go on. */
-static ssize_t before_put(struct lf_sock *sock, int flags)
+static ssize_t before_put(struct lf_sock *sock)
 {
 	if (atomic_load_explicit(&sock->slot->shut, memory_order_relaxed) & LF_SHUT_WR)
-		return broken_pipe(flags);
+		return -EPIPE;
 	if (wished_away(sock))
 		return LOOK_AGAIN;
 	return 0;
@@ -163,11 +184,11 @@ static void check_reader(struct lf_sock *sock, int fd)
 }
 
 /* One try, under tx_lock. */
-static ssize_t put(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int flags)
+static ssize_t put(struct lf_sock *sock, int fd, struct lf_cursor *cursor)
 {
 	if (lf_tx(sock) != LF_TX_FUSED)
 		return USE_TCP;
-	ssize_t r = before_put(sock, flags);
+	ssize_t r = before_put(sock);
 	if (r)
 		return r;
 	ssize_t free = room(sock);
@@ -182,6 +203,7 @@ static ssize_t put(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int f
 	}
 	size_t n = cursor->left < (size_t)free ? cursor->left : (size_t)free;
 	uint64_t head = atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed);
+	note_first_unread(sock, head);
 	lf_ring_put(sock->out_ring, sock->ring_size, position_for(sock, head, n), cursor, n);
 	publish(sock, head + n);
 	return (ssize_t)n;
@@ -193,7 +215,7 @@ static struct lf_wait writing_wait(struct lf_sock *sock)
 	return (struct lf_wait){
 		.want = LF_WANT_WRITE,
 		.deadline = timeout ? lf_deadline(timeout) : LF_FOREVER,
-		.timed = timeout != 0,
+		.never_restarts = timeout != 0,
 	};
 }
 
@@ -238,8 +260,10 @@ static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 {
 	struct lf_cursor cursor = cursor_of(io->msg);
-	if (cursor.left == 0)
-		return USE_TCP;
+	if (cursor.left == 0) {
+		check_reader(sock, fd);
+		return lf_tx(sock) == LF_TX_FUSED ? USE_TCP : LOOK_AGAIN;
+	}
 	bool dontwait = (io->flags & MSG_DONTWAIT) || lf_sock_nonblocking(sock);
 	struct lf_wait wait = {.want = LF_WANT_READ};
 	ssize_t sent = 0;
@@ -247,7 +271,7 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 	for (;;) {
 		if (!lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
 			return sent ? sent : -EAGAIN;
-		ssize_t n = put(sock, fd, &cursor, io->flags);
+		ssize_t n = put(sock, fd, &cursor);
 		lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
 		/* Bytes the peer closed on while we published them: the fence in
 		 * lf_bell_ring() stands between our head and this look, as one stands between
@@ -259,8 +283,8 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 			return sent ? sent + rest_by_tcp(sock, fd, &cursor, io->flags) : LOOK_AGAIN;
 		if (n == LOOK_AGAIN)
 			continue;
-		if (n < 0 && n != -EAGAIN)
-			return sent ? sent : n;
+		if (n == -EPIPE)
+			return sent ? sent : broken_pipe(io->flags);
 		if (n > 0)
 			sent += n;
 		if (cursor.left == 0)
@@ -270,6 +294,8 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 			return sent ? sent : -EAGAIN;
 		if (wait.want != LF_WANT_WRITE)
 			wait = writing_wait(sock);
+		if (sent)
+			wait.never_restarts = true;
 		int r = lf_wait(sock, fd, &wait);
 		if (r)
 			return sent ? sent : r;
@@ -316,24 +342,29 @@ ssize_t lf_conn_send(struct lf_sock *sock, int fd, struct lf_io *io)
 	}
 }
 
-static ssize_t move_in(struct lf_sock *sock, int fd, size_t most, lf_move move, void *context)
+static ssize_t move_in(struct lf_sock *sock, int fd, const struct lf_bulk *bulk)
 {
 	if (lf_tx(sock) != LF_TX_FUSED)
 		return USE_TCP;
-	ssize_t r = before_put(sock, 0);
+	ssize_t r = before_put(sock);
 	if (r)
 		return r;
 	ssize_t free = room(sock);
 	if (free < 0)
 		return free;
-	if (free == 0)
-		return tcp_is_broken(fd) ? -EPIPE : -EAGAIN;
-	size_t n = most < (size_t)free ? most : (size_t)free;
+	if (free == 0 && !tcp_is_broken(fd))
+		return -EAGAIN;
+	if (free == 0) {
+		lf_conn_end_tx(sock, LF_REASON_PEER_GONE);
+		return USE_TCP;
+	}
+	size_t n = bulk->n < (size_t)free ? bulk->n : (size_t)free;
 	uint64_t head = atomic_load(&sock->slot->tx_head);
+	note_first_unread(sock, head);
 	struct iovec pieces[2];
 	int count = lf_ring_pieces(sock->out_ring, sock->ring_size, position_for(sock, head, n), n,
 				   pieces);
-	ssize_t used = move(context, pieces, count, n);
+	ssize_t used = bulk->move(bulk->context, pieces, count, n);
 	if (used > 0) {
 		LF_INVARIANT((size_t)used <= n);
 		publish(sock, head + (uint64_t)used);
@@ -341,28 +372,36 @@ static ssize_t move_in(struct lf_sock *sock, int fd, size_t most, lf_move move, 
 	return used;
 }
 
-ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, size_t n, bool may_wait, lf_move move,
-			  void *context)
+ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, const struct lf_bulk *bulk)
 {
 	if (lf_tx(sock) != LF_TX_FUSED)
 		lf_pairing_step(sock, fd), lf_pairing_await_fuse(sock, fd);
 	if (lf_sock_paired(sock) && lf_tx(sock) == LF_TX_PLAIN)
 		try_fuse(sock, fd);
 	struct lf_wait wait = writing_wait(sock);
+	wait.never_restarts |= bulk->continued;
+	bool may_wait = bulk->wait && !lf_sock_nonblocking(sock);
+	int flags = bulk->continued ? MSG_NOSIGNAL : 0;
+	if (lf_tx(sock) == LF_TX_FUSED)
+		check_reader(sock, fd);
 	for (;;) {
-		if (lf_tx(sock) != LF_TX_FUSED)
-			return USE_TCP;
+		if (lf_tx(sock) != LF_TX_FUSED) {
+			ssize_t bad = lf_tx(sock) == LF_TX_ENDED ? after_reset(sock, flags) : 0;
+			return bad ? bad : USE_TCP;
+		}
 		if (!lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
 			return -EAGAIN;
-		ssize_t r = move_in(sock, fd, n, move, context);
+		ssize_t r = move_in(sock, fd, bulk);
 		lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
 		if (wished_away(sock))
 			lf_conn_service(sock, fd);
 		if (r == LOOK_AGAIN)
 			continue;
+		if (r == -EPIPE)
+			return broken_pipe(flags);
 		if (r == -EAGAIN)
 			atomic_fetch_add_explicit(&sock->tx_stalls, 1, memory_order_relaxed);
-		if (r != -EAGAIN || !may_wait || lf_sock_nonblocking(sock))
+		if (r != -EAGAIN || !may_wait)
 			return r;
 		int w = lf_wait(sock, fd, &wait);
 		if (w)
@@ -379,7 +418,8 @@ bool lf_conn_writable(struct lf_sock *sock)
 	uint64_t unread = atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed) -
 			  atomic_load_explicit(&sock->out->c.tail, memory_order_acquire);
 	/* As TCP has it: writable once a third of the buffer is free. */
-	return unread <= sock->out_limit && sock->out_limit - unread >= sock->out_limit / 3;
+	uint32_t limit = atomic_load_explicit(&sock->out_limit, memory_order_relaxed);
+	return unread <= limit && limit - unread >= limit / 3;
 }
 
 /* SO_RCVLOWAT, but never more than the ring will hold before its writer waits for us. */
@@ -390,6 +430,26 @@ static size_t low_water(const struct lf_sock *sock)
 	if (limit == 0 || limit > sock->ring_size)
 		limit = sock->ring_size;
 	return wanted < limit / 2 ? wanted : limit / 2;
+}
+
+/* One of the ends has been shut, or is about to be. */
+static bool end_is_near(const struct lf_sock *sock)
+{
+	return (atomic_load_explicit(&sock->slot->shut, memory_order_relaxed) |
+		atomic_load_explicit(&sock->in->p.fin_hint, memory_order_relaxed)) != 0;
+}
+
+static short ends_of_tcp(const struct lf_sock *sock)
+{
+	struct pollfd p = {.fd = atomic_load(&sock->fd), .events = POLLRDHUP};
+	int saved = errno;
+	int r = lf_real.poll(&p, 1, 0);
+	errno = saved;
+	if (r != 1)
+		return 0;
+	/* The end of the stream can be read, tcp_poll(). */
+	short readable = p.revents & POLLRDHUP ? POLLIN | POLLRDNORM : 0;
+	return (p.revents & (POLLERR | POLLHUP | POLLRDHUP)) | readable;
 }
 
 short lf_conn_ready(struct lf_sock *sock, short *known)
@@ -409,5 +469,8 @@ short lf_conn_ready(struct lf_sock *sock, short *known)
 		if (lf_conn_writable(sock))
 			bits |= POLLOUT | POLLWRNORM;
 	}
+	/* An answer from memory would hide what TCP has to say of the end. */
+	if (bits && end_is_near(sock))
+		bits |= ends_of_tcp(sock);
 	return bits;
 }

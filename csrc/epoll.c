@@ -343,11 +343,13 @@ static uint32_t ring_events(const struct lf_registration *reg)
 	short known;
 	uint32_t bits = (uint32_t)(uint16_t)lf_conn_ready(reg->sock, &known);
 	bits &= reg->user.events | EPOLLERR | EPOLLHUP;
-	/* An event tells the whole mask: while sending is plain, TCP knows about room. */
-	if (bits && (reg->user.events & EPOLLOUT) && !(known & POLLOUT)) {
-		struct pollfd p = {.fd = reg->fd, .events = POLLOUT};
+	/* An event tells the whole mask: while a direction is plain, TCP knows about it. */
+	short plain = (short)(reg->user.events & (lf_rx(reg->sock) == LF_RX_FUSED ? 0 : POLLIN));
+	plain |= (short)(reg->user.events & ~(uint32_t)(uint16_t)known & POLLOUT);
+	if (bits && plain) {
+		struct pollfd p = {.fd = reg->fd, .events = plain};
 		if (lf_real.poll(&p, 1, 0) == 1)
-			bits |= (uint32_t)(uint16_t)p.revents & EPOLLOUT;
+			bits |= (uint32_t)(uint16_t)(p.revents & plain);
 	}
 	return bits;
 }
@@ -612,7 +614,7 @@ void lf_epoll_nest(struct lf_epoll *ep)
 		struct lf_sock *sock = fd >= 0 ? lf_sock_pin(fd) : NULL;
 		if (!sock)
 			continue;
-		lf_conn_defuse(sock, fd, LF_REASON_EPOLL_KIND);
+		lf_conn_defuse(sock, fd, LF_REASON_EPOLL_KIND, true);
 		lf_sock_unpin(sock);
 	}
 }
@@ -717,16 +719,22 @@ static void make_way(struct lf_epoll *ep, int fd, struct lf_sock *sock, bool exc
 	unlock_set(other);
 }
 
+#define EXCLUSIVE_ALLOWS                                                                          \
+	(EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE)
+
 int lf_epoll_control(struct lf_epoll *ep, int epfd, int op, int fd, struct lf_sock *sock,
 		     struct epoll_event *event)
 {
 	if (op != EPOLL_CTL_DEL && !event)
 		return -EFAULT;
+	if (op == EPOLL_CTL_ADD && (event->events & EPOLLEXCLUSIVE) &&
+	    (event->events & ~EXCLUSIVE_ALLOWS))
+		return -EINVAL; /* epoll_ctl(2) */
 	/* Before the set's lock: defusing takes the socket's, then the set's. */
 	if (op == EPOLL_CTL_ADD) {
 		make_way(ep, fd, sock, (event->events & EPOLLEXCLUSIVE) != 0);
 		if (clashes(ep, fd, sock, event))
-			lf_conn_defuse(sock, fd, LF_REASON_EPOLL_KIND);
+			lf_conn_defuse(sock, fd, LF_REASON_EPOLL_KIND, true);
 	}
 	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
 	struct lf_registration *reg = atomic_load(&sock->registration);

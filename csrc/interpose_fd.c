@@ -3,6 +3,7 @@
 #include "broker.h"
 #include "conn.h"
 #include "epoll.h"
+#include "options.h"
 #include "real.h"
 #include "shortage.h"
 #include "start.h"
@@ -154,13 +155,14 @@ LF_EXPORT void closefrom(int first)
 
 /* --- copies --- */
 
+/* This process goes on with the socket. */
 static void defuse(int fd, enum lf_reason reason)
 {
 	struct lf_sock *sock = lf_sock_pin(fd);
 	if (!sock)
 		return;
 	int saved = errno;
-	lf_conn_defuse(sock, fd, reason);
+	lf_conn_defuse(sock, fd, reason, true);
 	lf_sock_unpin(sock);
 	errno = saved;
 }
@@ -174,8 +176,13 @@ static bool is_stdio(int fd)
 /* `copy` has come to be, as another name of fd. */
 static int copied(int fd, int copy)
 {
-	if (copy < 0 || lf_in_borrowed_memory())
+	if (copy < 0)
 		return copy;
+	if (lf_in_borrowed_memory()) {
+		/* A vfork child lays out the descriptors of the program it becomes next. */
+		defuse(fd, LF_REASON_EXEC);
+		return copy;
+	}
 	if (is_stdio(copy))
 		defuse(fd, LF_REASON_STDIO);
 	uintptr_t entry = lf_table_get(fd);
@@ -418,100 +425,18 @@ LF_EXPORT int ioctl(int fd, unsigned long request, ...)
 
 /* --- socket options --- */
 
-static int64_t timeout_of(const void *value, socklen_t len)
-{
-	struct timeval tv;
-	if (len < sizeof(tv))
-		return 0;
-	memcpy(&tv, value, sizeof(tv));
-	return (int64_t)tv.tv_sec * 1000000000 + (int64_t)tv.tv_usec * 1000;
-}
-
-static int int_of(const void *value, socklen_t len)
-{
-	int n = 0;
-	if (len >= sizeof(n))
-		memcpy(&n, value, sizeof(n));
-	return n;
-}
-
-/* Options a ring can't honour: the connection is, or goes back to, plain TCP first. */
-static bool needs_tcp(int level, int name, const void *value, socklen_t len)
-{
-	if (level == SOL_SOCKET) {
-		switch (name) {
-		case SO_TIMESTAMPNS:
-		case SO_TIMESTAMPING:
-		case SO_TIMESTAMP:
-		case SO_ZEROCOPY:
-		case SO_OOBINLINE:
-		case SO_ATTACH_FILTER:
-		case SO_ATTACH_BPF:
-		case SO_PEEK_OFF:
-		case SO_MAX_PACING_RATE:
-			return true;
-		default:
-			return false;
-		}
-	}
-	if (level != IPPROTO_TCP)
-		return false;
-	switch (name) {
-	case TCP_ULP:
-	case TCP_REPAIR:
-	case TCP_MD5SIG:
-	case TCP_MD5SIG_EXT:
-		return true;
-#ifdef TCP_INQ
-	case TCP_INQ:
-		return int_of(value, len) != 0;
-#endif
-	default:
-		return false;
-	}
-}
-
-/* What the ring itself must keep to. */
-static void note_option(struct lf_sock *sock, int fd, int name, const void *value, socklen_t len)
-{
-	struct lf_slot *slot = sock->slot;
-	switch (name) {
-	case SO_RCVTIMEO:
-		atomic_store(&slot->rcvtimeo, timeout_of(value, len));
-		break;
-	case SO_SNDTIMEO:
-		atomic_store(&slot->sndtimeo, timeout_of(value, len));
-		break;
-	case SO_RCVLOWAT: {
-		int n = int_of(value, len);
-		atomic_store(&slot->rcvlowat, n > 0 ? (uint32_t)n : 1);
-		break;
-	}
-	case SO_RCVBUF:
-	case SO_RCVBUFFORCE: {
-		int n = 0; /* the kernel doubles and bounds what was asked for */
-		socklen_t size = sizeof(n);
-		if (lf_real.getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &n, &size) == 0 && n > 0)
-			atomic_store(&slot->rcvbuf, (uint32_t)n);
-		break;
-	}
-	default:
-		break;
-	}
-}
-
 LF_EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 {
 	struct lf_sock *sock = lf_sock_pin(fd);
 	if (!sock)
 		return lf_real.setsockopt(fd, level, name, value, len);
 	int saved = errno;
-	if (needs_tcp(level, name, value, len))
+	if (lf_option_needs_tcp(level, name, value, len))
 		lf_conn_return_to_tcp(sock, LF_REASON_SOCKET_OPTION);
 	errno = saved;
 	int r = lf_real.setsockopt(fd, level, name, value, len);
 	if (r == 0 && level == SOL_SOCKET && value) {
-		note_option(sock, fd, name, value, len);
+		lf_option_note(sock, fd, name, value, len);
 		errno = saved;
 	}
 	saved = errno;

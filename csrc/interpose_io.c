@@ -1,6 +1,7 @@
 /* interpose_io.c - the libc names that move bytes. Thin and alike: is it one of ours?
  * call the connection; return. */
 #define _GNU_SOURCE
+#include "clock.h"
 #include "conn.h"
 #include "real.h"
 #include "start.h"
@@ -253,7 +254,7 @@ static void defuse_passed(int fd)
 	struct lf_sock *sock = lf_sock_pin(fd);
 	if (!sock)
 		return;
-	lf_conn_defuse(sock, fd, LF_REASON_DESCRIPTOR_PASSED);
+	lf_conn_defuse(sock, fd, LF_REASON_DESCRIPTOR_PASSED, false);
 	lf_sock_unpin(sock);
 }
 
@@ -270,24 +271,57 @@ LF_EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 	return lf_real.sendmsg(fd, msg, flags);
 }
 
+/* Stores what is left in *left, as recvmmsg(2) does. Returns whether there is any. */
+static bool time_is_left(int64_t deadline, struct timespec *left)
+{
+	int64_t ns = deadline - lf_now();
+	if (ns < 0)
+		ns = 0;
+	*left = (struct timespec){.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
+	return ns > 0;
+}
+
+static void keep_error(int fd, int error)
+{
+	struct lf_sock *sock = lf_sock_pin(fd);
+	if (!sock)
+		return;
+	atomic_store(&sock->slot->error, (uint32_t)error);
+	lf_sock_unpin(sock);
+}
+
 LF_EXPORT int recvmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags, struct timespec *timeout)
 {
 	struct lf_sock *sock = lf_sock_pin(fd);
 	if (!sock)
 		return lf_real.recvmmsg(fd, msgs, n, flags, timeout);
 	lf_sock_unpin(sock);
-	/* As net/socket.c does it: one recvmsg after the other, the first error counts only
-	 * if nothing came before it. */
+	int error = 0;
+	socklen_t len = sizeof(error);
+	if (!(flags & MSG_ERRQUEUE) && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) == 0 &&
+	    error) {
+		errno = error;
+		return -1;
+	}
+	/* As net/socket.c does it: first the error that the socket has; then one recvmsg after
+	 * the other, where an end of the stream counts as a message, the time limit is looked at
+	 * between two of them, and an error after the first is kept for the next call. */
+	int64_t deadline = LF_FOREVER;
+	if (timeout)
+		deadline = lf_deadline((int64_t)timeout->tv_sec * 1000000000 + timeout->tv_nsec);
 	unsigned got = 0;
-	for (; got < n; got++) {
+	while (got < n) {
 		ssize_t r = recvmsg(fd, &msgs[got].msg_hdr,
 				    (flags & ~MSG_WAITFORONE) |
 					    (got && (flags & MSG_WAITFORONE) ? MSG_DONTWAIT : 0));
-		if (r < 0)
+		if (r < 0) {
+			if (got && errno != EAGAIN && errno != EINTR)
+				keep_error(fd, errno);
 			return got ? (int)got : -1;
-		msgs[got].msg_len = (unsigned)r;
-		if (r == 0)
-			return (int)got + 1;
+		}
+		msgs[got++].msg_len = (unsigned)r;
+		if (timeout && !time_is_left(deadline, timeout))
+			break;
 	}
 	return (int)got;
 }
@@ -328,6 +362,26 @@ static ssize_t read_pieces(void *context, const struct iovec *pieces, int count,
 	return r;
 }
 
+/* The kernel's, as the rest of a call that has sent a part: then no SIGPIPE is due. */
+static ssize_t plain_sendfile(int out, int in, off_t *offset, size_t n, bool continued)
+{
+	sigset_t pipe, before, pending;
+	sigemptyset(&pipe);
+	sigaddset(&pipe, SIGPIPE);
+	if (continued) {
+		sigpending(&pending);
+		pthread_sigmask(SIG_BLOCK, &pipe, &before);
+	}
+	ssize_t r = lf_real.sendfile(out, in, offset, n);
+	int error = errno;
+	if (continued) {
+		if (r == -1 && error == EPIPE && !sigismember(&pending, SIGPIPE))
+			sigtimedwait(&pipe, NULL, &(struct timespec){0, 0});
+		pthread_sigmask(SIG_SETMASK, &before, NULL);
+	}
+	return r == -1 ? -error : r;
+}
+
 LF_EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t n)
 {
 	struct lf_sock *sock = lf_sock_pin(out);
@@ -338,16 +392,14 @@ LF_EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t n)
 	size_t sent = 0;
 	ssize_t r = 0;
 	while (sent < n) {
-		r = lf_conn_send_from(sock, out, n - sent, true, read_pieces, &from);
+		struct lf_bulk bulk = {n - sent, true, sent != 0, read_pieces, &from};
+		r = lf_conn_send_from(sock, out, &bulk);
 		if (r == -ENOTCONN) {
 			if (!lf_conn_enter_plain_tx(sock))
 				continue;
-			r = lf_real.sendfile(out, in, offset, n - sent);
-			int error = errno;
+			r = plain_sendfile(out, in, offset, n - sent, sent != 0);
 			lf_conn_leave_plain_tx(sock, r);
-			if (r == -1)
-				r = -error;
-			else
+			if (r > 0)
 				sent += (size_t)r;
 			break;
 		}
@@ -355,8 +407,6 @@ LF_EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t n)
 			break;
 		sent += (size_t)r;
 	}
-	if (r == -EPIPE && !sent)
-		pthread_kill(pthread_self(), SIGPIPE);
 	lf_sock_unpin(sock);
 	return lf_result(sent || r >= 0 ? (ssize_t)sent : r, saved);
 }
@@ -395,8 +445,8 @@ static ssize_t splice_out(struct lf_sock *sock, int in, off64_t *off_in, int out
 {
 	struct pipe_end end = {in, flags};
 	for (;;) {
-		ssize_t r = lf_conn_send_from(sock, out, n, !(flags & SPLICE_F_NONBLOCK), from_pipe,
-					      &end);
+		struct lf_bulk bulk = {n, !(flags & SPLICE_F_NONBLOCK), false, from_pipe, &end};
+		ssize_t r = lf_conn_send_from(sock, out, &bulk);
 		if (r != -ENOTCONN)
 			return r;
 		if (!lf_conn_enter_plain_tx(sock))
@@ -413,8 +463,9 @@ static ssize_t splice_in(struct lf_sock *sock, int in, off64_t *off_in, int out,
 {
 	struct pipe_end end = {out, flags};
 	for (;;) {
-		ssize_t r = lf_conn_recv_into(sock, in, n, !(flags & SPLICE_F_NONBLOCK), to_pipe,
-					      &end);
+		/* SPLICE_F_NONBLOCK is for the pipe alone, tcp_splice_read() in net/ipv4/tcp.c. */
+		struct lf_bulk bulk = {n, true, false, to_pipe, &end};
+		ssize_t r = lf_conn_recv_into(sock, in, &bulk);
 		if (r != -ENOTCONN)
 			return r;
 		if (!lf_conn_enter_plain_rx(sock))
@@ -435,7 +486,8 @@ LF_EXPORT ssize_t splice(int in, off64_t *off_in, int out, off64_t *off_out, siz
 	if (!sock)
 		return lf_real.splice(in, off_in, out, off_out, n, flags);
 	int saved = errno;
-	ssize_t r = sending ? splice_out(sock, in, off_in, out, off_out, n, flags) :
+	ssize_t r = n == 0  ? 0 : /* the kernel does not even look at the descriptors */
+		    sending ? splice_out(sock, in, off_in, out, off_out, n, flags) :
 			      splice_in(sock, in, off_in, out, off_out, n, flags);
 	lf_sock_unpin(sock);
 	return lf_result(r, saved);

@@ -42,16 +42,26 @@ LF_EXPORT pid_t fork(void)
 /* One time limit for all sockets of one exec. */
 static _Thread_local int64_t deadline __attribute__((tls_model("initial-exec")));
 
-static void defuse_if_inherited(struct lf_sock *sock)
+/* Somebody goes on with the socket beside the new program: the parent whose memory this
+ * process borrows, or a process that was forked. */
+static bool others_stay(const struct lf_sock *sock)
 {
-	int fd = atomic_load(&sock->fd);
-	int flags = lf_real.fcntl(fd, F_GETFD);
-	bool inherited = flags != -1 && !(flags & FD_CLOEXEC);
+	return lf_in_borrowed_memory() || lf_sock_shared(sock);
+}
+
+static bool inherited(const struct lf_sock *sock)
+{
 	/* Another descriptor of the same socket may lack the flag. */
 	if (atomic_load(&sock->descriptors) > 1)
-		inherited = true;
-	if (inherited)
-		lf_conn_defuse_until(sock, fd, LF_REASON_EXEC, deadline);
+		return true;
+	int flags = lf_real.fcntl(atomic_load(&sock->fd), F_GETFD);
+	return flags != -1 && !(flags & FD_CLOEXEC);
+}
+
+static void defuse_if_inherited(struct lf_sock *sock)
+{
+	if (inherited(sock))
+		lf_conn_defuse_until(sock, atomic_load(&sock->fd), LF_REASON_EXEC, others_stay(sock), deadline);
 }
 
 /* A process that is about to become another program lets go of what is close-on-exec. */
@@ -162,7 +172,13 @@ LF_EXPORT int execle(const char *path, const char *arg, ...)
  * dup: those are opaque, so a call that has any counts as inheriting everything. */
 static void defuse_it(struct lf_sock *sock)
 {
-	lf_conn_defuse_until(sock, atomic_load(&sock->fd), LF_REASON_EXEC, deadline);
+	lf_conn_defuse_until(sock, atomic_load(&sock->fd), LF_REASON_EXEC, true, deadline);
+}
+
+static void defuse_what_stays_here(struct lf_sock *sock)
+{
+	if (inherited(sock))
+		defuse_it(sock);
 }
 
 static bool duplicates_sockets;
@@ -183,7 +199,7 @@ static void before_spawn(const posix_spawn_file_actions_t *actions)
 		return;
 	int saved = errno;
 	deadline = lf_deadline(LF_TAKE_BACK_NS);
-	lf_sock_each(actions && duplicates_sockets ? defuse_it : defuse_if_inherited);
+	lf_sock_each(actions && duplicates_sockets ? defuse_it : defuse_what_stays_here);
 	errno = saved;
 }
 

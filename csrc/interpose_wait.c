@@ -138,7 +138,7 @@ static struct lf_epoll *epoll_of(int fd)
 static void decline_for_unknown_set(struct lf_sock *sock, int fd)
 {
 	if (lf_sock_paired(sock))
-		lf_conn_defuse(sock, fd, LF_REASON_EPOLL_KIND);
+		lf_conn_defuse(sock, fd, LF_REASON_EPOLL_KIND, true);
 	else
 		lf_sock_decline(sock, LF_REASON_EPOLL_KIND);
 }

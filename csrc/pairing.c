@@ -6,6 +6,7 @@
 #include "clock.h"
 #include "config.h"
 #include "conn.h"
+#include "options.h"
 #include "real.h"
 
 #include <errno.h>
@@ -46,19 +47,13 @@ static bool address_of(int fd, bool remote, uint16_t *family, uint16_t *port, ui
 	return false;
 }
 
-/* An option the program set itself; what it left alone does not bind the ring. */
-static uint32_t limit_of(const struct lf_sock *sock)
-{
-	return atomic_load(&sock->slot->rcvbuf);
-}
-
 static bool describe(const struct lf_sock *sock, struct lf_wire_claim *claim)
 {
 	int fd = atomic_load(&sock->fd);
 	memset(claim, 0, sizeof(*claim));
 	claim->claim_id = lf_sock_id(sock);
 	claim->side = (uint16_t)sock->side;
-	claim->limit = limit_of(sock);
+	claim->limit = lf_options_receive_limit(sock);
 	socklen_t len = sizeof(claim->cookie);
 	if (lf_real.getsockopt(fd, SOL_SOCKET, SO_COOKIE, &claim->cookie, &len) == -1)
 		return false;
@@ -105,6 +100,10 @@ static void claim(struct lf_sock *sock, int fd)
 		return; /* counts are in motion */
 	if (!is_tcp(fd)) {
 		lf_sock_decline(sock, LF_REASON_SOCKET_OPTION);
+		return;
+	}
+	if (!lf_options_learn(sock, fd)) {
+		decline(sock, LF_REASON_SOCKET_OPTION);
 		return;
 	}
 	int sent = lf_conn_counts_agree(sock, fd, true), got = lf_conn_counts_agree(sock, fd, false);

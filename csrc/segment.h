@@ -44,11 +44,14 @@ enum lf_mark {
 	LF_MARK_ENDED = 2, /* the ring is final at end_pos; later bytes travel by TCP */
 };
 
-/* What the consumer wants of the producer; only ever raised. */
+/* What the consumer wants of the producer. From TAKE_BACK on there are two ways, and one
+ * compare-and-swap decides: the producer's to TAKEN, then the unread bytes are its own again;
+ * or the consumer's back to PLAIN, then they stay in the ring and the consumer reads them. */
 enum lf_wish {
 	LF_WISH_NONE = 0,
 	LF_WISH_PLAIN = 1,     /* write the end mark before your next send */
 	LF_WISH_TAKE_BACK = 2, /* the same, and send what is unread by TCP: I stopped reading */
+	LF_WISH_TAKEN = 3,     /* the producer is about to */
 };
 
 /* What the producer is about to do to its TCP socket. A hint: TCP itself decides. */
@@ -77,7 +80,8 @@ struct lf_consumer_line {
 	_Atomic uint32_t wish;   /* enum lf_wish */
 	_Atomic uint32_t reason; /* enum lf_reason, why wish or closed */
 	_Atomic uint32_t cpu;    /* CPU the consumer was last seen on, plus one; a hint */
-	uint8_t pad[LF_LINE - 28];
+	_Atomic uint32_t limit;  /* unread bytes that the consumer's SO_RCVBUF allows, 0: any */
+	uint8_t pad[LF_LINE - 32];
 };
 
 /* Set by the end that is going to sleep, cleared by the end that rings. */
@@ -123,6 +127,7 @@ static_assert(offsetof(struct lf_consumer_line, ready) == 0x08, "ready");
 static_assert(offsetof(struct lf_consumer_line, closed) == 0x0c, "closed");
 static_assert(offsetof(struct lf_consumer_line, wish) == 0x10, "wish");
 static_assert(offsetof(struct lf_consumer_line, reason) == 0x14, "consumer reason");
+static_assert(offsetof(struct lf_consumer_line, limit) == 0x1c, "limit");
 static_assert(offsetof(struct lf_direction, c) == 0x080, "consumer line");
 static_assert(offsetof(struct lf_direction, reader) == 0x100, "reader armed");
 static_assert(offsetof(struct lf_direction, writer) == 0x180, "writer armed");

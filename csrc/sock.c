@@ -97,6 +97,10 @@ void lf_sock_track(int fd, enum lf_wire_side side)
 	atomic_store(&sock->hung_up, 0);
 	atomic_store(&sock->fin_seen, 0);
 	atomic_store(&sock->peer_checked, 0);
+	atomic_store(&sock->peer_stuck, 0);
+	atomic_store(&sock->peer_tail, 0);
+	atomic_store(&sock->unread_since, 0);
+	atomic_store(&sock->peer_patience, 0);
 	atomic_store(&sock->tx_stalls, 0);
 	atomic_store(&sock->registration, NULL);
 	/* Not a store: a stale pin may be about to undo itself. */

@@ -25,6 +25,12 @@ enum lf_pairing {
 	LF_PAIRING_DECLINED = 3, /* plain for good, see slot->declined */
 };
 
+/* The doorbell says: nobody holds the other end any more. */
+enum lf_hung_up {
+	LF_HUNG_UP = 1,       /* a thread is finding out what that means */
+	LF_HUNG_UP_KNOWN = 2, /* it has */
+};
+
 struct lf_registration; /* epoll.c */
 
 struct lf_sock {
@@ -43,11 +49,16 @@ struct lf_sock {
 	struct lf_direction *out, *in;
 	uint8_t *out_ring, *in_ring;
 	uint32_t ring_size;
-	uint32_t out_limit; /* unread bytes we may have towards the peer */
+	_Atomic uint32_t out_limit;  /* unread bytes we may have towards the peer */
+	_Atomic uint32_t peer_limit; /* what of it the peer's receive buffer allows, 0: any */
 	_Atomic int bell;   /* doorbell, or -1 */
-	_Atomic uint32_t hung_up;   /* the doorbell says: nobody holds the other end */
+	_Atomic uint32_t hung_up;   /* enum lf_hung_up */
 	_Atomic uint32_t fin_seen;  /* TCP has said that the peer sends no more */
 	_Atomic int64_t peer_checked; /* lf_now() of the last look whether it still lives */
+	_Atomic int64_t unread_since; /* lf_now_coarse() of a send that found the ring empty */
+	_Atomic int64_t peer_stuck;   /* lf_now() when its reading was first seen at peer_tail */
+	_Atomic uint64_t peer_tail;
+	_Atomic uint32_t peer_patience; /* ns until the next look, while it does not move */
 	_Atomic uint32_t tx_stalls; /* how often a send found too little room: an edge for EPOLLET */
 	uint64_t pair_id;
 	uint32_t disagreements; /* times the kernel's count differed from ours */

@@ -143,6 +143,16 @@ static int ppoll_telling_signals_apart(struct pollfd *fds, nfds_t n, const struc
 	int saved = errno;
 	lf_real.close(fd);
 	errno = saved;
+	if (r > 0 && fds[n].revents) {
+		/* The handler has run. With flags that another thread has changed meanwhile? */
+		sigset_t now;
+		lf_signals_restarting(&now);
+		for (int signal = 1; signal <= 64; signal++)
+			if (sigismember(&restarting, signal) && !sigismember(&now, signal)) {
+				errno = EINTR;
+				return -1;
+			}
+	}
 	return r;
 }
 
@@ -154,9 +164,13 @@ static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait)
 		if (ns <= 0)
 			return -EAGAIN;
 	}
-	bool capped = lf_sock_must_poll(sock) && ns > LF_SHARED_SLEEP_NS;
+	/* Nothing wakes a writer of a ring when a thread beside it shuts the socket down. */
+	int64_t longest = lf_sock_must_poll(sock)	  ? LF_SHARED_SLEEP_NS :
+			  wait->want == LF_WANT_WRITE ? LF_WRITER_SLEEP_NS :
+							LF_FOREVER;
+	bool capped = ns > longest;
 	if (capped)
-		ns = LF_SHARED_SLEEP_NS;
+		ns = longest;
 	/* A reader also wants FIN; a writer of a ring only hang-ups and errors, which poll
 	 * always reports, and room once its bytes go by TCP. */
 	short events = wait->want == LF_WANT_READ ? POLLIN | POLLRDHUP :
@@ -167,13 +181,13 @@ static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait)
 		{.fd = atomic_load(&sock->hung_up) ? -1 : atomic_load(&sock->bell), .events = POLLIN},
 	};
 	struct timespec ts = lf_timespec(ns), *limit = ns == LF_FOREVER ? NULL : &ts;
-	enum lf_interrupt kind = lf_signals_interrupt();
-	int r = !wait->timed && kind == LF_INTERRUPT_MIXED ?
+	int r = !wait->never_restarts && lf_signals_interrupt() == LF_INTERRUPT_MIXED ?
 			ppoll_telling_signals_apart(fds, 2, limit) :
 			lf_real.ppoll(fds, 2, limit, NULL);
 	if (r == -1) {
-		/* A call with a timeout is never restarted, signal(7). */
-		if (errno == EINTR && !wait->timed && kind == LF_INTERRUPT_RESTART)
+		/* A call with a timeout is never restarted, signal(7). The handler's flags count
+		 * as they were when it ran, so they are looked at again. */
+		if (errno == EINTR && !wait->never_restarts && lf_signals_interrupt() == LF_INTERRUPT_RESTART)
 			return 0;
 		return -errno;
 	}
