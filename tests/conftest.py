@@ -19,6 +19,8 @@ PROGRAMS = Path(__file__).parent / "programs"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="run the long tests too, at full length")
+    parser.addoption("--hunt", type=int, metavar="N", help="run N random programs as well")
+    parser.addoption("--hunt-seed", type=int, metavar="S", help="the random programs of a hunt")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,0 +1,1 @@
+"""Random two-party socket programs, run plain and fused: the transcripts must agree."""

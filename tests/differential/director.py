@@ -1,0 +1,510 @@
+"""Has two parties act out a program, step by step, and writes the transcript."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from differential.pair import HungError, Pair
+from differential.strategies import Program, Step
+from differential.streams import READABLE, WRITABLE, Stream
+from differential.transcript import Edges, Line, Transcript, differs_at, event_names
+from loopfuse._control import order_defuse
+
+SIDES = ("client", "server")
+OTHER = {"client": "server", "server": "client"}
+SOON, LATE = 0.010, 4.0
+"""Seconds: a step that has not returned after the first counts as blocked; one that is known
+to return does so before the second."""
+_TICKS = 0.02
+"""Seconds after a kill: the library tells what was sent before from what was sent after by
+clocks that tick so slowly."""
+_ENDS = 0x8 | 0x10
+_HANDING_ON = {"pass", "exec reader"}
+LARGE = 100_000
+NOBODY = "sent to nobody"
+"""A send in several parts to a party that was killed: up to timing where in it the news
+arrives."""
+_MAY_BLOCK = {"send", "receive", "poll", "epoll wait"}
+_NOT_SHOWN = {"by", "child", "do", "levels", "level"}
+_DISTURBING = {
+    *("nonblocking", "shutdown", "close", "cover", "reconnect", "fork", "pass", "exec reader"),
+    *("exec writer", "fill"),
+}
+_DISTURBING_OPTIONS = {"SO_RCVTIMEO", "SO_SNDTIMEO", "SO_RCVLOWAT", "TCP_CORK", "SO_RCVBUF"}
+
+
+@dataclass
+class Blocked:
+    """A step that has not returned yet."""
+
+    id: int
+    step: Step
+    label: str
+
+    @property
+    def kind(self) -> str:
+        return str(self.step["do"])
+
+
+def label_of(step: Step) -> str:
+    who = step["by"] + ("'s child" if step["child"] else "")
+    shown = []
+    for name, value in step.items():
+        if name in _NOT_SHOWN or (name == "handle" and not value) or value in ([], False):
+            continue
+        text = "|".join(value) if isinstance(value, list) else str(value)
+        shown.append(text if name in ("how", "what", "name") else f"{name}={text}")
+    return f"{who}: {step['do']} {' '.join(shown)}"
+
+
+class Parted(Exception):
+    """The guide said something else."""
+
+
+class Director:
+    """One run of one program. `guide` is the plain run's transcript: where a step came to
+    its end there, it is waited for here, for `late` seconds; what differs ends the run."""
+
+    def __init__(
+        self, pair: Pair, program: Program, guide: Transcript | None = None, late: float = LATE
+    ) -> None:
+        self._pair = pair
+        self._late = late
+        self._program = program
+        self._guide = guide
+        self._transcript = Transcript()
+        self._streams = {
+            "client": Stream("to server"),
+            "server": Stream("to client"),
+        }
+        """By the side that sends."""
+        self._blocked: list[Blocked] = []
+        self._children = dict.fromkeys(SIDES, False)
+        self._timed = dict.fromkeys(SIDES, False)
+        self._edge_sets: set[tuple[str, int]] = set()
+        self._disturbed = False
+        self._corked = False
+        self._disconnected: set[str] = set()
+        self._left_the_ring: set[str] = set()
+        self._pristine = program.defuse_at is None
+        self._may_not_see_the_end: set[str] = set()
+        """FIN came behind more bytes than TCP's window surely takes: so what errors a send meets
+        is open."""
+        self._number = 0
+        self._port = 0
+
+    def run(self) -> Transcript:
+        try:
+            self._connect()
+            self._act()
+        except Parted:
+            pass
+        except HungError:
+            self._say("(a party does not answer)", "hung")
+        finally:
+            self._transcript.fused = self._transcript.fused or self._is_fused()
+            for side in SIDES:
+                self._pair.parties[side].end_program()
+        return self._transcript
+
+    # --- the frame ---
+
+    def _connect(self) -> None:
+        program = self._program
+        for side in SIDES:
+            self._pair.parties[side].start_program()
+        listening = self._ask("server", {"do": "listen", "family": program.family})
+        self._port = listening["result"]
+        request = {
+            "do": "connect",
+            "family": program.family,
+            "blocking": program.blocking_connect,
+            "port": self._port,
+        }
+        self._say("connect", str(self._ask("client", request)["result"]))
+        if program.early:
+            self._step({"by": "client", "child": False, **_early(program.early)})
+        self._say("accept", str(self._ask("server", {"do": "accept"})["result"]))
+
+    def _act(self) -> None:
+        program = self._program
+        for number, step in enumerate(program.steps):
+            if number == program.pair_at:
+                self._encourage_pairing()
+            if number == program.defuse_at:
+                self._defuse()
+            self._step(step)
+        if program.pair_at >= len(program.steps):
+            self._encourage_pairing()
+
+    def _encourage_pairing(self) -> None:
+        if self._blocked or not all(self._pair.parties[side].alive for side in SIDES):
+            return
+        quiet = all(stream.exact and not stream.unread for stream in self._streams.values())
+        kind = self._program.pairing
+        if kind == "ping" and (not quiet or self._disturbed):
+            kind = "nudge"
+        seconds = 0.3 if self._pair.session.broker else 0.0
+        for side in SIDES:
+            request = {"do": kind, "id": -1, "window": 3.0, "first": side == "client"}
+            self._pair.parties[side].tell(request | {"seconds": seconds})
+        said = [self._pair.parties[side].hear().get("result") for side in SIDES]
+        if "broken" in said:
+            self._say("(ping)", "broken")
+        self._transcript.fused = self._is_fused()
+
+    def _is_fused(self) -> bool:
+        return bool(self._port and self._pair.session.fused_rows(self._port))
+
+    def _defuse(self) -> None:
+        broker = self._pair.session.broker
+        if broker:
+            ids = [row.id for row in broker.rows() if row.server.port == self._port]
+            if ids:
+                order_defuse(broker.path, ids)
+
+    # --- one step ---
+
+    def _step(self, step: Step) -> None:
+        if not self._pair.parties[step["by"]].alive or not self._makes_sense(step):
+            return
+        self._number += 1
+        label = label_of(step)
+        if step["do"] == "kill":
+            self._pair.parties[step["by"]].end_program()
+            time.sleep(_TICKS)
+            self._blocked = [b for b in self._blocked if b.step["by"] != step["by"]]
+            self._say(label, "killed")
+        elif step["do"] == "drain":
+            self._drain(step, label)
+        else:
+            self._do(step, label)
+        self._note(step)
+        self._hear_of_blocked()
+
+    def _do(self, step: Step, label: str) -> None:
+        request = self._request(step)
+        if step["do"] in _HANDING_ON:
+            answer = self._ask_while_the_other_attends(step["by"], request)
+        else:
+            answer = self._ask(step["by"], request)
+        if answer["done"]:
+            self._finish(step, label, answer)
+            self._transcript.completed.setdefault(self._number, set()).add(self._number)
+        else:
+            self._say(label, "blocks")
+            self._blocked.append(Blocked(request["id"], step, label))
+
+    def _request(self, step: Step) -> dict[str, Any]:
+        side = step["by"]
+        settle = self._settle(self._streams[side], step)
+        request = {"id": self._number, "window": self._window(step, settle), **step}
+        match step["do"]:
+            case "send" | "fill" | "exec writer":
+                stream = self._streams[side]
+                request |= {"direction": stream.direction, "position": stream.sent}
+                request |= {"settle": settle}
+            case "receive" | "drain" | "exec reader":
+                stream = self._streams[OTHER[side]]
+                request |= {"direction": stream.direction, "position": stream.received}
+                if step["do"] == "exec reader":
+                    request["size"] = min(step["size"], stream.unread)
+            case "epoll wait":
+                request["levels"] = self._guide is None and self._is_edge_triggered(step)
+            case "signal":
+                request["target"] = self._target(step).id
+            case "fork":
+                self._children[side] = True
+            case "end child":
+                self._children[side] = False
+        return request
+
+    def _window(self, step: Step, settle: float) -> float:
+        if step["do"] not in _MAY_BLOCK:
+            return self._late
+        if self._guide and self._number in self._guide.completed.get(self._number, ()):
+            return self._late
+        if step["do"] == "send" and self._goes_to_nobody(step):
+            return self._late
+        if step.get("timeout", 0) > 0 or self._timed[step["by"]]:
+            return 0.3
+        return SOON + settle
+
+    def _settle(self, stream: Stream, step: Step) -> float:
+        if step["do"] not in ("send", "exec writer") or not stream.fits(step.get("size", 0)):
+            return 0.0
+        return 0.3 if self._corked or "MSG_MORE" in step.get("flags", ()) else 0.06
+
+    def _hear_of_blocked(self, patient: bool = True) -> None:
+        expected = None
+        if self._guide and patient:
+            expected = self._guide.completed.get(self._number, set())
+        for blocked in list(self._blocked):
+            if blocked.id == self._number:
+                continue
+            window = SOON if expected is None or blocked.id not in expected else self._late
+            request = {"do": "join", "id": blocked.id, "window": window}
+            answer = self._ask(blocked.step["by"], request | {"child": blocked.step["child"]})
+            if answer["done"]:
+                self._blocked.remove(blocked)
+                self._transcript.completed.setdefault(self._number, set()).add(blocked.id)
+                self._finish(blocked.step, "... " + blocked.label, answer)
+
+    def _ask(self, side: str, request: dict[str, Any]) -> dict[str, Any]:
+        request = {"id": 0, "window": self._late} | request
+        return self._pair.parties[side].ask(request)
+
+    def _ask_while_the_other_attends(self, side: str, request: dict[str, Any]) -> dict[str, Any]:
+        """Bytes unread in the ring are sent again by TCP at the other party's next call
+        (docs/semantics.md), so it makes some."""
+        other = self._pair.parties[OTHER[side]]
+        self._pair.parties[side].tell({"id": 0, "window": self._late} | request)
+        while True:
+            try:
+                return self._pair.parties[side].hear(0.01)
+            except HungError:
+                if other.alive:
+                    other.ask({"do": "attend", "id": -1, "window": 1.0})
+
+    def _say(self, label: str, said: str, edges: Edges | None = None) -> None:
+        lines = self._transcript.lines
+        lines.append(Line(label, said, edges))
+        if self._guide and differs_at(self._guide, self._transcript) == len(lines) - 1:
+            raise Parted
+
+    # --- what makes no sense, or is for TCP to decide ---
+
+    def _makes_sense(self, step: Step) -> bool:
+        side = step["by"]
+        if step["child"] and not self._children[side]:
+            return False
+        if side in self._disconnected and step["do"] not in ("close", "end child"):
+            return False
+        if side in self._may_not_see_the_end and step["do"] in ("send", "fill", "exec writer"):
+            return False
+        busy = {blocked.kind for blocked in self._blocked if blocked.step["by"] == side}
+        out, come = self._streams[side], self._streams[OTHER[side]]
+        match step["do"]:
+            case "send":
+                return "send" not in busy and self._send_makes_sense(step, out)
+            case "receive":
+                # Messages of no bytes and a signal: the kernel's recvmmsg goes on to the next
+                # message with the signal still pending, which a handler outside can't.
+                if step["how"] == "recvmmsg" and step["size"] < 6:
+                    return False
+                return "receive" not in busy and come.exact
+            case "fill":
+                return "send" not in busy and out.exact and not out.urgent
+            case "drain":
+                return "receive" not in busy and not come.urgent
+            case "exec reader":
+                quiet = come.exact and not come.urgent and come.unread > 0
+                return not busy and quiet and not step["child"] and self._can_be_handed_on(side)
+            case "exec writer":
+                return not busy and out.fits(step["size"]) and not step["child"]
+            case "signal":
+                return bool(self._targets(step))
+            case "fork":
+                return not busy and not self._children[side] and not step["child"]
+            case "end child":
+                return not busy and self._children[side] and not step["child"]
+            case "pass":
+                return not busy and out.exact and self._can_be_handed_on(side)
+            case "kill":
+                # Else FIN may have to wait behind bytes; and RST, which unread bytes cause,
+                # destroys what the other side has not read, but not what lies in its ring.
+                sending = any(b.kind == "send" for b in self._blocked)
+                return not busy and out.exact and not sending and not (come.unread and out.unread)
+            case "shutdown":
+                return come.exact  # else FIN may have to wait behind bytes
+            case "reconnect":
+                return not busy and not out.unread and not come.unread
+            case "close" | "cover" | "copy":
+                return not busy
+            case "ask":
+                if step["what"] == "SIOCOUTQ" and any(b.kind == "send" for b in self._blocked):
+                    return False
+                if step["what"] == "state" and not (come.exact and out.exact):
+                    return False  # a FIN may have to wait behind bytes
+                return self._question_makes_sense(step["what"], out, come)
+            case "set option":
+                return step["name"] != "SO_RCVBUF" or come.exact
+            case "epoll wait":
+                edge = self._is_edge_triggered(step)
+                return not (edge and step["timeout"] < 0) and "epoll wait" not in busy
+        return True
+
+    def _can_be_handed_on(self, side: str) -> bool:
+        """The new holder knows only TCP, by which the other party has to send again what this
+        one has not read: it must be there, able to send, and room must be in TCP's buffers
+        (docs/semantics.md)."""
+        come = self._streams[OTHER[side]]
+        sending = any(b.kind == "send" and b.step["by"] != side for b in self._blocked)
+        able = self._pair.parties[OTHER[side]].alive and OTHER[side] not in self._left_the_ring
+        able = able and not sending and self._pristine
+        out = self._streams[side]
+        if not self._pair.parties[OTHER[side]].alive and (out.unread or not out.exact):
+            return False
+        return not come.unread or (able and come.exact and come.unread <= come.certain)
+
+    def _send_makes_sense(self, step: Step, out: Stream) -> bool:
+        if not out.exact or out.full:
+            return False
+        if "MSG_OOB" in step["flags"]:
+            return not out.urgent and not out.unread
+        if out.fits(step["size"]):
+            return True
+        return step["size"] >= LARGE and not out.urgent and not step["flags"]
+
+    @staticmethod
+    def _question_makes_sense(what: str, out: Stream, come: Stream) -> bool:
+        if what == "FIONREAD":
+            return come.exact
+        return what != "SIOCOUTQ" or out.fits(0)
+
+    def _targets(self, step: Step) -> list[Blocked]:
+        mine = [b for b in self._blocked if b.step["by"] == step["by"]]
+        return [b for b in mine if b.step["child"] == step["child"]]
+
+    def _target(self, step: Step) -> Blocked:
+        return self._targets(step)[0]
+
+    def _is_edge_triggered(self, step: Step) -> bool:
+        return (step["by"], step["set"]) in self._edge_sets
+
+    # --- what came of it ---
+
+    def _note(self, step: Step) -> None:
+        side = step["by"]
+        if step["do"] in _DISTURBING or step.get("name") in _DISTURBING_OPTIONS:
+            self._disturbed = True
+        if step["do"] == "epoll ctl" and "EPOLLET" in step["events"]:
+            self._edge_sets.add((side, step["set"]))
+        if step["do"] in _HANDING_ON or step["do"] == "exec writer":
+            self._streams[OTHER[side]].full = False  # what filled the ring goes by TCP now
+        if step["do"] in ("close", "cover", "shutdown", "pass", "exec reader", "exec writer"):
+            self._left_the_ring.add(side)
+        if step["do"] in ("set option", "epoll ctl") or "MSG_OOB" in step.get("flags", ()):
+            self._pristine = False
+        if step["do"] in ("close", "cover", "shutdown") and not self._streams[side].fits(0):
+            self._may_not_see_the_end.add(OTHER[side])
+        if step["do"] == "end child":
+            time.sleep(_TICKS)
+        if step["do"] == "reconnect" and step["how"] == "AF_UNSPEC":
+            self._disconnected.add(side)  # what else can be done with it is no matter of ours
+        if step["do"] == "set option":
+            self._timed[side] |= step["name"] in ("SO_RCVTIMEO", "SO_SNDTIMEO")
+            self._corked |= step["name"] in ("TCP_CORK", "TCP_NODELAY")
+            if step["name"] == "SO_RCVBUF":
+                self._streams[OTHER[side]].certain = 512
+
+    def _finish(self, step: Step, label: str, answer: dict[str, Any]) -> None:
+        result = answer["result"]
+        said, edges = str(result), None
+        match step["do"]:
+            case "send" | "exec writer" | "fill":
+                said = self._sent(step, result)
+            case "receive" | "exec reader":
+                said = self._received(step, result)
+            case "poll" if isinstance(result, int):
+                said = event_names(result & ~self._open_bits(step["by"]))
+            case "epoll wait":
+                events, levels = result
+                said = str(events)
+                if isinstance(events, list):
+                    said, edges = self._epoll_events(step, events, levels)
+        if answer.get("signals") and said != NOBODY:
+            said += " and " + " ".join(answer["signals"])
+        self._say(label, said, edges)
+
+    def _sent(self, step: Step, result: Any) -> str:
+        stream = self._streams[step["by"]]
+        if self._goes_to_nobody(step):
+            stream.exact = False
+            return NOBODY
+        if not isinstance(result, int):
+            return str(result)
+        certain = step["do"] != "fill" and stream.fits(step["size"])
+        stream.sent += result
+        if step["do"] == "fill":
+            stream.exact, stream.full = False, True
+            return "filled"
+        stream.urgent |= "MSG_OOB" in step.get("flags", ())
+        if certain:
+            return str(result)
+        stream.exact = False
+        if self._timed[step["by"]]:
+            return "sent something"
+        return "sent all" if result == step["size"] else "sent a part"
+
+    def _goes_to_nobody(self, step: Step) -> bool:
+        in_parts = step.get("size", 0) >= LARGE or step.get("how") == "sendmmsg"
+        return in_parts and not self._pair.parties[OTHER[step["by"]]].alive
+
+    def _received(self, step: Step, result: Any) -> str:
+        stream = self._streams[OTHER[step["by"]]]
+        if isinstance(result, str):
+            return result
+        count, right, text, seen = result
+        flags = step.get("flags", [])
+        if isinstance(count, int) and not {"MSG_PEEK", "MSG_OOB", "MSG_ERRQUEUE"} & set(flags):
+            stream.received += count
+            stream.full = stream.full and not count
+        said = f"{count} {seen}".strip()
+        if stream.urgent or "MSG_OOB" in flags:
+            said += f" {text!r}"
+        elif not right and "MSG_TRUNC" not in flags:
+            said += f" WRONG BYTES {text!r}"
+        return said
+
+    def _drain(self, step: Step, label: str) -> None:
+        stream = self._streams[OTHER[step["by"]]]
+        exact, total, why = stream.exact, 0, ""
+        idle_since = time.monotonic()
+        while True:
+            result = self._ask(step["by"], self._request(step)).get("result", "hung")
+            if isinstance(result, str):
+                self._say(label, result)
+                return
+            count, why = result
+            stream.received += count
+            total += count
+            if count:
+                idle_since = time.monotonic()
+            self._hear_of_blocked(patient=False)
+            sending = any(b.kind == "send" and b.step["by"] != step["by"] for b in self._blocked)
+            if why != "more may come" or not (sending or stream.unread):
+                break
+            if time.monotonic() - idle_since > (self._late if self._guide else 0.5):
+                why = "bytes missing"
+                break
+        if why == "more may come":
+            stream.drained()
+        self._say(label, f"{total if exact else 'all'}, {why}")
+
+    def _open_bits(self, side: str) -> int:
+        open_bits = 0
+        if not self._pair.parties[OTHER[side]].alive and not self._streams[side].exact:
+            open_bits |= _ENDS  # see NOBODY
+        sending = any(b.kind == "send" and b.step["by"] == side for b in self._blocked)
+        if self._streams[side].writability_is_open or sending:
+            open_bits |= WRITABLE
+        if not self._streams[OTHER[side]].exact:
+            open_bits |= READABLE
+        return open_bits
+
+    def _epoll_events(
+        self, step: Step, events: list[list[int]], levels: dict[str, int]
+    ) -> tuple[str, Edges | None]:
+        known = ~self._open_bits(step["by"])
+        shown = {data: bits & known for data, bits in events if bits & known}
+        said = " ".join(f"{data}:{event_names(bits)}" for data, bits in shown.items()) or "nothing"
+        if not self._is_edge_triggered(step):
+            return said, None
+        return said, Edges(shown, {int(data): bits & known for data, bits in levels.items()})
+
+
+def _early(size: int) -> Step:
+    return {"do": "send", "handle": 0, "how": "send", "size": size, "flags": []}

@@ -1,0 +1,41 @@
+"""What plain TCP leaves open: the director's idea of each direction.
+
+`exact` means that both runs must have the same number of bytes under way. A send that
+need not fit ends that, and a drain brings it back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+READABLE = 0x1 | 0x40
+WRITABLE = 0x4 | 0x100 | 0x200
+
+
+@dataclass
+class Stream:
+    direction: str
+    sent: int = 0
+    received: int = 0
+    certain: int = 16384
+    """So many unread bytes find room in any case."""
+    exact: bool = True
+    full: bool = False
+    """Not a byte finds room, and nobody has read since."""
+    urgent: bool = False
+    """MSG_OOB was used: positions mean nothing any more."""
+
+    @property
+    def unread(self) -> int:
+        return self.sent - self.received
+
+    def fits(self, size: int) -> bool:
+        return self.exact and self.unread + size <= self.certain
+
+    @property
+    def writability_is_open(self) -> bool:
+        return not self.fits(0) and not self.full
+
+    def drained(self) -> None:
+        self.exact = True
+        self.full = False
