@@ -192,7 +192,7 @@ def fill(fd: int, direction: str, position: int) -> int:
     """Sends without waiting until nothing has gone for a while; how many bytes went."""
     start, idle = position, 0
     while idle < 4:
-        sent = send(fd, "send", direction, position, 1 << 16, MSG_DONTWAIT)
+        sent = prepare_send("send", direction, position, 1 << 16, MSG_DONTWAIT)(fd)
         if isinstance(sent, int):
             position, idle = position + sent, 0
         elif sent == "EAGAIN":
