@@ -20,6 +20,7 @@
 struct lf_io {
 	struct msghdr *msg; /* what plain TCP is to be given; iov and all */
 	int flags;
+	bool waits; /* it began as a blocking call: O_NONBLOCK set since is not for it */
 };
 
 ssize_t lf_conn_recv(struct lf_sock *sock, int fd, struct lf_io *io);
@@ -97,6 +98,8 @@ void lf_conn_defuse_until(struct lf_sock *sock, int fd, enum lf_reason reason, b
 			  int64_t deadline);
 /* The same for a holder that will read the ring to its end. Never waits. */
 void lf_conn_return_to_tcp(struct lf_sock *sock, enum lf_reason reason);
+/* Bytes that nobody has taken yet may be bytes that nobody ever will: finds out now. */
+void lf_conn_look_at_reader(struct lf_sock *sock, int fd);
 /* The doorbell hung up. */
 void lf_conn_peer_gone(struct lf_sock *sock, int fd);
 /* TCP says FIN and the ring is empty. If nobody holds the other end any more, this
@@ -112,6 +115,9 @@ void lf_conn_check_peer(struct lf_sock *sock, int fd);
 bool lf_conn_give_up_bell(struct lf_sock *sock);
 /* The other end wrote what can't be. */
 void lf_conn_corrupt(struct lf_sock *sock);
+/* Bytes for a socket that is shut both ways draw RST: TCP's business. Those that came before
+ * can still be read, as on TCP. Does nothing while one way is open. */
+void lf_conn_refuse_more(struct lf_sock *sock);
 int lf_conn_shutdown(struct lf_sock *sock, int fd, int how);
 /* This process lets go of its last descriptor; before the kernel's close. */
 void lf_conn_before_close(struct lf_sock *sock, int fd);
@@ -137,6 +143,9 @@ struct lf_wait {
 
 /* Returns 0 (look again), -EINTR or -EAGAIN (the deadline has passed). */
 int lf_wait(struct lf_sock *sock, int fd, const struct lf_wait *wait);
+/* Sleeps on TCP alone, for a call that the kernel itself would not let wait any more.
+ * Returns 0 (try again) or -EINTR. */
+int lf_wait_tcp(int fd, short events);
 /* Raises the armed flag; the caller looks at the ring once more before it sleeps. */
 void lf_wait_arm(struct lf_sock *sock, enum lf_want want);
 void lf_wait_disarm(struct lf_sock *sock, enum lf_want want);

@@ -471,15 +471,27 @@ out:
 	errno = saved;
 }
 
+void lf_conn_look_at_reader(struct lf_sock *sock, int fd)
+{
+	if (has_bytes_for_peer(sock) && bell_hung_up(sock, 0))
+		lf_conn_peer_gone(sock, fd);
+}
+
+void lf_conn_refuse_more(struct lf_sock *sock)
+{
+	uint32_t none = LF_WISH_NONE;
+	if (atomic_load(&sock->slot->shut) == (LF_SHUT_RD | LF_SHUT_WR) &&
+	    atomic_compare_exchange_strong(&sock->in->c.wish, &none, LF_WISH_PLAIN))
+		lf_bell_ring_always(sock);
+}
+
 int lf_conn_shutdown(struct lf_sock *sock, int fd, int how)
 {
 	struct lf_slot *slot = sock->slot;
 	uint32_t bits = how == SHUT_RD ? LF_SHUT_RD : how == SHUT_WR ? LF_SHUT_WR :
 			how == SHUT_RDWR ? LF_SHUT_RD | LF_SHUT_WR :
 						   0;
-	/* Bytes that nobody has taken yet may be bytes that nobody ever will. */
-	if (lf_tx(sock) == LF_TX_FUSED && unread_by_peer(sock) && bell_hung_up(sock, 0))
-		lf_conn_peer_gone(sock, fd);
+	lf_conn_look_at_reader(sock, fd);
 	bool after_reset = atomic_load(&slot->reset) != 0;
 	/* A send under way finishes first, so that no byte comes after the FIN. */
 	bool locked = (bits & LF_SHUT_WR) && lf_lock_acquire(&slot->tx_lock, LF_RANK_TX);
@@ -491,13 +503,10 @@ int lf_conn_shutdown(struct lf_sock *sock, int fd, int how)
 	if (locked)
 		lf_lock_release(&slot->tx_lock, LF_RANK_TX);
 	enum lf_rx rx = lf_rx(sock);
-	if (r == 0 && atomic_load(&slot->shut) == (LF_SHUT_RD | LF_SHUT_WR) && rx != LF_RX_PLAIN &&
-	    rx != LF_RX_ENDED) {
-		/* Bytes for a socket that is shut both ways draw RST: TCP's business. Those that
-		 * came before can still be read, as on TCP. */
-		atomic_store(&sock->in->c.wish, LF_WISH_PLAIN);
-		lf_bell_ring_always(sock);
-	}
+	/* A writer that sleeps would on TCP find no window, and sleep on. */
+	if (r == 0 && rx != LF_RX_PLAIN && rx != LF_RX_ENDED &&
+	    !atomic_load(&sock->in->writer.armed))
+		lf_conn_refuse_more(sock);
 	/* Threads of ours that sleep in the ring: TCP's own wake-up reaches readers; a
 	 * writer is told by its doorbell only if the peer rings, so it looks at TCP too. */
 	if (r == 0 && after_reset) {

@@ -87,6 +87,21 @@ static ssize_t end_of_stream(struct lf_sock *sock, int fd)
 	return -(ssize_t)error_for_receive(sock->slot);
 }
 
+/* We have shut it down ourselves: there is no more, unless TCP has an error to tell. */
+static ssize_t after_shutdown(struct lf_sock *sock, int fd)
+{
+	char byte;
+	lf_conn_refuse_more(sock);
+	lf_conn_look_at_reader(sock, fd);
+	uint32_t error = error_for_receive(sock->slot);
+	if (error)
+		return -(ssize_t)error;
+	if (lf_real.recvfrom(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT, NULL, NULL) == -1 &&
+	    errno != EAGAIN)
+		return -errno;
+	return 0;
+}
+
 /* READY: still TCP, unless the peer's mark says how much of it is left. */
 static ssize_t step_ready(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int flags)
 {
@@ -246,8 +261,10 @@ static ssize_t step_fused(struct lf_sock *sock, int fd, struct lf_cursor *cursor
 	uint32_t error = error_for_receive(slot);
 	if (error)
 		return -(ssize_t)error;
-	if (atomic_load(&slot->reset) || (atomic_load(&slot->shut) & LF_SHUT_RD))
+	if (atomic_load(&slot->reset))
 		return 0;
+	if (atomic_load(&slot->shut) & LF_SHUT_RD)
+		return after_shutdown(sock, fd);
 	return look_at_tcp(sock, fd, cursor, flags);
 }
 
@@ -452,6 +469,7 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 		all = false;
 	struct lf_wait wait = {.want = LF_WANT_WRITE};
 	ssize_t got = 0;
+	io->waits = !dontwait && !atomic_load_explicit(&sock->slot->rcvtimeo, memory_order_relaxed);
 	lf_conn_service(sock, fd);
 	for (;;) {
 		if (!lf_lock_acquire(&sock->slot->rx_lock, LF_RANK_RX))
@@ -517,7 +535,7 @@ ssize_t lf_conn_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 		if (lf_sock_paired(sock) && (!plain || lf_tx(sock) == LF_TX_FUSED)) {
 			n = fused_recv(sock, fd, io);
 			if (n >= 0) {
-				io->msg->msg_flags = 0;
+				io->msg->msg_flags = io->flags & MSG_CMSG_CLOEXEC;
 				io->msg->msg_controllen = 0;
 				io->msg->msg_namelen = 0;
 			}
@@ -527,6 +545,11 @@ ssize_t lf_conn_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 			if (lf_sock_paired(sock) && lf_rx(sock) == LF_RX_READY)
 				continue;
 			n = plain_recv(sock, fd, io);
+			if (n == -EAGAIN && io->waits) {
+				n = lf_wait_tcp(fd, POLLIN);
+				if (n == 0)
+					continue;
+			}
 		}
 		if (n != LOOK_AGAIN)
 			return n;

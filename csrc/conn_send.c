@@ -49,6 +49,15 @@ static ssize_t broken_pipe(int flags)
 	return -EPIPE;
 }
 
+/* After SHUT_WR the kernel says what a send meets: the socket's error comes before EPIPE. A
+ * send of no bytes asks it, and raises its SIGPIPE. */
+static ssize_t after_shutdown(int fd, int flags)
+{
+	if (lf_real.sendto(fd, NULL, 0, flags & MSG_NOSIGNAL, NULL, 0) == -1)
+		return -errno;
+	return broken_pipe(flags); /* shutdown(2) is about to come to the kernel */
+}
+
 /* What a send meets on a socket that acts as after RST; 0: nothing special. */
 static ssize_t after_reset(struct lf_sock *sock, int flags)
 {
@@ -232,7 +241,8 @@ static struct lf_cursor cursor_of(const struct msghdr *msg)
 }
 
 /* The ring has ended in the middle of a call: the rest goes by TCP. */
-static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int flags)
+static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *cursor,
+			   const struct lf_io *whole)
 {
 	ssize_t sum = 0;
 	while (cursor->left) {
@@ -243,15 +253,18 @@ static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 			continue;
 		}
 		struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-		struct lf_io io = {.msg = &msg, .flags = flags | MSG_NOSIGNAL};
+		struct lf_io io = {.msg = &msg, .flags = whole->flags | MSG_NOSIGNAL};
 		ssize_t n = plain_send(sock, fd, &io);
+		if (n == -EAGAIN && whole->waits && lf_wait_tcp(fd, POLLOUT) == 0)
+			continue;
 		if (n < 0 && n != -EAGAIN && n != -EINTR)
 			atomic_store(&sock->slot->error, (uint32_t)-n); /* for the next call */
 		if (n <= 0)
 			break;
 		sum += n;
 		lf_cursor_advance(cursor, (size_t)n);
-		if ((size_t)n < iov.iov_len)
+		/* Blocking, TCP cuts short for signals and errors only. */
+		if ((size_t)n < iov.iov_len && !(whole->waits && lf_sock_nonblocking(sock)))
 			break;
 	}
 	return sum;
@@ -267,6 +280,7 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 	bool dontwait = (io->flags & MSG_DONTWAIT) || lf_sock_nonblocking(sock);
 	struct lf_wait wait = {.want = LF_WANT_READ};
 	ssize_t sent = 0;
+	io->waits = !dontwait && !atomic_load_explicit(&sock->slot->sndtimeo, memory_order_relaxed);
 	check_reader(sock, fd);
 	for (;;) {
 		if (!lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
@@ -280,11 +294,11 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 		if (wished_away(sock))
 			lf_conn_service(sock, fd);
 		if (n == USE_TCP)
-			return sent ? sent + rest_by_tcp(sock, fd, &cursor, io->flags) : LOOK_AGAIN;
+			return sent ? sent + rest_by_tcp(sock, fd, &cursor, io) : LOOK_AGAIN;
 		if (n == LOOK_AGAIN)
 			continue;
 		if (n == -EPIPE)
-			return sent ? sent : broken_pipe(io->flags);
+			return sent ? sent : after_shutdown(fd, io->flags);
 		if (n > 0)
 			sent += n;
 		if (cursor.left == 0)
@@ -337,6 +351,11 @@ ssize_t lf_conn_send(struct lf_sock *sock, int fd, struct lf_io *io)
 			n = lf_real.sendmsg(fd, io->msg, io->flags);
 			return n == -1 ? -errno : n;
 		}
+		if (n == -EAGAIN && io->waits && lf_tx(sock) != LF_TX_FUSED) {
+			n = lf_wait_tcp(fd, POLLOUT);
+			if (n == 0)
+				continue;
+		}
 		if (n != LOOK_AGAIN)
 			return n;
 	}
@@ -381,12 +400,11 @@ ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 	struct lf_wait wait = writing_wait(sock);
 	wait.never_restarts |= bulk->continued;
 	bool may_wait = bulk->wait && !lf_sock_nonblocking(sock);
-	int flags = bulk->continued ? MSG_NOSIGNAL : 0;
 	if (lf_tx(sock) == LF_TX_FUSED)
 		check_reader(sock, fd);
 	for (;;) {
 		if (lf_tx(sock) != LF_TX_FUSED) {
-			ssize_t bad = lf_tx(sock) == LF_TX_ENDED ? after_reset(sock, flags) : 0;
+			ssize_t bad = lf_tx(sock) == LF_TX_ENDED ? after_reset(sock, 0) : 0;
 			return bad ? bad : USE_TCP;
 		}
 		if (!lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
@@ -398,7 +416,7 @@ ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 		if (r == LOOK_AGAIN)
 			continue;
 		if (r == -EPIPE)
-			return broken_pipe(flags);
+			return after_shutdown(fd, 0);
 		if (r == -EAGAIN)
 			atomic_fetch_add_explicit(&sock->tx_stalls, 1, memory_order_relaxed);
 		if (r != -EAGAIN || !may_wait)

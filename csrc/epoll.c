@@ -555,18 +555,47 @@ void lf_epoll_bell_closes(struct lf_sock *sock)
 	unlock_set(ep);
 }
 
+/* The entry is the program's own again. */
+static void return_entry(struct lf_registration *reg)
+{
+	struct epoll_event event = reg->user;
+	if (reg->off)
+		event.events = 0;
+	remove_bell(reg);
+	(void)lf_real.epoll_ctl(atomic_load(&reg->ep->fd),
+				reg->in_kernel ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, reg->fd, &event);
+	release_registration(reg);
+}
+
+static bool is_entered_as(struct lf_sock *sock, int fd)
+{
+	struct lf_registration *reg = lock_entry(sock);
+	if (!reg)
+		return false;
+	bool is = reg->fd == fd && !reg->gone;
+	unlock_set(reg->ep);
+	return is;
+}
+
 void lf_epoll_descriptor_closes(struct lf_sock *sock, int fd)
 {
+	/* An entry outlives its descriptor while another one, here or in another process, names
+	 * the socket; but nobody can change it any more, nor could we. */
+	bool named_here = atomic_load(&sock->descriptors) > 1;
+	if (named_here && is_entered_as(sock, fd))
+		lf_conn_defuse(sock, fd, LF_REASON_EPOLL_KIND, true);
 	struct lf_registration *reg = lock_entry(sock);
 	if (!reg)
 		return;
 	struct lf_epoll *ep = reg->ep;
-	if (reg->fd == fd && reg->gone) {
+	if (reg->fd == fd) {
 		/* An inherited set may be in use where it came from: hands off. */
 		if (ep->inherited)
 			release_registration(reg);
-		else
+		else if (reg->gone)
 			release_gone(reg);
+		else if (reg->adopted && (named_here || lf_sock_shared(sock)))
+			return_entry(reg);
 	}
 	unlock_set(ep);
 }

@@ -456,6 +456,9 @@ LF_EXPORT int getsockopt(int fd, int level, int name, void *value, socklen_t *le
 	int error;
 	memcpy(&error, value, sizeof(error));
 	if (error == 0) {
+		int saved = errno;
+		lf_conn_look_at_reader(sock, fd);
+		errno = saved;
 		error = (int)atomic_exchange(&sock->slot->error, 0);
 		memcpy(value, &error, sizeof(error));
 	}

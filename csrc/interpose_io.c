@@ -362,26 +362,6 @@ static ssize_t read_pieces(void *context, const struct iovec *pieces, int count,
 	return r;
 }
 
-/* The kernel's, as the rest of a call that has sent a part: then no SIGPIPE is due. */
-static ssize_t plain_sendfile(int out, int in, off_t *offset, size_t n, bool continued)
-{
-	sigset_t pipe, before, pending;
-	sigemptyset(&pipe);
-	sigaddset(&pipe, SIGPIPE);
-	if (continued) {
-		sigpending(&pending);
-		pthread_sigmask(SIG_BLOCK, &pipe, &before);
-	}
-	ssize_t r = lf_real.sendfile(out, in, offset, n);
-	int error = errno;
-	if (continued) {
-		if (r == -1 && error == EPIPE && !sigismember(&pending, SIGPIPE))
-			sigtimedwait(&pipe, NULL, &(struct timespec){0, 0});
-		pthread_sigmask(SIG_SETMASK, &before, NULL);
-	}
-	return r == -1 ? -error : r;
-}
-
 LF_EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t n)
 {
 	struct lf_sock *sock = lf_sock_pin(out);
@@ -397,9 +377,12 @@ LF_EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t n)
 		if (r == -ENOTCONN) {
 			if (!lf_conn_enter_plain_tx(sock))
 				continue;
-			r = plain_sendfile(out, in, offset, n - sent, sent != 0);
+			r = lf_real.sendfile(out, in, offset, n - sent);
+			int error = errno;
 			lf_conn_leave_plain_tx(sock, r);
-			if (r > 0)
+			if (r == -1)
+				r = -error;
+			else
 				sent += (size_t)r;
 			break;
 		}

@@ -205,6 +205,15 @@ static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait)
 	return 0;
 }
 
+int lf_wait_tcp(int fd, short events)
+{
+	struct pollfd p = {.fd = fd, .events = events};
+	while (lf_real.poll(&p, 1, -1) == -1)
+		if (errno != EINTR || lf_signals_interrupt() != LF_INTERRUPT_RESTART)
+			return -EINTR;
+	return 0;
+}
+
 /* A hint for the peer's spinning, see peer_is_here(). */
 static void show_cpu(struct lf_sock *sock)
 {

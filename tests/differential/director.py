@@ -84,6 +84,7 @@ class Director:
         self._children = dict.fromkeys(SIDES, False)
         self._timed = dict.fromkeys(SIDES, False)
         self._edge_sets: set[tuple[str, int]] = set()
+        self._held: dict[str, list[str]] = {side: [] for side in SIDES}
         self._disturbed = False
         self._corked = False
         self._disconnected: set[str] = set()
@@ -164,6 +165,8 @@ class Director:
             ids = [row.id for row in broker.rows() if row.server.port == self._port]
             if ids:
                 order_defuse(broker.path, ids)
+        for stream in self._streams.values():
+            stream.full = False  # TCP's buffers are empty, whatever lies in the ring
 
     # --- one step ---
 
@@ -326,8 +329,8 @@ class Director:
             case "ask":
                 if step["what"] == "SIOCOUTQ" and any(b.kind == "send" for b in self._blocked):
                     return False
-                if step["what"] == "state" and not (come.exact and out.exact):
-                    return False  # a FIN may have to wait behind bytes
+                if step["what"] == "state" and not self._state_is_certain(side):
+                    return False
                 return self._question_makes_sense(step["what"], out, come)
             case "set option":
                 return step["name"] != "SO_RCVBUF" or come.exact
@@ -363,6 +366,12 @@ class Director:
         if what == "FIONREAD":
             return come.exact
         return what != "SIOCOUTQ" or out.fits(0)
+
+    def _state_is_certain(self, side: str) -> bool:
+        """Not where a FIN may have to wait behind bytes, nor after a death: TCP answers bytes
+        that lie unread with RST, the ring keeps that to itself until it matters."""
+        exact = self._streams[side].exact and self._streams[OTHER[side]].exact
+        return exact and self._pair.parties[OTHER[side]].alive
 
     def _targets(self, step: Step) -> list[Blocked]:
         mine = [b for b in self._blocked if b.step["by"] == step["by"]]
@@ -415,9 +424,23 @@ class Director:
                 said = str(events)
                 if isinstance(events, list):
                     said, edges = self._epoll_events(step, events, levels)
-        if answer.get("signals") and said != NOBODY:
-            said += " and " + " ".join(answer["signals"])
+        signals = self._signals_of(step, answer.get("signals", []))
+        if signals and said != NOBODY:
+            said += " and " + " ".join(signals)
         self._say(label, said, edges)
+
+    def _signals_of(self, step: Step, seen: list[str]) -> list[str]:
+        """SIGPIPE belongs to a send: a blocked one may raise it while another step answers."""
+        side = step["by"]
+        seen = self._held[side] + seen
+        self._held[side] = []
+        if step["do"] != "send" and any(b.kind == "send" for b in self._blocked_by(side)):
+            self._held[side] = [name for name in seen if name == "SIGPIPE"]
+            seen = [name for name in seen if name != "SIGPIPE"]
+        return seen
+
+    def _blocked_by(self, side: str) -> list[Blocked]:
+        return [blocked for blocked in self._blocked if blocked.step["by"] == side]
 
     def _sent(self, step: Step, result: Any) -> str:
         stream = self._streams[step["by"]]
