@@ -523,14 +523,7 @@ void lf_conn_before_close(struct lf_sock *sock, int fd)
 	if (!lf_sock_paired(sock) || lf_sock_shared(sock))
 		return;
 	struct lf_slot *slot = sock->slot;
-	struct linger linger = {0};
-	socklen_t len = sizeof(linger);
-	bool resets = lf_real.getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len) == 0 &&
-		      linger.l_onoff && linger.l_linger == 0;
-	if (resets)
-		atomic_store(&sock->out->p.fin_hint, LF_RST_COMING);
-	else
-		atomic_store(&sock->out->p.fin_hint, LF_FIN_COMING);
+	atomic_store(&sock->out->p.fin_hint, LF_FIN_COMING);
 	enum lf_rx rx = lf_rx(sock);
 	if (rx == LF_RX_PLAIN || rx == LF_RX_ENDED)
 		return;
@@ -546,7 +539,6 @@ void lf_conn_before_close(struct lf_sock *sock, int fd)
 	if (unread) {
 		/* close(2) of a TCP socket with unread data sends RST (RFC 2525, 2.17). */
 		struct linger now = {.l_onoff = 1, .l_linger = 0};
-		atomic_store(&sock->out->p.fin_hint, LF_RST_COMING);
 		(void)lf_real.setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
 	}
 }

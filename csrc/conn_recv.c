@@ -230,25 +230,9 @@ static ssize_t look_at_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 	return recv_counted(sock, fd, cursor, SIZE_MAX, flags);
 }
 
-/* A reset destroys what the receiver has not read (observed on Linux 6.18; RFC 9293,
- * 3.10.7.4). The peer says beforehand that it will reset; once TCP confirms, the ring's
- * bytes are lost as TCP's would be. */
-static bool lost_to_reset(struct lf_sock *sock, int fd)
-{
-	if (atomic_load_explicit(&sock->in->p.fin_hint, memory_order_relaxed) != LF_RST_COMING)
-		return false;
-	struct pollfd p = {.fd = fd};
-	if (lf_real.poll(&p, 1, 0) != 1 || !(p.revents & POLLERR))
-		return false;
-	atomic_store(&sock->slot->rx, LF_RX_ENDED);
-	return true;
-}
-
 static ssize_t step_fused(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int flags)
 {
 	struct lf_slot *slot = sock->slot;
-	if (lost_to_reset(sock, fd))
-		return LOOK_AGAIN;
 	ssize_t n = take_from_ring(sock, cursor, flags);
 	if (n)
 		return n;
@@ -272,14 +256,12 @@ static ssize_t step_fused(struct lf_sock *sock, int fd, struct lf_cursor *cursor
  * doorbell, so the kernel must not be slept in. */
 static ssize_t step_plain(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int flags)
 {
-	uint32_t error = error_for_receive(sock->slot);
-	if (error)
-		return -(ssize_t)error;
-	if (lf_rx(sock) == LF_RX_ENDED && atomic_load(&sock->slot->reset))
-		return 0;
 	if (lf_tx(sock) != LF_TX_FUSED)
 		return USE_TCP;
 	ssize_t n = recv_counted(sock, fd, cursor, SIZE_MAX, flags);
+	uint32_t error = n <= 0 ? error_for_receive(sock->slot) : 0;
+	if (error)
+		return -(ssize_t)error;
 	return n == 0 && cursor->left ? end_of_stream(sock, fd) : n;
 }
 
@@ -343,12 +325,12 @@ static ssize_t plain_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 	struct lf_slot *slot = sock->slot;
 	enum lf_rx rx = lf_rx(sock);
 	if (rx == LF_RX_ENDED || atomic_load(&sock->pairing) == LF_PAIRING_DECLINED) {
-		uint32_t error = error_for_receive(slot);
-		if (error)
-			return -(ssize_t)error;
-		if (rx == LF_RX_ENDED && atomic_load(&slot->reset))
-			return 0;
-		ssize_t n = lf_real.recvmsg(fd, io->msg, io->flags);
+		/* What TCP has can be read, also after a reset that only we know of. */
+		bool over = atomic_load(&slot->error) ||
+			    (rx == LF_RX_ENDED && atomic_load(&slot->reset));
+		ssize_t n = lf_real.recvmsg(fd, io->msg, io->flags | (over ? MSG_DONTWAIT : 0));
+		if (over && n <= 0)
+			return -(ssize_t)error_for_receive(slot);
 		if (n > 0 && !(io->flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE)))
 			atomic_fetch_add(&slot->tcp_rcvd, (uint64_t)n);
 		if (n == 0 && lf_sock_paired(sock))

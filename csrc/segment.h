@@ -57,8 +57,7 @@ enum lf_wish {
 /* What the producer is about to do to its TCP socket. A hint: TCP itself decides. */
 enum lf_fin_hint {
 	LF_FIN_NONE = 0,
-	LF_FIN_COMING = 1, /* shutdown(SHUT_WR) */
-	LF_RST_COMING = 2, /* a close that resets: unread bytes here are lost, as on TCP */
+	LF_FIN_COMING = 1, /* or RST: shutdown(SHUT_WR), close */
 };
 
 struct lf_producer_line {

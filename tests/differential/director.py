@@ -316,10 +316,8 @@ class Director:
             case "pass":
                 return not busy and out.exact and self._can_be_handed_on(side)
             case "kill":
-                # Else FIN may have to wait behind bytes; and RST, which unread bytes cause,
-                # destroys what the other side has not read, but not what lies in its ring.
                 sending = any(b.kind == "send" for b in self._blocked)
-                return not busy and out.exact and not sending and not (come.unread and out.unread)
+                return not busy and out.exact and not sending  # FIN may have to wait behind bytes
             case "shutdown":
                 return come.exact  # else FIN may have to wait behind bytes
             case "reconnect":
@@ -392,7 +390,8 @@ class Director:
         if step["do"] == "epoll ctl" and "EPOLLET" in step["events"]:
             self._edge_sets.add((side, step["set"]))
         if step["do"] in _HANDING_ON or step["do"] == "exec writer":
-            self._streams[OTHER[side]].full = False  # what filled the ring goes by TCP now
+            for stream in self._streams.values():
+                stream.full = False  # what filled the ring goes by TCP now
         if step["do"] in ("close", "cover", "shutdown", "pass", "exec reader", "exec writer"):
             self._left_the_ring.add(side)
         if step["do"] in ("set option", "epoll ctl") or "MSG_OOB" in step.get("flags", ()):

@@ -56,7 +56,8 @@ def _run(differ: Differ, count: int, start: int) -> None:
     @settings(_SETTINGS, max_examples=count)
     @given(programs)
     def agree(program: Program) -> None:
-        if len(found) < FINDINGS and (difference := differ.difference(program)):
+        difference = differ.difference(program) if len(found) < FINDINGS else None
+        if difference and difference not in found:
             found.append(difference)
 
     agree()

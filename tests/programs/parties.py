@@ -157,6 +157,7 @@ def linger0(s, side, p):
         say(attempt(s.recv, 10))
         say(attempt(s.send, b"x"))
     else:
+        s.setsockopt(6, 1, 1)  # else Nagle's algorithm decides whether the bytes get out
         s.sendall(b"hello")
         s.setsockopt(1, 13, struct.pack("ii", 1, 0))
         s.close()
