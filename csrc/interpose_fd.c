@@ -445,6 +445,9 @@ static void option_set(struct lf_sock *sock, int fd, int level, int name, const 
 		lf_conn_return_to_tcp(sock, LF_REASON_SOCKET_OPTION);
 		break;
 	case LF_OPTION_ALL_TCP:
+		lf_conn_defuse(sock, fd, LF_REASON_SOCKET_OPTION, true);
+		break;
+	case LF_OPTION_ONLY_TCP:
 		lf_conn_defuse(sock, fd, LF_REASON_SOCKET_OPTION, false);
 		break;
 	}
@@ -469,8 +472,11 @@ LF_EXPORT int getsockopt(int fd, int level, int name, void *value, socklen_t *le
 	struct lf_sock *sock = lf_sock_pin(fd);
 	if (!sock)
 		return lf_real.getsockopt(fd, level, name, value, len);
-	if (level == IPPROTO_TCP && name == TCP_ZEROCOPY_RECEIVE) /* a receive, of TCP's bytes */
-		lf_conn_defuse(sock, fd, LF_REASON_SOCKET_OPTION, false);
+	if (level == IPPROTO_TCP && name == TCP_ZEROCOPY_RECEIVE &&
+	    lf_option_refuse_zero_copy(sock, fd, value, *len)) {
+		lf_sock_unpin(sock);
+		return 0;
+	}
 	int r = lf_real.getsockopt(fd, level, name, value, len);
 	int saved = errno;
 	if (r == 0)

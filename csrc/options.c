@@ -121,9 +121,10 @@ static enum lf_option_way way_of_socket_option(int name, const void *value, sock
 static enum lf_option_way way_of_tcp_option(int name, const void *value, socklen_t len)
 {
 	switch (name) {
-	case TCP_ULP:
-		return LF_OPTION_ALL_TCP;
+	case TCP_ULP: /* kTLS would have to decipher them */
+		return LF_OPTION_ONLY_TCP;
 	case TCP_REPAIR:
+		return is_set(value, len) ? LF_OPTION_ONLY_TCP : LF_OPTION_STAYS;
 	case TCP_INQ:
 		return all_tcp_if(is_set(value, len));
 	case TCP_MD5SIG:
@@ -313,6 +314,25 @@ uint32_t lf_options_receive_limit(const struct lf_sock *sock)
 }
 
 /* --- queries --- */
+
+bool lf_option_refuse_zero_copy(struct lf_sock *sock, int fd, void *value, socklen_t len)
+{
+	struct tcp_zerocopy_receive answer = {0};
+	size_t least = offsetof(struct tcp_zerocopy_receive, recv_skip_hint) + sizeof(uint32_t);
+	lf_conn_return_to_tcp(sock, LF_REASON_SOCKET_OPTION);
+	enum lf_rx rx = lf_rx(sock);
+	if (rx == LF_RX_PLAIN || rx == LF_RX_ENDED || len < least || !value)
+		return false;
+	/* TCP's bytes from before and after the ring's are counted by recv only. */
+	size_t have = len < sizeof(answer) ? len : sizeof(answer);
+	int queued = 0;
+	memcpy(&answer, value, have);
+	(void)lf_real.ioctl(fd, SIOCINQ, &queued);
+	answer.length = 0;
+	answer.recv_skip_hint = (uint32_t)queued + (uint32_t)lf_conn_unread(sock);
+	memcpy(value, &answer, have);
+	return true;
+}
 
 static void add(void *field, size_t size, uint64_t n)
 {
