@@ -144,8 +144,8 @@ row(
     tests=("test_the_low_water_mark_holds_back_readiness",),
 )
 row("SO_SNDLOWAT", 19, PASSED, 1, note="can't be set on Linux")
-row("SO_RCVTIMEO_OLD", 20, HONOURED, TIMEVAL, size=16, tests=("timeo",))
-row("SO_SNDTIMEO_OLD", 21, HONOURED, TIMEVAL, size=16, tests=("timeo",))
+row("SO_RCVTIMEO_OLD", 20, HONOURED, TIMEVAL, size=16, tests=("timeo", "test_a_timeout_is_kept"))
+row("SO_SNDTIMEO_OLD", 21, HONOURED, TIMEVAL, size=16, tests=("timeo", "test_a_timeout_is_kept"))
 row("SO_SECURITY_AUTHENTICATION", 22, PASSED, 1, note="not implemented")
 row("SO_SECURITY_ENCRYPTION_TRANSPORT", 23, PASSED, 1, note="not implemented")
 row("SO_SECURITY_ENCRYPTION_NETWORK", 24, PASSED, 1, note="not implemented")
@@ -216,8 +216,24 @@ row("SO_BINDTOIFINDEX", 62, PASSED, 1, note=TO_THE_KERNEL)
 for name, number in (("SO_TIMESTAMP", 63), ("SO_TIMESTAMPNS", 64), ("SO_TIMESTAMPING", 65)):
     bits = 24 if name == "SO_TIMESTAMPING" else 1
     row(f"{name}_NEW", number, PLAIN, bits, note=f"as {name}_OLD")
-row("SO_RCVTIMEO_NEW", 66, HONOURED, TIMEVAL, size=16, note="as SO_RCVTIMEO_OLD")
-row("SO_SNDTIMEO_NEW", 67, HONOURED, TIMEVAL, size=16, note="as SO_SNDTIMEO_OLD")
+row(
+    "SO_RCVTIMEO_NEW",
+    66,
+    HONOURED,
+    TIMEVAL,
+    size=16,
+    note="as SO_RCVTIMEO_OLD",
+    tests=("test_a_timeout_is_kept",),
+)
+row(
+    "SO_SNDTIMEO_NEW",
+    67,
+    HONOURED,
+    TIMEVAL,
+    size=16,
+    note="as SO_SNDTIMEO_OLD",
+    tests=("test_a_timeout_is_kept",),
+)
 row("SO_DETACH_REUSEPORT_BPF", 68, PASSED, 0)
 row("SO_PREFER_BUSY_POLL", 69, PASSED, 1)
 row("SO_BUSY_POLL_BUDGET", 70, PASSED, 8)
