@@ -24,7 +24,9 @@ Each row is acted out by `test_a_program_that_sets_it_sees_no_difference[NAME]` 
 `tests/semantics/test_option_table.py`: one program, plain and fused, sets the option before
 `connect` and on the listener, at the accepted end before pairing, and at the connecting end once
 fused; results, errors and values must be the same, and the payload must have gone the way that the
-row says. Further tests are named in the row. `_OLD` and `_NEW` stand for the two layouts of a time:
+row says. Where the kernel refuses the option (kTLS or TCP-AO that it lacks), the connection stays
+fused, and the test of a row that should lead to plain TCP says so and skips. Further tests are
+named in the row. `_OLD` and `_NEW` stand for the two layouts of a time:
 the name without them is the first on 64-bit machines.
 """
 
@@ -89,7 +91,10 @@ def page() -> str:
         parts.append(
             f"\n## {title}\n\n| option | number | class | remark | test |\n|---|---|---|---|---|\n"
         )
-        parts += [line(option) + "\n" for option in OPTIONS if option.level == level]
+        options = sorted(
+            (option for option in OPTIONS if option.level == level), key=lambda o: o.number
+        )
+        parts += [line(option) + "\n" for option in options]
     return "".join([*parts, TAIL])
 
 

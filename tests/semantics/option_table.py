@@ -86,6 +86,13 @@ MEMBERSHIP6 = socket.inet_pton(socket.AF_INET6, "ff02::fb") + struct.pack("i", 1
 # struct tcp_md5sig, for a peer that is somebody else.
 KEY = struct.pack("HH4s120xBBHi80s", 2, 0, socket.inet_aton("192.0.2.1"), 0, 0, 4, 0, b"word")
 
+
+def lets_everything_out(family: int) -> bytes:
+    """A struct xfrm_userpolicy_info."""
+    selector, used = struct.pack("=40xH14x", family), bytes(32)
+    return selector + b"\xff" * 32 + bytes(32) + used + struct.pack("=8xBBBB4x", 1, 0, 0, 0)
+
+
 TO_THE_KERNEL = "of the handshake and of packets, which stay the kernel's"
 DATAGRAMS = "has no effect on a stream"
 RAW = "only for raw sockets"
@@ -285,7 +292,7 @@ row("IP_MTU", 14, PASSED)
 row("IP_FREEBIND", 15, PASSED, 1)
 POLICY = "what a policy blocks must not arrive; " + LATER
 row("IP_IPSEC_POLICY", 16, PLAIN, ZEROS[:168], note=POLICY, learned=False)
-row("IP_XFRM_POLICY", 17, PLAIN, ZEROS[:168], note=POLICY, learned=False)
+row("IP_XFRM_POLICY", 17, PLAIN, lets_everything_out(socket.AF_INET), note=POLICY, learned=False)
 row("IP_PASSSEC", 18, PASSED, 1, note=DATAGRAMS)
 row("IP_TRANSPARENT", 19, PASSED, 1, note=TO_THE_KERNEL)
 row("IP_ORIGDSTADDR", 20, PASSED, 1, note=DATAGRAMS)
@@ -356,7 +363,7 @@ row("IPV6_RECVERR_RFC4884", 31, PASSED, 1, note=DATAGRAMS)
 row("IPV6_FLOWLABEL_MGR", 32, PASSED, ZEROS[:32], size=32, note=TO_THE_KERNEL)
 row("IPV6_FLOWINFO_SEND", 33, PASSED, 1, note=TO_THE_KERNEL)
 row("IPV6_IPSEC_POLICY", 34, PLAIN, ZEROS[:168], note=POLICY, learned=False)
-row("IPV6_XFRM_POLICY", 35, PLAIN, ZEROS[:168], note=POLICY, learned=False)
+row("IPV6_XFRM_POLICY", 35, PLAIN, lets_everything_out(socket.AF_INET6), note=POLICY, learned=False)
 row("IPV6_HDRINCL", 36, PASSED, 1, note=RAW)
 row("IPV6_RECVPKTINFO", 49, PASSED, 1, note=DATAGRAMS)
 row("IPV6_PKTINFO", 50, PASSED, ZEROS[:20], size=20, note=TO_THE_KERNEL)

@@ -28,6 +28,9 @@ VALUES_NOT_OPTIONS = re.compile(
     r"TCP_(MSS|MD5SIG_FLAG|RECEIVE_ZEROCOPY|REPAIR_O|NLA|AO_KEYF)|TCP_(MD5SIG|AO)_MAXKEYLEN"
 )
 
+Said = tuple[list[object], list[object]]
+"""What setting it came to, and what was said and got afterwards."""
+
 
 def setting(option: Option, name: str) -> tuple[Step, ...]:
     if not option.values:
@@ -74,7 +77,7 @@ def check_carrier(connection: Connection, before: int, plain_from_now: bool) -> 
         assert carried == 8000, f"{carried} of 8000 bytes went by ring"
 
 
-def set_before(ends: TwoEnds, option: Option) -> list[object]:
+def set_before(ends: TwoEnds, option: Option) -> Said:
     """On the listener, and before connect()."""
     host, to = option.hosts
     with ends.connection(host, to, setting(option, "l"), setting(option, "c")) as connection:
@@ -85,10 +88,10 @@ def set_before(ends: TwoEnds, option: Option) -> list[object]:
         said = talk(connection, option)
         if ends.fuses:
             check_carrier(connection, before, plain)
-        return [*comparable(option, done), *said]
+        return comparable(option, done), said
 
 
-def set_once_connected(ends: TwoEnds, option: Option) -> list[object]:
+def set_once_connected(ends: TwoEnds, option: Option) -> Said:
     """At the accepted end, before anything is paired."""
     with ends.connection(*option.hosts) as connection:
         done = connection.server.ask(*setting(option, "s"))
@@ -98,10 +101,10 @@ def set_once_connected(ends: TwoEnds, option: Option) -> list[object]:
         said = talk(connection, option)
         if ends.fuses:
             check_carrier(connection, before, plain)
-        return [*comparable(option, done), *said]
+        return comparable(option, done), said
 
 
-def set_when_fused(ends: TwoEnds, option: Option) -> list[object]:
+def set_when_fused(ends: TwoEnds, option: Option) -> Said:
     """At the connecting end."""
     with ends.connection(*option.hosts) as connection:
         connection.warm()
@@ -111,7 +114,7 @@ def set_when_fused(ends: TwoEnds, option: Option) -> list[object]:
         said = talk(connection, option)
         if ends.fuses:
             check_carrier(connection, before, plain)
-        return [*comparable(option, done), *said]
+        return comparable(option, done), said
 
 
 def has_ipv6() -> bool:
@@ -129,8 +132,13 @@ def test_a_program_that_sets_it_sees_no_difference(
     if ":" in option.hosts[0] and not has_ipv6():
         pytest.skip("this machine has no IPv6 loopback address")
     plain, fused = ends
+    taken = False
     for moment in (set_before, set_once_connected, set_when_fused):
-        assert moment(fused, option) == moment(plain, option), moment.__doc__
+        done, said = moment(fused, option)
+        assert (done, said) == moment(plain, option), moment.__doc__
+        taken |= accepted(option, done)
+    if option.treatment is PLAIN and not taken:
+        pytest.skip(f"this kernel refuses {option.name}, and the connection stays fused")
 
 
 @pytest.mark.parametrize("header", DEFINED_IN)
