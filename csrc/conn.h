@@ -52,6 +52,15 @@ void lf_conn_leave_plain_tx(struct lf_sock *sock, ssize_t sent);
 /* Bytes that FIONREAD adds for what lies in the ring. */
 size_t lf_conn_unread(struct lf_sock *sock);
 
+/* How many unread bytes of ours the peer's receive buffer would hold. */
+uint32_t lf_conn_peer_share(const struct lf_sock *sock);
+/* Bytes of our own in the ring that the peer's receive buffer would not have held: on TCP
+ * they would wait in our send queue. */
+size_t lf_conn_unsent(struct lf_sock *sock);
+/* Bytes that ever went into the ring, and ever came by it, but for those sent again by TCP. */
+uint64_t lf_conn_ring_sent(struct lf_sock *sock);
+uint64_t lf_conn_ring_received(struct lf_sock *sock);
+
 /* Readiness as far as rings know it, as poll(2) bits; `known` gets the bits about which
  * the ring has the last word, so that the kernel's are to be left out. Looks at memory
  * only, until an end of the connection is near. */

@@ -232,7 +232,7 @@ void lf_conn_defuse(struct lf_sock *sock, int fd, enum lf_reason reason, bool st
 void lf_conn_defuse_until(struct lf_sock *sock, int fd, enum lf_reason reason, bool stay,
 			  int64_t deadline)
 {
-	lf_sock_decline(sock, reason);
+	lf_sock_decline_later(sock, reason);
 	if (!lf_sock_paired(sock))
 		return;
 	struct lf_slot *slot = sock->slot;
@@ -280,7 +280,7 @@ static bool end_both(struct lf_sock *sock, enum lf_reason reason)
 void lf_conn_return_to_tcp(struct lf_sock *sock, enum lf_reason reason)
 {
 	if (!lf_sock_paired(sock)) {
-		lf_sock_decline(sock, reason);
+		lf_sock_decline_later(sock, reason);
 		return;
 	}
 	int saved = errno;

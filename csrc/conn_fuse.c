@@ -154,12 +154,27 @@ static bool identity_checks_out(const struct lf_segment *segment, const struct l
 	       segment->ring_size == fuse->ring_size;
 }
 
+uint32_t lf_conn_peer_share(const struct lf_sock *sock)
+{
+	uint32_t in = atomic_load_explicit(&sock->peer_limit, memory_order_relaxed);
+	uint32_t ring = sock->ring_size;
+	return in == 0 ? ring / 8 * 3 : in < ring ? in : ring;
+}
+
 /* Where only one of the two buffers was set, the other takes what TCP's would. */
 static uint32_t limit_of(const struct lf_sock *sock)
 {
+	const struct lf_slot *slot = sock->slot;
 	uint64_t ring = sock->ring_size;
-	uint64_t out = atomic_load(&sock->slot->sndbuf), in = atomic_load(&sock->peer_limit);
-	uint64_t sum = (out ? out : ring * 5 / 8) + (in ? in : ring * 3 / 8);
+	uint64_t out = atomic_load(&slot->sndbuf), lowat = atomic_load(&slot->notsent_lowat);
+	if (out == 0)
+		out = ring / 8 * 5;
+	if (lowat && lowat < out)
+		out = lowat;
+	/* What would not find room in the peer's receive buffer is TCP's to watch over. */
+	if (atomic_load(&slot->user_timeout))
+		out = 0;
+	uint64_t sum = out + lf_conn_peer_share(sock);
 	return (uint32_t)(sum < ring ? sum : ring);
 }
 

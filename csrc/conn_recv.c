@@ -617,6 +617,21 @@ size_t lf_conn_unread(struct lf_sock *sock)
 	return unread <= sock->ring_size ? (size_t)unread : 0;
 }
 
+uint64_t lf_conn_ring_received(struct lf_sock *sock)
+{
+	if (!lf_sock_paired(sock))
+		return 0;
+	/* acquire: end_pos was stored before the mark. */
+	switch (atomic_load_explicit(&sock->in->p.mark, memory_order_acquire)) {
+	case LF_MARK_FUSED:
+		return atomic_load_explicit(&sock->in->p.head, memory_order_relaxed);
+	case LF_MARK_ENDED:
+		return atomic_load_explicit(&sock->in->p.end_pos, memory_order_relaxed);
+	default:
+		return 0;
+	}
+}
+
 bool lf_conn_has_input(struct lf_sock *sock, size_t need)
 {
 	uint64_t unread = ring_input(sock);

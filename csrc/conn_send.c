@@ -173,6 +173,22 @@ static bool tcp_is_broken(int fd)
 	return lf_real.poll(&p, 1, 0) == 1 && (p.revents & (POLLERR | POLLHUP));
 }
 
+/* Under tx_lock, FUSED: there is no room. */
+static ssize_t full(struct lf_sock *sock, int fd)
+{
+	if (tcp_is_broken(fd)) {
+		lf_conn_end_tx(sock, LF_REASON_PEER_GONE);
+		return USE_TCP;
+	}
+	/* TCP ends the connection if its window stays shut for so long, even if the peer's
+	 * kernel answers each probe. So TCP is to have the bytes it would wait with. */
+	if (atomic_load_explicit(&sock->slot->user_timeout, memory_order_relaxed)) {
+		lf_conn_end_tx(sock, LF_REASON_SOCKET_OPTION);
+		return USE_TCP;
+	}
+	return -EAGAIN;
+}
+
 /* Under tx_lock, FUSED: what forbids or ends it? 0: go on. */
 static ssize_t before_put(struct lf_sock *sock)
 {
@@ -203,13 +219,8 @@ static ssize_t put(struct lf_sock *sock, int fd, struct lf_cursor *cursor)
 	ssize_t free = room(sock);
 	if (free < 0)
 		return free;
-	if (free == 0) {
-		if (tcp_is_broken(fd)) {
-			lf_conn_end_tx(sock, LF_REASON_PEER_GONE);
-			return USE_TCP;
-		}
-		return -EAGAIN;
-	}
+	if (free == 0)
+		return full(sock, fd);
 	size_t n = cursor->left < (size_t)free ? cursor->left : (size_t)free;
 	uint64_t head = atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed);
 	note_first_unread(sock, head);
@@ -371,12 +382,8 @@ static ssize_t move_in(struct lf_sock *sock, int fd, const struct lf_bulk *bulk)
 	ssize_t free = room(sock);
 	if (free < 0)
 		return free;
-	if (free == 0 && !tcp_is_broken(fd))
-		return -EAGAIN;
-	if (free == 0) {
-		lf_conn_end_tx(sock, LF_REASON_PEER_GONE);
-		return USE_TCP;
-	}
+	if (free == 0)
+		return full(sock, fd);
 	size_t n = bulk->n < (size_t)free ? bulk->n : (size_t)free;
 	uint64_t head = atomic_load(&sock->slot->tx_head);
 	note_first_unread(sock, head);
@@ -427,10 +434,33 @@ ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 	}
 }
 
+uint64_t lf_conn_ring_sent(struct lf_sock *sock)
+{
+	if (!lf_sock_paired(sock))
+		return 0;
+	if (lf_tx(sock) == LF_TX_FUSED)
+		return atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed);
+	return atomic_load_explicit(&sock->out->p.mark, memory_order_relaxed) == LF_MARK_ENDED ?
+		       atomic_load_explicit(&sock->out->p.end_pos, memory_order_relaxed) :
+		       0;
+}
+
+size_t lf_conn_unsent(struct lf_sock *sock)
+{
+	uint64_t sent = lf_conn_ring_sent(sock);
+	if (sent == 0)
+		return 0;
+	uint64_t unread = sent - atomic_load_explicit(&sock->out->c.tail, memory_order_acquire);
+	uint32_t share = lf_conn_peer_share(sock);
+	return unread > share && unread <= sock->ring_size ? (size_t)(unread - share) : 0;
+}
+
 bool lf_conn_writable(struct lf_sock *sock)
 {
 	if (lf_tx(sock) != LF_TX_FUSED || wished_away(sock) ||
 	    atomic_load_explicit(&sock->slot->reset, memory_order_relaxed) ||
+	    /* A send that finds no room goes by TCP. */
+	    atomic_load_explicit(&sock->slot->user_timeout, memory_order_relaxed) ||
 	    (atomic_load_explicit(&sock->slot->shut, memory_order_relaxed) & LF_SHUT_WR))
 		return true;
 	uint64_t unread = atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed) -

@@ -19,6 +19,9 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#ifndef TCP_ZEROCOPY_RECEIVE
+#define TCP_ZEROCOPY_RECEIVE 35
+#endif
 #ifndef CLOSE_RANGE_UNSHARE
 #define CLOSE_RANGE_UNSHARE (1u << 1)
 #endif
@@ -413,33 +416,52 @@ LF_EXPORT int ioctl(int fd, unsigned long request, ...)
 		return r;
 	if (request == FIONBIO && arg)
 		note_nonblock(fd, *(int *)arg != 0);
-	if (request == FIONREAD && arg) {
-		struct lf_sock *sock = lf_sock_pin(fd);
-		if (sock) {
-			*(int *)arg += (int)lf_conn_unread(sock);
-			lf_sock_unpin(sock);
-		}
+	struct lf_sock *sock = arg ? lf_sock_pin(fd) : NULL;
+	if (sock) {
+		lf_ioctl_amend(sock, request, arg);
+		lf_sock_unpin(sock);
 	}
 	return r;
 }
 
+/* The C library's own goes past ioctl(). */
+LF_EXPORT int sockatmark(int fd)
+{
+	int mark;
+	return ioctl(fd, SIOCATMARK, &mark) == -1 ? -1 : mark;
+}
+
 /* --- socket options --- */
+
+/* The kernel has accepted an option. */
+static void option_set(struct lf_sock *sock, int fd, int level, int name, const void *value,
+		       socklen_t len)
+{
+	switch (lf_option_way(level, name, value, len)) {
+	case LF_OPTION_STAYS:
+		lf_option_note(sock, fd, level, name, value, len);
+		break;
+	case LF_OPTION_TO_TCP:
+		lf_conn_return_to_tcp(sock, LF_REASON_SOCKET_OPTION);
+		break;
+	case LF_OPTION_ALL_TCP:
+		lf_conn_defuse(sock, fd, LF_REASON_SOCKET_OPTION, true);
+		break;
+	case LF_OPTION_ONLY_TCP:
+		lf_conn_defuse(sock, fd, LF_REASON_SOCKET_OPTION, false);
+		break;
+	}
+}
 
 LF_EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 {
 	struct lf_sock *sock = lf_sock_pin(fd);
 	if (!sock)
 		return lf_real.setsockopt(fd, level, name, value, len);
-	int saved = errno;
-	if (lf_option_needs_tcp(level, name, value, len))
-		lf_conn_return_to_tcp(sock, LF_REASON_SOCKET_OPTION);
-	errno = saved;
 	int r = lf_real.setsockopt(fd, level, name, value, len);
-	if (r == 0 && level == SOL_SOCKET && value) {
-		lf_option_note(sock, fd, name, value, len);
-		errno = saved;
-	}
-	saved = errno;
+	int saved = errno;
+	if (r == 0 && value)
+		option_set(sock, fd, level, name, value, len);
 	lf_sock_unpin(sock);
 	errno = saved;
 	return r;
@@ -447,22 +469,22 @@ LF_EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen
 
 LF_EXPORT int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
 {
-	int r = lf_real.getsockopt(fd, level, name, value, len);
-	if (r == -1 || level != SOL_SOCKET || name != SO_ERROR || *len < sizeof(int))
-		return r;
 	struct lf_sock *sock = lf_sock_pin(fd);
 	if (!sock)
-		return r;
-	int error;
-	memcpy(&error, value, sizeof(error));
-	if (error == 0) {
-		int saved = errno;
-		lf_conn_look_at_reader(sock, fd);
-		errno = saved;
-		error = (int)atomic_exchange(&sock->slot->error, 0);
-		memcpy(value, &error, sizeof(error));
+		return lf_real.getsockopt(fd, level, name, value, len);
+	if (level == IPPROTO_TCP && name == TCP_ZEROCOPY_RECEIVE &&
+	    lf_option_refuse_zero_copy(sock, fd, value, *len)) {
+		lf_sock_unpin(sock);
+		return 0;
 	}
+	int r = lf_real.getsockopt(fd, level, name, value, len);
+	int saved = errno;
+	if (level == SOL_SOCKET && name == SO_ERROR)
+		lf_conn_look_at_reader(sock, fd);
+	if (r == 0)
+		lf_option_amend(sock, level, name, value, *len);
 	lf_sock_unpin(sock);
+	errno = saved;
 	return r;
 }
 

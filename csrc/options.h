@@ -1,5 +1,5 @@
 /* options.h - socket options: which a ring keeps to, and which only TCP can honour.
- * docs/semantics.md has a row for each.
+ * docs/semantics/options.md has a row for each.
  */
 #ifndef LF_OPTIONS_H
 #define LF_OPTIONS_H
@@ -9,15 +9,30 @@
 #include <stdbool.h>
 #include <sys/socket.h>
 
-/* Setting this: is plain TCP needed from now on? */
-bool lf_option_needs_tcp(int level, int name, const void *value, socklen_t len);
+/* What becomes of the connection when the program has set an option. */
+enum lf_option_way {
+	LF_OPTION_STAYS,   /* the ring can go on */
+	LF_OPTION_TO_TCP,  /* later bytes go by TCP; what lies in the rings is read there */
+	LF_OPTION_ALL_TCP, /* unread bytes too are to come by TCP, if the peer answers in time */
+	LF_OPTION_ONLY_TCP, /* unread bytes too come by TCP, however late */
+};
+enum lf_option_way lf_option_way(int level, int name, const void *value, socklen_t len);
 
-/* The kernel has accepted this SOL_SOCKET option: the ring keeps to it too. */
-void lf_option_note(struct lf_sock *sock, int fd, int name, const void *value, socklen_t len);
+/* The kernel has accepted this option: the ring keeps to it too. */
+void lf_option_note(struct lf_sock *sock, int fd, int level, int name, const void *value,
+		    socklen_t len);
 
 /* Before pairing: takes over what was set before we followed the socket, or on the
  * listener it comes from. False: something is set that only TCP can honour. */
 bool lf_options_learn(struct lf_sock *sock, int fd);
+
+/* TCP_ZEROCOPY_RECEIVE, which receives: TCP from now on. True: `value` has been given the
+ * answer, "nothing mapped, use recv", for bytes that recv finds in a ring. */
+bool lf_option_refuse_zero_copy(struct lf_sock *sock, int fd, void *value, socklen_t len);
+
+/* Queries that the kernel has answered for its own queues: adds what lies in the rings. */
+void lf_option_amend(struct lf_sock *sock, int level, int name, void *value, socklen_t len);
+void lf_ioctl_amend(struct lf_sock *sock, unsigned long request, void *value);
 
 /* How many unread bytes the other end may have towards us, as the program bounded it;
  * 0: it did not. */

@@ -98,6 +98,11 @@ static void claim(struct lf_sock *sock, int fd)
 		return;
 	if (atomic_load(&slot->tx_inside) || atomic_load(&slot->rx_inside))
 		return; /* counts are in motion */
+	enum lf_reason declined = (enum lf_reason)atomic_load(&slot->declined);
+	if (declined) {
+		decline(sock, declined);
+		return;
+	}
 	if (!is_tcp(fd)) {
 		lf_sock_decline(sock, LF_REASON_SOCKET_OPTION);
 		return;

@@ -48,10 +48,12 @@ struct lf_slot {
 	_Atomic uint32_t rcvlowat;
 	_Atomic uint32_t rcvbuf; /* as the kernel has it, 0: the program did not set it */
 	_Atomic uint32_t sndbuf; /* likewise */
+	_Atomic uint32_t notsent_lowat; /* TCP_NOTSENT_LOWAT, 0: the program did not set it */
+	_Atomic uint32_t user_timeout;  /* 1: TCP_USER_TIMEOUT is set */
 	_Atomic uint32_t waited; /* eager: a first byte has waited once */
 	_Atomic uint32_t fork_safe; /* 1: paired, so processes forked since share the segment */
 	uint32_t next_free;         /* the owner's free list: index + 1 */
-	uint8_t pad0[128 - 68];
+	uint8_t pad0[128 - 76];
 
 	/* Sending. */
 	struct lf_lock tx_lock;

@@ -185,6 +185,14 @@ void lf_sock_decline(struct lf_sock *sock, enum lf_reason reason)
 		;
 }
 
+void lf_sock_decline_later(struct lf_sock *sock, enum lf_reason reason)
+{
+	uint32_t none = LF_REASON_NONE;
+	atomic_compare_exchange_strong(&sock->slot->declined, &none, (uint32_t)reason);
+	if (atomic_load(&sock->pairing) != LF_PAIRING_TRACKED)
+		lf_sock_decline(sock, reason);
+}
+
 void lf_sock_add_descriptor(struct lf_sock *sock, int copy)
 {
 	if ((unsigned)copy >= LF_TABLE_SIZE)

@@ -92,6 +92,9 @@ void lf_sock_bell_moved(int from, int to);
 /* Never to be fused, for this reason. Only before it is PAIRED. */
 void lf_sock_decline(struct lf_sock *sock, enum lf_reason reason);
 
+/* The same; while TRACKED the broker is told instead of claimed to, when it is time. */
+void lf_sock_decline_later(struct lf_sock *sock, enum lf_reason reason);
+
 /* dup: `copy` names the same socket. */
 void lf_sock_add_descriptor(struct lf_sock *sock, int copy);
 /* fd no longer names it. True: it was the last one here; the caller then finishes

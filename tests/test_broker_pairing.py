@@ -282,8 +282,9 @@ def test_a_declined_connection_does_not_stay_in_doubt(broker: BrokerProcess, fir
             one.settle()
         decline(other, pair.server, SERVER, Reason.SOCKET_OPTION)
         other.settle()
-        if first == "claim":
-            assert refusal(one) == Reason.SOCKET_OPTION
+        if first == "decline":
+            one.claim(pair.client, CLIENT)
+        assert refusal(one) == Reason.SOCKET_OPTION
         (row,) = broker.rows()
         assert (row.state, row.reason) == ("plain", "socket-option")
 

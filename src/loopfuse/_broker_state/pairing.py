@@ -27,6 +27,9 @@ from loopfuse._wire import Claim, Fuse, Refuse, Side, pack_fuse, pack_refuse
 CLAIMS_PER_CLIENT = 65536
 _SHORT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ETOOMANYREFS)
 
+_HOPEFUL = (Reason.NONE, Reason.NO_COUNTERPART)
+"""With any other reason, an end that is known has declined or been refused, for good."""
+
 
 class Pairing:
     """Takes in what libraries say about connections, and answers."""
@@ -147,6 +150,10 @@ class Pairing:
         stranger = mirror.inode and mirror.uid != end.uid and end.uid != 0
         if stranger and not self._verifier.may_cross_users():
             self._give_up(connection, end, Reason.POLICY)
+            return
+        other = connection.ends.get(remote_end(claim))
+        if other and other.cookie == mirror.cookie and connection.reason not in _HOPEFUL:
+            self._give_up(connection, end, connection.reason)
             return
         self._wait_alone(connection, end)
 

@@ -1,0 +1,1 @@
+"""Promises about single features, one table or subject a file."""
