@@ -464,7 +464,8 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 									  io->flags | MSG_DONTWAIT) :
 				     LOOK_AGAIN;
 		if (n < 0 && n != -EAGAIN) {
-			if (!got)
+			bool nothing_asked = wanted == 0 && wait.want == LF_WANT_READ;
+			if (!got && !nothing_asked)
 				return n;
 			atomic_store(&sock->slot->error, (uint32_t)-n); /* for the next call */
 			return got;
@@ -495,7 +496,7 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 		if (peek)
 			cursor = cursor_of(io->msg);
 		int r = lf_wait(sock, fd, &wait);
-		/* A receive of no bytes sleeps as any, but nothing makes it fail. */
+		/* A receive of no bytes sleeps as any, but nothing makes it fail then. */
 		if (r)
 			return got || wanted == 0 ? got : r;
 	}

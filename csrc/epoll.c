@@ -577,6 +577,12 @@ static bool is_entered_as(struct lf_sock *sock, int fd)
 	return is;
 }
 
+static bool may_be_held_elsewhere(const struct lf_sock *sock)
+{
+	return lf_sock_shared(sock) ||
+	       atomic_load(&sock->slot->declined) == LF_REASON_DESCRIPTOR_PASSED;
+}
+
 void lf_epoll_descriptor_closes(struct lf_sock *sock, int fd)
 {
 	/* An entry outlives its descriptor while another one, here or in another process, names
@@ -594,7 +600,7 @@ void lf_epoll_descriptor_closes(struct lf_sock *sock, int fd)
 			release_registration(reg);
 		else if (reg->gone)
 			release_gone(reg);
-		else if (reg->adopted && (named_here || lf_sock_shared(sock)))
+		else if (reg->adopted && (named_here || may_be_held_elsewhere(sock)))
 			return_entry(reg);
 	}
 	unlock_set(ep);
