@@ -99,8 +99,10 @@ static ssize_t step_ready(struct lf_sock *sock, int fd, struct lf_cursor *cursor
 		/* FIN or error: the switch may have come between the two looks. */
 		if (atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) == LF_MARK_PLAIN)
 			return n == 0 && cursor->left ? end_of_stream(sock, fd) : n;
-		if (n < 0)
+		if (n < 0) {
 			atomic_store(&slot->error, (uint32_t)-n);
+			lf_conn_tcp_failed(sock, fd);
+		}
 	}
 	uint64_t total = atomic_load_explicit(&sock->in->p.tcp_total, memory_order_relaxed);
 	uint64_t got = atomic_load(&slot->tcp_rcvd);
@@ -200,12 +202,16 @@ static ssize_t look_at_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 		return -EAGAIN;
 	/* FIN, error or bytes: only now, after seeing them, does an empty ring count. */
 	if (ring_has_bytes(sock) || ring_is_over(sock)) {
-		if (error)
+		if (error) {
 			atomic_store(&sock->slot->error, (uint32_t)error);
+			lf_conn_tcp_failed(sock, fd);
+		}
 		return LOOK_AGAIN;
 	}
-	if (error)
+	if (error) {
+		lf_conn_tcp_failed(sock, fd);
 		return -error;
+	}
 	if (n == 0) {
 		lf_conn_fin_seen(sock, fd);
 		return atomic_load(&sock->slot->reset) ? LOOK_AGAIN : 0;
@@ -215,25 +221,9 @@ static ssize_t look_at_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 	return recv_counted(sock, fd, cursor, SIZE_MAX, flags);
 }
 
-/* A reset destroys what the receiver has not read (observed on Linux 6.18; RFC 9293,
- * 3.10.7.4). The peer says beforehand that it will reset; once TCP confirms, the ring's
- * bytes are lost as TCP's would be. */
-static bool lost_to_reset(struct lf_sock *sock, int fd)
-{
-	if (atomic_load_explicit(&sock->in->p.fin_hint, memory_order_relaxed) != LF_RST_COMING)
-		return false;
-	struct pollfd p = {.fd = fd};
-	if (lf_real.poll(&p, 1, 0) != 1 || !(p.revents & POLLERR))
-		return false;
-	atomic_store(&sock->slot->rx, LF_RX_ENDED);
-	return true;
-}
-
 static ssize_t step_fused(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int flags)
 {
 	struct lf_slot *slot = sock->slot;
-	if (lost_to_reset(sock, fd))
-		return LOOK_AGAIN;
 	ssize_t n = take_from_ring(sock, cursor, flags);
 	if (n)
 		return n;
@@ -263,6 +253,8 @@ static ssize_t step_plain(struct lf_sock *sock, int fd, struct lf_cursor *cursor
 	if (lf_tx(sock) != LF_TX_FUSED)
 		return USE_TCP;
 	ssize_t n = recv_counted(sock, fd, cursor, SIZE_MAX, flags);
+	if (n < 0 && n != -EAGAIN)
+		lf_conn_tcp_failed(sock, fd);
 	return n == 0 && cursor->left ? end_of_stream(sock, fd) : n;
 }
 

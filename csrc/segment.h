@@ -58,7 +58,7 @@ enum lf_wish {
 enum lf_fin_hint {
 	LF_FIN_NONE = 0,
 	LF_FIN_COMING = 1, /* shutdown(SHUT_WR) */
-	LF_RST_COMING = 2, /* a close that resets: unread bytes here are lost, as on TCP */
+	LF_RST_COMING = 2, /* a close that resets; what is in the ring can be read before that */
 };
 
 struct lf_producer_line {

@@ -158,6 +158,7 @@ def linger0(s, side, p):
         say(attempt(s.send, b"x"))
     else:
         s.sendall(b"hello")
+        time.sleep(0.1)  # or Nagle's algorithm may hold it back, and the reset destroys it
         s.setsockopt(1, 13, struct.pack("ii", 1, 0))
         s.close()
         sync(p)
