@@ -116,14 +116,29 @@ void lf_conn_peer_gone(struct lf_sock *sock, int fd);
  * of our bytes, the socket acts as after RST from now on, which is what plain TCP would
  * have sent. */
 void lf_conn_fin_seen(struct lf_sock *sock, int fd);
+/* FIN without a word from the peer, which has not read all of our bytes: is it dying? A poll
+ * that told of FIN alone would tell less than TCP, which would have seen RST. The first looks
+ * at memory only, so it may be asked under any lock; the second waits some ms if need be. */
+bool lf_conn_fin_is_doubtful(struct lf_sock *sock);
+void lf_conn_resolve_fin(struct lf_sock *sock, int fd);
 /* Sending, while the peer is slow to read: does it still exist? Asks the kernel, but
  * seldom. */
 void lf_conn_check_peer(struct lf_sock *sock, int fd);
+/* Has TCP been reset or destroyed beneath a ring that goes on (`ss -K`, a firewall)? A word
+ * from the kernel is some 20 ms old at the most: the first says when it is time to ask, the
+ * second asks if it is. */
+bool lf_conn_tcp_check_is_due(struct lf_sock *sock);
+void lf_conn_check_tcp(struct lf_sock *sock, int fd);
+/* TCP has told a receive of an error. If it was the end of the connection, nothing is sent
+ * any more, and nothing received but what is in the ring. */
+void lf_conn_tcp_failed(struct lf_sock *sock, int fd);
 /* The program needs the doorbell's number: closes the bell; both directions go back to
  * TCP as soon as each producer looks. False: it has none. */
 bool lf_conn_give_up_bell(struct lf_sock *sock);
 /* The other end wrote what can't be. */
 void lf_conn_corrupt(struct lf_sock *sock);
+/* TCP is about to send FIN or RST, with our knowledge: the peer is to look at TCP too. */
+void lf_conn_announce_end(struct lf_sock *sock);
 /* Bytes for a socket that is shut both ways draw RST: TCP's business. Those that came before
  * can still be read, as on TCP. Does nothing while one way is open. */
 void lf_conn_refuse_more(struct lf_sock *sock);

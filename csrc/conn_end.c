@@ -332,7 +332,6 @@ static bool tcp_has_ended(int fd, int timeout_ms)
 	return lf_real.poll(&p, 1, timeout_ms) == 1;
 }
 
-
 /* What TCP would have come to: a peer that dies with bytes unread sends RST; one that had
  * read all sends FIN, and RST only when it gets more. The errors differ (tcp_reset() in
  * net/ipv4/tcp_input.c). FIN's time is known to some ms; when in doubt, the bytes had come
@@ -393,6 +392,26 @@ static void await_verdict(struct lf_sock *sock)
 	errno = saved;
 }
 
+/* The peer said that it would send FIN, or RST. */
+static bool announced(const struct lf_sock *sock)
+{
+	return atomic_load(&sock->in->p.fin_hint) || atomic_load(&sock->out->c.closed);
+}
+
+bool lf_conn_fin_is_doubtful(struct lf_sock *sock)
+{
+	return lf_sock_paired(sock) && lf_tx(sock) != LF_TX_PLAIN && !atomic_load(&sock->hung_up) &&
+	       !atomic_load(&sock->fin_seen) && has_bytes_for_peer(sock) && !announced(sock);
+}
+
+void lf_conn_resolve_fin(struct lf_sock *sock, int fd)
+{
+	int saved = errno;
+	if (lf_conn_fin_is_doubtful(sock) && tcp_has_ended(fd, 0))
+		lf_conn_fin_seen(sock, fd);
+	errno = saved;
+}
+
 void lf_conn_fin_seen(struct lf_sock *sock, int fd)
 {
 	if (atomic_load(&sock->hung_up)) {
@@ -404,13 +423,79 @@ void lf_conn_fin_seen(struct lf_sock *sock, int fd)
 	/* A shutdown that the library saw: the peer lives on and reads. A FIN without a word
 	 * from it: the process is dying (its descriptors go one after the other), or a
 	 * descriptor was closed past us. Only the doorbell can tell. */
-	bool announced = atomic_load(&sock->in->p.fin_hint) || atomic_load(&sock->out->c.closed);
 	atomic_store(&sock->fin_seen, 1);
-	if (bell_hung_up(sock, announced ? 0 : DEATH_MS))
+	if (bell_hung_up(sock, announced(sock) ? 0 : DEATH_MS))
 		lf_conn_peer_gone(sock, fd);
 }
 
 enum { FIRST_CHECK_NS = 100 * 1000, CHECK_NS = 20 * 1000 * 1000 };
+
+static bool end_sending(struct lf_sock *sock)
+{
+	struct lf_slot *slot = sock->slot;
+	if (!lf_lock_acquire(&slot->tx_lock, LF_RANK_TX))
+		return false;
+	lf_conn_end_tx(sock, LF_REASON_PEER_GONE);
+	lf_lock_release(&slot->tx_lock, LF_RANK_TX);
+	return true;
+}
+
+static void break_off(struct lf_sock *sock)
+{
+	/* After the end of sending: who sees `reset` finds no live ring to write to. */
+	if (end_sending(sock))
+		atomic_store(&sock->slot->reset, 1);
+}
+
+static bool tcp_is_closed(int fd)
+{
+	struct pollfd p = {.fd = fd};
+	return lf_real.poll(&p, 1, 0) == 1 && (p.revents & POLLHUP);
+}
+
+void lf_conn_tcp_failed(struct lf_sock *sock, int fd)
+{
+	if (tcp_is_closed(fd))
+		break_off(sock);
+}
+
+bool lf_conn_tcp_check_is_due(struct lf_sock *sock)
+{
+	int64_t now = lf_now_coarse();
+	if (now - atomic_load_explicit(&sock->tcp_checked, memory_order_relaxed) < CHECK_NS)
+		return false;
+	atomic_store_explicit(&sock->tcp_checked, now, memory_order_relaxed);
+	return true;
+}
+
+/* TCP has been reset or destroyed beneath the ring? Its error is the ring's to tell where
+ * receiving goes by ring; elsewhere the kernel tells it. */
+static void look_for_reset(struct lf_sock *sock, int fd)
+{
+	/* A hang-up: closed, or shut both ways. An error alone may be a soft one. */
+	if (!tcp_is_closed(fd))
+		return;
+	int error = 0;
+	socklen_t len = sizeof(error);
+	if (lf_rx(sock) != LF_RX_FUSED) {
+		(void)end_sending(sock);
+		return;
+	}
+	if (lf_real.getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) == 0 && error)
+		atomic_store(&sock->slot->error, (uint32_t)error);
+	if (error || !(atomic_load(&sock->slot->shut) & LF_SHUT_WR))
+		break_off(sock);
+}
+
+void lf_conn_check_tcp(struct lf_sock *sock, int fd)
+{
+	if (!lf_conn_tcp_check_is_due(sock) &&
+	    !atomic_load_explicit(&sock->fin_seen, memory_order_relaxed))
+		return;
+	int saved = errno;
+	look_for_reset(sock, fd);
+	errno = saved;
+}
 
 /* A living reader moves on, soon: one that does not is looked at after 0.1 ms, then at
  * growing intervals; any other now and then. True: now is the time. */
@@ -442,6 +527,8 @@ void lf_conn_check_peer(struct lf_sock *sock, int fd)
 	int saved = errno;
 	if (!atomic_load(&sock->hung_up) && bell_hung_up(sock, 0))
 		lf_conn_peer_gone(sock, fd);
+	else
+		look_for_reset(sock, fd);
 	errno = saved;
 }
 
@@ -485,6 +572,12 @@ void lf_conn_refuse_more(struct lf_sock *sock)
 		lf_bell_ring_always(sock);
 }
 
+void lf_conn_announce_end(struct lf_sock *sock)
+{
+	if (lf_sock_paired(sock))
+		atomic_store(&sock->out->p.fin_hint, LF_FIN_COMING);
+}
+
 int lf_conn_shutdown(struct lf_sock *sock, int fd, int how)
 {
 	struct lf_slot *slot = sock->slot;
@@ -495,8 +588,8 @@ int lf_conn_shutdown(struct lf_sock *sock, int fd, int how)
 	bool after_reset = atomic_load(&slot->reset) != 0;
 	/* A send under way finishes first, so that no byte comes after the FIN. */
 	bool locked = (bits & LF_SHUT_WR) && lf_lock_acquire(&slot->tx_lock, LF_RANK_TX);
-	if (lf_sock_paired(sock) && (bits & LF_SHUT_WR))
-		atomic_store(&sock->out->p.fin_hint, LF_FIN_COMING);
+	if (bits & LF_SHUT_WR)
+		lf_conn_announce_end(sock);
 	int r = lf_real.shutdown(fd, how);
 	if (r == 0)
 		atomic_fetch_or(&slot->shut, bits);
@@ -523,7 +616,7 @@ void lf_conn_before_close(struct lf_sock *sock, int fd)
 	if (!lf_sock_paired(sock) || lf_sock_shared(sock))
 		return;
 	struct lf_slot *slot = sock->slot;
-	atomic_store(&sock->out->p.fin_hint, LF_FIN_COMING);
+	lf_conn_announce_end(sock);
 	enum lf_rx rx = lf_rx(sock);
 	if (rx == LF_RX_PLAIN || rx == LF_RX_ENDED)
 		return;

@@ -114,8 +114,10 @@ static ssize_t step_ready(struct lf_sock *sock, int fd, struct lf_cursor *cursor
 		/* FIN or error: the switch may have come between the two looks. */
 		if (atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) == LF_MARK_PLAIN)
 			return n == 0 && cursor->left ? end_of_stream(sock, fd) : n;
-		if (n < 0)
+		if (n < 0) {
 			atomic_store(&slot->error, (uint32_t)-n);
+			lf_conn_tcp_failed(sock, fd);
+		}
 	}
 	uint64_t total = atomic_load_explicit(&sock->in->p.tcp_total, memory_order_relaxed);
 	uint64_t got = atomic_load(&slot->tcp_rcvd);
@@ -215,12 +217,16 @@ static ssize_t look_at_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 		return -EAGAIN;
 	/* FIN, error or bytes: only now, after seeing them, does an empty ring count. */
 	if (ring_has_bytes(sock) || ring_is_over(sock)) {
-		if (error)
+		if (error) {
 			atomic_store(&sock->slot->error, (uint32_t)error);
+			lf_conn_tcp_failed(sock, fd);
+		}
 		return LOOK_AGAIN;
 	}
-	if (error)
+	if (error) {
+		lf_conn_tcp_failed(sock, fd);
 		return -error;
+	}
 	if (n == 0) {
 		lf_conn_fin_seen(sock, fd);
 		return atomic_load(&sock->slot->reset) ? LOOK_AGAIN : 0;
@@ -259,6 +265,8 @@ static ssize_t step_plain(struct lf_sock *sock, int fd, struct lf_cursor *cursor
 	if (lf_tx(sock) != LF_TX_FUSED)
 		return USE_TCP;
 	ssize_t n = recv_counted(sock, fd, cursor, SIZE_MAX, flags);
+	if (n < 0 && n != -EAGAIN)
+		lf_conn_tcp_failed(sock, fd);
 	uint32_t error = n <= 0 ? error_for_receive(sock->slot) : 0;
 	if (error)
 		return -(ssize_t)error;

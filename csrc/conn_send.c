@@ -206,6 +206,8 @@ static void check_reader(struct lf_sock *sock, int fd)
 	if (head != atomic_load_explicit(&sock->out->c.tail, memory_order_relaxed) ||
 	    atomic_load_explicit(&sock->fin_seen, memory_order_relaxed))
 		lf_conn_check_peer(sock, fd);
+	else
+		lf_conn_check_tcp(sock, fd);
 }
 
 /* One try, under tx_lock. */
@@ -251,12 +253,13 @@ static struct lf_cursor cursor_of(const struct msghdr *msg)
 	return cursor;
 }
 
-/* The ring has ended in the middle of a call: the rest goes by TCP. */
+/* The ring has ended in the middle of a call: the rest goes by TCP. What went before is the
+ * answer in any case, so an error that TCP has stays there for the next call. */
 static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *cursor,
 			   const struct lf_io *whole)
 {
 	ssize_t sum = 0;
-	while (cursor->left) {
+	while (cursor->left && !tcp_is_broken(fd)) {
 		struct iovec iov = {(uint8_t *)cursor->iov->iov_base + cursor->offset,
 				    cursor->iov->iov_len - cursor->offset};
 		if (iov.iov_len == 0) {
@@ -484,10 +487,11 @@ static size_t low_water(const struct lf_sock *sock)
 static bool end_is_near(const struct lf_sock *sock)
 {
 	return (atomic_load_explicit(&sock->slot->shut, memory_order_relaxed) |
-		atomic_load_explicit(&sock->in->p.fin_hint, memory_order_relaxed)) != 0;
+		atomic_load_explicit(&sock->in->p.fin_hint, memory_order_relaxed) |
+		atomic_load_explicit(&sock->fin_seen, memory_order_relaxed)) != 0;
 }
 
-static short ends_of_tcp(const struct lf_sock *sock)
+static short ends_of_tcp(struct lf_sock *sock)
 {
 	struct pollfd p = {.fd = atomic_load(&sock->fd), .events = POLLRDHUP};
 	int saved = errno;
@@ -495,6 +499,9 @@ static short ends_of_tcp(const struct lf_sock *sock)
 	errno = saved;
 	if (r != 1)
 		return 0;
+	/* Nobody may have announced it: from now on TCP is asked each time. */
+	if (p.revents & (POLLERR | POLLHUP))
+		atomic_store_explicit(&sock->fin_seen, 1, memory_order_relaxed);
 	/* The end of the stream can be read, tcp_poll(). */
 	short readable = p.revents & POLLRDHUP ? POLLIN | POLLRDNORM : 0;
 	return (p.revents & (POLLERR | POLLHUP | POLLRDHUP)) | readable;
@@ -506,8 +513,13 @@ short lf_conn_ready(struct lf_sock *sock, short *known)
 	if (!lf_sock_paired(sock))
 		return 0;
 	short bits = 0;
-	if (atomic_load_explicit(&sock->slot->reset, memory_order_relaxed))
-		return POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM | POLLERR | POLLHUP | POLLRDHUP;
+	if (atomic_load_explicit(&sock->slot->reset, memory_order_relaxed)) {
+		bits = POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM | POLLHUP | POLLRDHUP;
+		/* Until a call has told the program of it. */
+		if (atomic_load_explicit(&sock->slot->error, memory_order_relaxed))
+			bits |= POLLERR;
+		return bits;
+	}
 	size_t lowat = low_water(sock);
 	/* Not lf_conn_readable(): a readable socket must not answer EAGAIN. */
 	if (lf_conn_has_input(sock, lowat))
@@ -518,7 +530,7 @@ short lf_conn_ready(struct lf_sock *sock, short *known)
 			bits |= POLLOUT | POLLWRNORM;
 	}
 	/* An answer from memory would hide what TCP has to say of the end. */
-	if (bits && end_is_near(sock))
+	if (bits && (end_is_near(sock) || lf_conn_tcp_check_is_due(sock)))
 		bits |= ends_of_tcp(sock);
 	return bits;
 }

@@ -342,6 +342,12 @@ static uint32_t ring_events(const struct lf_registration *reg)
 		return 0;
 	short known;
 	uint32_t bits = (uint32_t)(uint16_t)lf_conn_ready(reg->sock, &known);
+	/* A FIN that may be a death: the kernel's event will tell, see wait_for_verdict(). */
+	if ((bits & EPOLLRDHUP) && lf_conn_fin_is_doubtful(reg->sock)) {
+		bits &= ~(uint32_t)(EPOLLRDHUP | EPOLLIN | EPOLLRDNORM);
+		if (lf_conn_has_input(reg->sock, 1))
+			bits |= EPOLLIN | EPOLLRDNORM;
+	}
 	bits &= reg->user.events | EPOLLERR | EPOLLHUP;
 	/* An event tells the whole mask: while a direction is plain, TCP knows about it. */
 	short plain = (short)(reg->user.events & (lf_rx(reg->sock) == LF_RX_FUSED ? 0 : POLLIN));
@@ -853,10 +859,36 @@ struct rung {
 		struct lf_sock *sock; /* pinned */
 		int fd;
 		bool hung_up;
+		bool fin; /* not the bell, but a FIN that may be a death */
 	} bell[RUNG_MAX];
 	int count;
+	bool may_wait;
 	bool mail; /* the broker has something for us */
 };
+
+/* To be seen to after the lock is given back. */
+static void note(struct lf_registration *reg, bool hung_up, bool fin, struct rung *rung)
+{
+	struct lf_sock *pinned = rung->count < RUNG_MAX ? lf_sock_pin(reg->fd) : NULL;
+	if (!pinned)
+		return;
+	rung->bell[rung->count].sock = pinned;
+	rung->bell[rung->count].fd = reg->fd;
+	rung->bell[rung->count].fin = fin;
+	rung->bell[rung->count++].hung_up = hung_up;
+}
+
+/* FIN of a peer that may be dying: told once it is known what it is. Level-triggered, so the
+ * kernel says it again. */
+static bool wait_for_verdict(struct lf_registration *reg, uint32_t kernel, struct rung *rung)
+{
+	if (!rung->may_wait || !(kernel & EPOLLRDHUP) || rung->count == RUNG_MAX || reg->off ||
+	    reg->gone || (reg->user.events & (EPOLLET | EPOLLONESHOT)) ||
+	    !lf_conn_fin_is_doubtful(reg->sock))
+		return false;
+	note(reg, false, true, rung);
+	return true;
+}
 
 static void bell_event(struct lf_registration *reg, uint32_t kernel, struct rung *rung)
 {
@@ -868,12 +900,7 @@ static void bell_event(struct lf_registration *reg, uint32_t kernel, struct rung
 		remove_bell(reg); /* it would be reported for ever */
 	else if (atomic_load(&sock->waiters) == 0)
 		lf_bell_drain(sock);
-	struct lf_sock *pinned = rung->count < RUNG_MAX ? lf_sock_pin(reg->fd) : NULL;
-	if (pinned) {
-		rung->bell[rung->count].sock = pinned;
-		rung->bell[rung->count].fd = reg->fd;
-		rung->bell[rung->count++].hung_up = hung_up;
-	}
+	note(reg, hung_up, false, rung);
 }
 
 /* events[from .. to) came from the kernel: ours are translated or swallowed. */
@@ -898,6 +925,8 @@ static int translate(struct lf_epoll *ep, struct epoll_event *events, int from, 
 			bell_event(reg, event.events, rung);
 			continue;
 		}
+		if (wait_for_verdict(reg, event.events, rung))
+			continue;
 		uint64_t head = head_of(reg);
 		uint32_t bits = tcp_events(reg, event.events);
 		if (!reg->off && !reg->gone)
@@ -928,7 +957,9 @@ static void finish(struct lf_epoll *ep, struct epoll_event *events, int n)
 static bool see_to(struct rung *rung)
 {
 	for (int i = 0; i < rung->count; i++) {
-		if (rung->bell[i].hung_up)
+		if (rung->bell[i].fin)
+			lf_conn_resolve_fin(rung->bell[i].sock, rung->bell[i].fd);
+		else if (rung->bell[i].hung_up)
 			lf_conn_peer_gone(rung->bell[i].sock, rung->bell[i].fd);
 		else
 			lf_conn_service(rung->bell[i].sock, rung->bell[i].fd);
@@ -1085,6 +1116,7 @@ int lf_epoll_wait(struct lf_epoll *ep, int epfd, struct epoll_event *events, int
 		int n = 0;
 		rung.count = 0;
 		rung.mail = false;
+		rung.may_wait = ns != 0;
 		if (lf_epoll_is_mixed(ep)) {
 			lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
 			n = look(ep, epfd, events, max, ns == 0, &rung);

@@ -277,11 +277,23 @@ static bool is_stream(int fd)
 	return lf_real.getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 && type == SOCK_STREAM;
 }
 
+/* connect(2): AF_UNSPEC dissolves a connection, with RST. */
+static void before_dissolving(int fd)
+{
+	struct lf_sock *sock = lf_sock_pin(fd);
+	if (!sock)
+		return;
+	int saved = errno;
+	lf_conn_defuse(sock, fd, LF_REASON_SOCKET_OPTION, true);
+	lf_conn_announce_end(sock);
+	lf_sock_unpin(sock);
+	errno = saved;
+}
+
 LF_EXPORT int connect(int fd, const struct sockaddr *addr, socklen_t len)
 {
-	/* Dissolves the connection, connect(2). */
 	if (addr && len >= sizeof(addr->sa_family) && addr->sa_family == AF_UNSPEC)
-		defuse(fd, LF_REASON_SOCKET_OPTION);
+		before_dissolving(fd);
 	int r = lf_real.connect(fd, addr, len);
 	if (!lf_started || (r == -1 && errno != EINPROGRESS && errno != EINTR) || !addr ||
 	    len < sizeof(addr->sa_family) || !is_inet(addr->sa_family) || lf_table_get(fd))

@@ -111,6 +111,10 @@ static int look_at_rings(struct set *set)
 		if (!w->sock)
 			continue;
 		short bits = lf_conn_ready(w->sock, &w->known);
+		if ((bits & POLLRDHUP) && lf_conn_fin_is_doubtful(w->sock)) {
+			lf_conn_resolve_fin(w->sock, set->fds[i].fd);
+			bits = lf_conn_ready(w->sock, &w->known);
+		}
 		set->fds[i].revents = bits & (set->fds[i].events | POLLERR | POLLHUP);
 		ready += set->fds[i].revents != 0;
 	}
@@ -204,6 +208,8 @@ static void see_to(struct set *set)
 		const struct watched *w = &set->watched[i];
 		struct lf_sock *sock = w->sock;
 		short bell = w->bell ? set->kernel[w->bell].revents : 0;
+		if (sock && set->kernel[i].revents)
+			lf_conn_resolve_fin(sock, set->fds[i].fd);
 		if (!bell)
 			continue;
 		if (bell & (POLLHUP | POLLERR))

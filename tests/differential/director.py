@@ -21,6 +21,7 @@ _TICKS = 0.02
 """Seconds after a kill: the library tells what was sent before from what was sent after by
 clocks that tick so slowly."""
 _ENDS = 0x8 | 0x10
+_ENDS_OF_STREAM = 0x2000 | READABLE
 _HANDING_ON = {"pass", "exec reader"}
 LARGE = 100_000
 NOBODY = "sent to nobody"
@@ -510,6 +511,8 @@ class Director:
         open_bits = 0
         if not self._pair.parties[OTHER[side]].alive and not self._streams[side].exact:
             open_bits |= _ENDS  # see NOBODY
+        if side in self._may_not_see_the_end:
+            open_bits |= _ENDS | _ENDS_OF_STREAM
         sending = any(b.kind == "send" and b.step["by"] == side for b in self._blocked)
         if self._streams[side].writability_is_open or sending:
             open_bits |= WRITABLE

@@ -159,6 +159,7 @@ def linger0(s, side, p):
     else:
         s.setsockopt(6, 1, 1)  # else Nagle's algorithm decides whether the bytes get out
         s.sendall(b"hello")
+        time.sleep(0.1)  # or Nagle's algorithm may hold it back, and the reset destroys it
         s.setsockopt(1, 13, struct.pack("ii", 1, 0))
         s.close()
         sync(p)
