@@ -14,6 +14,7 @@ from pathlib import Path
 from broker_fixtures import BrokerProcess, eventually
 from loopfuse._messages import Row
 from loopfuse._preload import preload_environment
+from sanitizers import loading_of
 
 TIMEOUT = 60.0
 
@@ -42,15 +43,19 @@ class Session:
         base = {k: v for k, v in os.environ.items() if not k.startswith("LOOPFUSE_")}
         self.environment = base | extra
         self.broker = broker
+        self.prefix: list[str] = []
+        """Words to put before a command, for what the library is built with."""
         self.eager = extra.get("LOOPFUSE_EAGER") == "1"
 
     @classmethod
-    def under(
-        cls, library: Path, broker: BrokerProcess, *, eager: bool, preload: Sequence[str] = ()
-    ) -> Session:
+    def under(cls, library: Path, broker: BrokerProcess, *, eager: bool) -> Session:
         extra = preload_environment({}, broker.path, eager=eager)
-        extra["LD_PRELOAD"] = ":".join([*preload, str(library)])
-        return cls(extra, broker)
+        loading = loading_of(library)
+        extra |= loading.environment
+        extra["LD_PRELOAD"] = ":".join(loading.preload)
+        session = cls(extra, broker)
+        session.prefix = loading.prefix
+        return session
 
     def run(
         self, command: Sequence[str], *, timeout: float = TIMEOUT, check: bool = True

@@ -31,7 +31,7 @@ class PartyProcess:
 
     def __init__(self, session: Session) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "differential.party"],
+            [*session.prefix, sys.executable, "-m", "differential.party"],
             env=session.environment | {"PYTHONPATH": str(TESTS)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
