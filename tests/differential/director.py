@@ -29,6 +29,7 @@ NOBODY = "sent to nobody"
 arrives."""
 _MAY_BLOCK = {"send", "receive", "poll", "epoll wait"}
 _MADE_OF_SEVERAL = {"sendfile", "splice", "sendmmsg"}
+_AN_END = {"0", "ECONNRESET"}
 _NOT_SHOWN = {"by", "child", "do", "levels", "level"}
 _DISTURBING = {
     *("nonblocking", "shutdown", "close", "cover", "reconnect", "fork", "pass", "exec reader"),
@@ -478,6 +479,8 @@ class Director:
         stream = self._streams[OTHER[step["by"]]]
         if isinstance(result, str):
             return result
+        if step["by"] in self._may_not_see_the_end and str(result[0]) in _AN_END:
+            return "an end"
         count, right, text, seen = result
         flags = step.get("flags", [])
         if isinstance(count, int) and not {"MSG_PEEK", "MSG_OOB", "MSG_ERRQUEUE"} & set(flags):
@@ -513,6 +516,8 @@ class Director:
                 break
         if why == "more may come":
             stream.drained()
+        elif step["by"] in self._may_not_see_the_end and why in _AN_END:
+            why = "an end"
         self._say(label, f"{total if exact else 'all'}, {why}")
 
     def _open_bits(self, side: str) -> int:
