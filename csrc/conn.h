@@ -48,6 +48,8 @@ void lf_conn_leave_plain_rx(struct lf_sock *sock, ssize_t received);
 /* The same for sending. */
 bool lf_conn_enter_plain_tx(struct lf_sock *sock);
 void lf_conn_leave_plain_tx(struct lf_sock *sock, ssize_t sent);
+/* A send by TCP may have found too little room: more room is then an edge for EPOLLET. */
+void lf_conn_may_have_stalled(struct lf_sock *sock);
 
 /* Bytes that FIONREAD adds for what lies in the ring. */
 size_t lf_conn_unread(struct lf_sock *sock);

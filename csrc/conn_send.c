@@ -32,6 +32,11 @@ void lf_conn_leave_plain_tx(struct lf_sock *sock, ssize_t sent)
 	atomic_fetch_sub(&sock->slot->tx_inside, 1);
 }
 
+void lf_conn_may_have_stalled(struct lf_sock *sock)
+{
+	atomic_fetch_add_explicit(&sock->tx_stalls, 1, memory_order_relaxed);
+}
+
 struct plain_call {
 	struct lf_sock *sock;
 	ssize_t sent;
@@ -71,6 +76,18 @@ static ssize_t after_reset(struct lf_sock *sock, int flags)
 	return 0;
 }
 
+static struct lf_cursor cursor_of(const struct msghdr *msg)
+{
+	struct lf_cursor cursor = {.iov = msg->msg_iov, .count = msg->msg_iovlen};
+	for (size_t i = 0; i < msg->msg_iovlen; i++)
+		cursor.left += msg->msg_iov[i].iov_len;
+	while (cursor.count && cursor.iov->iov_len == 0) {
+		cursor.iov++;
+		cursor.count--;
+	}
+	return cursor;
+}
+
 static ssize_t plain_send(struct lf_sock *sock, int fd, struct lf_io *io)
 {
 	enum lf_tx tx = lf_tx(sock);
@@ -84,6 +101,8 @@ static ssize_t plain_send(struct lf_sock *sock, int fd, struct lf_io *io)
 	struct plain_call call __attribute__((cleanup(leave_plain))) = {sock, 0};
 	ssize_t n = lf_real.sendmsg(fd, io->msg, io->flags);
 	call.sent = n;
+	if (n == -1 || (size_t)n < cursor_of(io->msg).left)
+		lf_conn_may_have_stalled(sock);
 	return n == -1 ? -errno : n;
 }
 
@@ -239,18 +258,6 @@ static struct lf_wait writing_wait(struct lf_sock *sock)
 		.deadline = timeout ? lf_deadline(timeout) : LF_FOREVER,
 		.never_restarts = timeout != 0,
 	};
-}
-
-static struct lf_cursor cursor_of(const struct msghdr *msg)
-{
-	struct lf_cursor cursor = {.iov = msg->msg_iov, .count = msg->msg_iovlen};
-	for (size_t i = 0; i < msg->msg_iovlen; i++)
-		cursor.left += msg->msg_iov[i].iov_len;
-	while (cursor.count && cursor.iov->iov_len == 0) {
-		cursor.iov++;
-		cursor.count--;
-	}
-	return cursor;
 }
 
 /* The ring has ended in the middle of a call: the rest goes by TCP. What went before is the

@@ -78,6 +78,7 @@ struct lf_registration {
 	bool fresh;              /* added or changed: an edge in itself */
 	uint64_t seen_head;      /* edge detection: what was there at the last report */
 	uint32_t seen_stalls;
+	uint64_t settled_at; /* ep->settled when the program added or changed it */
 	uint64_t turn;           /* reported in this turn of the set, at this place */
 	int place;
 	struct lf_registration *next_hot, *prev_hot;
@@ -92,6 +93,7 @@ struct lf_epoll {
 	uint32_t sleepers; /* threads asleep in this set */
 	uint32_t calls;    /* since the kernel was asked */
 	uint64_t turn;     /* counts collections of events */
+	uint64_t settled;  /* times the kernel had no more to report than it did */
 	_Atomic int32_t spin_score;
 	_Atomic uint32_t nested; /* itself in another set: its sockets stay plain */
 	int broker_fd; /* the broker connection that is in this set, or 0 */
@@ -166,7 +168,7 @@ void lf_epoll_track(int fd)
 	 * waiting for it, to find that the set is another one now. */
 	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
 	ep->sleepers = ep->calls = 0;
-	ep->turn = 0;
+	ep->turn = ep->settled = 0;
 	ep->broker_fd = 0;
 	ep->capped = ep->inherited = ep->exact = false;
 	ep->hot = NULL;
@@ -276,6 +278,7 @@ static struct lf_registration *new_registration(struct lf_epoll *ep, struct lf_s
 	reg->sock = sock;
 	reg->fd = fd;
 	reg->user = *user;
+	reg->settled_at = ep->settled;
 	reg->fresh = true;
 	atomic_store(&sock->registration, reg);
 	return reg;
@@ -381,21 +384,29 @@ static uint32_t reportable(const struct lf_registration *reg)
 	return ready;
 }
 
-static uint64_t head_of(const struct lf_registration *reg)
+/* What an event covers. Taken before the event is made, so that an edge can be seen twice
+ * but never missed. */
+struct cover {
+	uint64_t head;
+	uint32_t stalls;
+};
+
+static struct cover cover_of(const struct lf_registration *reg)
 {
-	return atomic_load_explicit(&reg->sock->in->p.head, memory_order_acquire);
+	return (struct cover){
+		.head = atomic_load_explicit(&reg->sock->in->p.head, memory_order_acquire),
+		.stalls = atomic_load_explicit(&reg->sock->tx_stalls, memory_order_acquire),
+	};
 }
 
-/* The event has been given to the program; `head` was loaded before it was made, so an
- * edge can be seen twice but never missed. */
-static void reported(struct lf_registration *reg, uint32_t bits, uint64_t head)
+/* The event has been given to the program. */
+static void reported(struct lf_registration *reg, uint32_t bits, struct cover cover)
 {
-	struct lf_sock *sock = reg->sock;
 	reg->fresh = false;
 	if (bits & EPOLLIN)
-		reg->seen_head = head;
+		reg->seen_head = cover.head;
 	if (bits & EPOLLOUT)
-		reg->seen_stalls = atomic_load(&sock->tx_stalls);
+		reg->seen_stalls = cover.stalls;
 	if (reg->user.events & EPOLLONESHOT) {
 		reg->off = true;
 		leave_hot(reg);
@@ -474,8 +485,11 @@ static bool adopt(struct lf_registration *reg, bool in_kernel)
 		return false;
 	}
 	reg->adopted = true;
-	reg->fresh = true;
 	reg->seen_stalls = atomic_load(&reg->sock->tx_stalls);
+	/* Writable ever since, and the program has been told: that is no edge any more. Input
+	 * that came by TCP is one again, since our change of the entry makes the kernel look. */
+	reg->fresh = reg->ep->settled == reg->settled_at || reg->seen_stalls != 0 ||
+		     lf_sock_shared(reg->sock);
 	atomic_fetch_add(&reg->ep->adopted, 1);
 	make_hot(reg);
 	return true;
@@ -704,6 +718,7 @@ static int change(struct lf_registration *reg, const struct epoll_event *event)
 		return -errno;
 	}
 	reg->off = reg->gone = false;
+	reg->settled_at = reg->ep->settled;
 	reg->fresh = true;
 	make_hot(reg);
 	return 0;
@@ -821,12 +836,12 @@ static void harvest_rings(struct lf_epoll *ep, struct epoll_event *events, int m
 {
 	for (struct lf_registration *reg = ep->hot, *next; reg && *n < max; reg = next) {
 		next = reg->next_hot;
-		uint64_t head = head_of(reg);
+		struct cover cover = cover_of(reg);
 		uint32_t bits = reportable(reg);
 		if (!bits)
 			continue;
 		put_event(events, n, reg, bits);
-		reported(reg, bits, head);
+		reported(reg, bits, cover);
 	}
 }
 
@@ -903,6 +918,13 @@ static void bell_event(struct lf_registration *reg, uint32_t kernel, struct rung
 	note(reg, hung_up, false, rung);
 }
 
+/* Room that the program knows of: the kernel tells it again whenever an entry is changed. */
+static bool is_stale(const struct lf_registration *reg, uint32_t bits)
+{
+	return (reg->user.events & EPOLLET) && bits && !(bits & ~(uint32_t)OUT_BITS) &&
+	       !lf_sock_shared(reg->sock) && !edge(reg, bits);
+}
+
 /* events[from .. to) came from the kernel: ours are translated or swallowed. */
 static int translate(struct lf_epoll *ep, struct epoll_event *events, int from, int to,
 		     struct rung *rung)
@@ -927,8 +949,10 @@ static int translate(struct lf_epoll *ep, struct epoll_event *events, int from, 
 		}
 		if (wait_for_verdict(reg, event.events, rung))
 			continue;
-		uint64_t head = head_of(reg);
+		struct cover cover = cover_of(reg);
 		uint32_t bits = tcp_events(reg, event.events);
+		if (is_stale(reg, bits))
+			bits = 0;
 		if (!reg->off && !reg->gone)
 			make_hot(reg);
 		if (!bits || (event.events & EPOLLOUT)) /* the latter may be a poke() */
@@ -936,7 +960,7 @@ static int translate(struct lf_epoll *ep, struct epoll_event *events, int from, 
 		if (!bits)
 			continue;
 		put_event(events, &n, reg, bits);
-		reported(reg, bits, head);
+		reported(reg, bits, cover);
 	}
 	return n;
 }
@@ -1059,6 +1083,7 @@ static int look(struct lf_epoll *ep, int epfd, struct epoll_event *events, int m
 	int more = lf_real.epoll_pwait(epfd, events + n, max - n, 0, NULL);
 	if (more < 0)
 		return n ? n : -errno;
+	ep->settled += more < max - n;
 	n = translate(ep, events, n, n + more, rung);
 	harvest_rings(ep, events, max, &n);
 	return n;
@@ -1095,6 +1120,7 @@ static int sleep_in_kernel(struct lf_epoll *ep, int epfd, struct epoll_event *ev
 	int error = errno;
 	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
 	ep->sleepers--;
+	ep->settled += n >= 0 && n < max;
 	if (n > 0) {
 		ep->turn++;
 		n = translate(ep, events, 0, n, rung);

@@ -379,6 +379,7 @@ LF_EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t n)
 				continue;
 			r = lf_real.sendfile(out, in, offset, n - sent);
 			int error = errno;
+			lf_conn_may_have_stalled(sock);
 			lf_conn_leave_plain_tx(sock, r);
 			if (r == -1)
 				r = -error;
@@ -436,6 +437,7 @@ static ssize_t splice_out(struct lf_sock *sock, int in, off64_t *off_in, int out
 			continue;
 		r = lf_real.splice(in, off_in, out, off_out, n, flags);
 		int error = errno;
+		lf_conn_may_have_stalled(sock);
 		lf_conn_leave_plain_tx(sock, r);
 		return r == -1 ? -error : r;
 	}

@@ -145,6 +145,10 @@ static void decline_for_unknown_set(struct lf_sock *sock, int fd)
 
 LF_EXPORT int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 {
+	if (lf_table_kind(lf_table_get(fd)) == LF_KIND_HIDDEN) {
+		errno = EBADF; /* as far as the program knows */
+		return -1;
+	}
 	struct lf_epoll *inner = epoll_of(fd);
 	if (inner && op == EPOLL_CTL_ADD)
 		lf_epoll_nest(inner);

@@ -399,7 +399,7 @@ class Director:
             self._disturbed = True
         if step["do"] == "epoll ctl" and "EPOLLET" in step["events"]:
             self._edge_sets.add((side, step["set"]))
-        if step["do"] in _HANDING_ON or step["do"] == "exec writer":
+        if step["do"] in {*_HANDING_ON, "exec writer", "set option"}:
             for stream in self._streams.values():
                 stream.full = False  # what filled the ring goes by TCP now
         if step["do"] in ("close", "cover", "shutdown", "pass", "exec reader", "exec writer"):
