@@ -50,8 +50,9 @@ struct lf_slot {
 	_Atomic uint32_t sndbuf; /* likewise */
 	_Atomic uint32_t waited; /* eager: a first byte has waited once */
 	_Atomic uint32_t fork_safe; /* 1: paired, so processes forked since share the segment */
+	_Atomic uint32_t handed_on; /* 1: a program without the library may hold it too */
 	uint32_t next_free;         /* the owner's free list: index + 1 */
-	uint8_t pad0[128 - 68];
+	uint8_t pad0[128 - 72];
 
 	/* Sending. */
 	struct lf_lock tx_lock;
