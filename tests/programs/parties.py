@@ -969,4 +969,5 @@ def main():
     SCENARIOS[name](s, side, p)
 
 
-main()
+if __name__ == "__main__":
+    main()
