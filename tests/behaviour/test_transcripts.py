@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -58,6 +59,7 @@ def transcript(
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     text=True,
+                    start_new_session=True,
                 )
             )
     for fd in (*to_server, *to_client):
@@ -67,7 +69,8 @@ def transcript(
         try:
             said, _ = party.communicate(timeout=TIMEOUT)
         except subprocess.TimeoutExpired:
-            party.kill()
+            # With all its children, which may hold its standard output.
+            os.killpg(party.pid, signal.SIGKILL)
             said = party.communicate()[0] + "(hung)"
         text += f"{said}exit status {party.returncode}\n"
     return text, port

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from multiprocessing import reduction
 from pathlib import Path
 
@@ -42,10 +43,11 @@ def line(sock):
     return data
 
 
-def client(s, p):
+def client(s, p, busy):
     """Fills its direction, then talks to whoever has the other end by then."""
     s.sendall(FROM_CLIENT)
     sync(p)
+    time.sleep(busy)
     say("all", exactly(s, len(FROM_SERVER)) == FROM_SERVER)
     say(line(s))
     s.sendall(b"more!")
@@ -62,19 +64,22 @@ def hold(sock):
     sock.sendall(exactly(sock, 5))
 
 
-def moves(give):
+BUSY = "_while_the_client_is_busy"
+
+
+def moves(give, busy=0):
     """A scenario in which the server gives its socket away."""
 
     def act(s, side, p):
         if side == "c":
-            client(s, p)
+            client(s, p, busy)
             return
         s.sendall(FROM_SERVER)
         wait(p)
         s.set_inheritable(True)
         give(s)
 
-    SCENARIOS[give.__name__] = act
+    SCENARIOS[give.__name__ + BUSY * (busy > 0)] = act
     return give
 
 
@@ -375,6 +380,31 @@ def close_on_exec_by_close_range(s):
     s.detach()
     assert libc.close_range(4, 0xFFFFFFFF, 4) == 0
     os.execv(STATIC, [STATIC, "inherited", "3", COUNT])
+
+
+def exec_in_a_forked_child_and_a_later_close(s):
+    """The parent had gone on with what lies unread, and did not read it."""
+    child = os.fork()
+    if child == 0:
+        os.execv(STATIC, holder(STATIC, s))
+    time.sleep(1.3)
+    s.close()
+    os.waitpid(child, 0)
+
+
+# The client can't send again what lies unread before it is back: longer than exec waits.
+for each in (
+    exec_static,
+    exec_in_a_forked_child,
+    exec_in_a_forked_child_and_a_later_close,
+    popen_with_pass_fds,
+    spawned,
+    passed_to_a_static_process,
+    passed_and_kept,
+    exec_fails_and_it_goes_on,
+    multiprocessing_fork_argument,
+):
+    moves(each, busy=1.8)
 
 
 if __name__ == "__main__":
