@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from conftest import PROGRAMS
 from sessions import Session
 
 MOVERS = PROGRAMS / "movers.py"
+PAGE = Path(__file__).parent.parent.parent / "docs" / "semantics" / "descriptors.md"
 
 
 @pytest.mark.parametrize("name", scenarios(MOVERS))
@@ -25,3 +27,11 @@ def test_the_transcript_is_the_same(
     assert got == expected
     if warm:
         assert fused.fused_rows(port), "it was never fused"
+
+
+def test_every_scenario_is_listed() -> None:
+    """By its name, or by the part before or after an ellipsis."""
+    listed = re.findall(r"`([a-z0-9_…]+)`", PAGE.read_text())
+    patterns = [re.compile(name.replace("…", ".+")) for name in listed]
+    for name in scenarios(MOVERS):
+        assert any(pattern.fullmatch(name) for pattern in patterns), name
