@@ -177,6 +177,9 @@ static void await_end_of_ring(struct lf_sock *sock, int fd, int64_t deadline)
 			if (p.revents & (POLLHUP | POLLERR))
 				return;
 			lf_bell_drain(sock);
+			/* Closed past us: then we look again without being rung. */
+			if (p.revents & POLLNVAL)
+				lf_real.poll(NULL, 0, 1);
 		}
 	}
 }
@@ -237,6 +240,8 @@ void lf_conn_defuse_until(struct lf_sock *sock, int fd, enum lf_reason reason, b
 		return;
 	struct lf_slot *slot = sock->slot;
 	int saved = errno;
+	if (reason == LF_REASON_EXEC || reason == LF_REASON_DESCRIPTOR_PASSED)
+		atomic_store(&slot->handed_on, 1);
 	if (lf_lock_acquire(&slot->tx_lock, LF_RANK_TX)) {
 		lf_conn_end_tx(sock, reason);
 		lf_lock_release(&slot->tx_lock, LF_RANK_TX);
@@ -629,7 +634,11 @@ void lf_conn_before_close(struct lf_sock *sock, int fd)
 	bool unread = atomic_load(&sock->in->p.head) != atomic_load(&slot->rx_tail);
 	lf_lock_release(&slot->rx_lock, LF_RANK_RX);
 	lf_bell_ring(sock, &sock->in->writer);
-	if (unread) {
+	if (unread && atomic_load(&slot->handed_on)) {
+		/* Not the last close, for all we know: the producer, which sees `closed`, sends
+		 * them again by TCP, to whoever holds the socket now. Nobody: TCP resets then. */
+		lf_bell_ring_always(sock);
+	} else if (unread) {
 		/* close(2) of a TCP socket with unread data sends RST (RFC 2525, 2.17). */
 		struct linger now = {.l_onoff = 1, .l_linger = 0};
 		(void)lf_real.setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));

@@ -91,7 +91,6 @@ static ssize_t end_of_stream(struct lf_sock *sock, int fd)
 static ssize_t after_shutdown(struct lf_sock *sock, int fd)
 {
 	char byte;
-	lf_conn_refuse_more(sock);
 	lf_conn_look_at_reader(sock, fd);
 	uint32_t error = error_for_receive(sock->slot);
 	if (error)
@@ -239,6 +238,9 @@ static ssize_t look_at_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 static ssize_t step_fused(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int flags)
 {
 	struct lf_slot *slot = sock->slot;
+	/* Before a writer that sleeps finds the room which we make. */
+	if (atomic_load_explicit(&slot->shut, memory_order_relaxed) & LF_SHUT_RD)
+		lf_conn_refuse_more(sock);
 	ssize_t n = take_from_ring(sock, cursor, flags);
 	if (n)
 		return n;

@@ -92,12 +92,16 @@ void lf_fd_born(int fd)
 LF_EXPORT int close(int fd)
 {
 	uintptr_t entry = lf_table_get(fd);
-	if (!entry || lf_in_borrowed_memory())
+	if (!entry)
 		return lf_real.close(fd);
+	/* In a vfork child too, which sweeps before it runs a program: exec then rings the bells
+	 * of the sockets it hands on, and closes them all by itself. */
 	if (lf_table_kind(entry) == LF_KIND_HIDDEN) {
 		errno = EBADF; /* as far as the program knows */
 		return -1;
 	}
+	if (lf_in_borrowed_memory())
+		return lf_real.close(fd);
 	int saved = errno;
 	struct lf_sock *sock = forget(fd, entry);
 	errno = saved;
@@ -139,8 +143,8 @@ static int close_around_hidden(unsigned first, unsigned last, int flags)
 
 LF_EXPORT int close_range(unsigned first, unsigned last, int flags)
 {
-	/* With CLOSE_RANGE_UNSHARE the table is about to be private: as in a vfork child. */
-	if (!lf_started || first > last || ((unsigned)flags & CLOSE_RANGE_UNSHARE) || lf_in_borrowed_memory())
+	/* With CLOSE_RANGE_UNSHARE the table is about to be private. */
+	if (!lf_started || first > last || ((unsigned)flags & CLOSE_RANGE_UNSHARE))
 		return lf_real.close_range(first, last, flags);
 	return close_around_hidden(first, last, flags);
 }

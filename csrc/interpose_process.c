@@ -64,18 +64,19 @@ static void defuse_if_inherited(struct lf_sock *sock)
 		lf_conn_defuse_until(sock, atomic_load(&sock->fd), LF_REASON_EXEC, others_stay(sock), deadline);
 }
 
-/* A process that is about to become another program lets go of what is close-on-exec. */
-static void leave_if_not_inherited(struct lf_sock *sock)
+/* A process that is about to become another program takes no part in any ring. What the
+ * program inherits was defused, so that nobody takes that socket for unshared. */
+static void leave_for_exec(struct lf_sock *sock)
 {
-	int flags = lf_real.fcntl(atomic_load(&sock->fd), F_GETFD);
-	if (flags != -1 && (flags & FD_CLOEXEC) && lf_sock_shared(sock))
-		atomic_fetch_sub(&sock->slot->holders, 1);
+	if (!lf_sock_shared(sock))
+		return;
+	atomic_store(&sock->left, 1);
+	atomic_fetch_sub(&sock->slot->holders, 1);
 }
 
 static void return_to(struct lf_sock *sock)
 {
-	int flags = lf_real.fcntl(atomic_load(&sock->fd), F_GETFD);
-	if (flags != -1 && (flags & FD_CLOEXEC))
+	if (atomic_exchange(&sock->left, 0))
 		atomic_fetch_add(&sock->slot->holders, 1);
 }
 
@@ -87,7 +88,7 @@ static void before_exec(void)
 	deadline = lf_deadline(LF_TAKE_BACK_NS);
 	lf_sock_each(defuse_if_inherited);
 	if (!lf_in_borrowed_memory())
-		lf_sock_each(leave_if_not_inherited);
+		lf_sock_each(leave_for_exec);
 	errno = saved;
 }
 

@@ -52,8 +52,9 @@ struct lf_slot {
 	_Atomic uint32_t user_timeout;  /* 1: TCP_USER_TIMEOUT is set */
 	_Atomic uint32_t waited; /* eager: a first byte has waited once */
 	_Atomic uint32_t fork_safe; /* 1: paired, so processes forked since share the segment */
+	_Atomic uint32_t handed_on; /* 1: a program without the library may hold it too */
 	uint32_t next_free;         /* the owner's free list: index + 1 */
-	uint8_t pad0[128 - 76];
+	uint8_t pad0[128 - 80];
 
 	/* Sending. */
 	struct lf_lock tx_lock;

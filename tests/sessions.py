@@ -99,7 +99,9 @@ class Session:
         return [row for row in rows if row.bytes_to_server + row.bytes_to_client > 0]
 
 
-def stop_group(process: subprocess.Popen[bytes], grace: float = 5.0) -> None:
+def stop_group(
+    process: subprocess.Popen[bytes] | subprocess.Popen[str], grace: float = 5.0
+) -> None:
     """Ends a process that leads its own session, and everything in its group."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:

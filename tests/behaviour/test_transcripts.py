@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +15,13 @@ from conftest import PROGRAMS
 from sessions import Session
 
 PARTIES = PROGRAMS / "parties.py"
-SCENARIOS = subprocess.check_output([sys.executable, str(PARTIES), "NAMES"], text=True).split()
+
+
+def scenarios(parties: Path) -> list[str]:
+    return subprocess.check_output([sys.executable, str(parties), "NAMES"], text=True).split()
+
+
+SCENARIOS = scenarios(PARTIES)
 TIMEOUT = 20
 
 NEEDS_A_WARM_START = {
@@ -26,7 +33,11 @@ NEEDS_A_WARM_START = {
 
 
 def transcript(
-    name: str, sessions: tuple[Session, Session], warm: bool, file: Path
+    name: str,
+    sessions: tuple[Session, Session],
+    warm: bool,
+    file: Path,
+    parties_program: Path = PARTIES,
 ) -> tuple[str, int]:
     """What both parties wrote, and the server's port; the server's session comes first."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -42,12 +53,13 @@ def transcript(
             numbers = [str(n) for n in (port, listener.fileno(), read, write)]
             parties.append(
                 subprocess.Popen(
-                    [sys.executable, str(PARTIES), name, side, *numbers],
+                    [sys.executable, str(parties_program), name, side, *numbers],
                     env=session.environment | told,
                     pass_fds=keep,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     text=True,
+                    start_new_session=True,
                 )
             )
     for fd in (*to_server, *to_client):
@@ -57,7 +69,8 @@ def transcript(
         try:
             said, _ = party.communicate(timeout=TIMEOUT)
         except subprocess.TimeoutExpired:
-            party.kill()
+            # With all its children, which may hold its standard output.
+            os.killpg(party.pid, signal.SIGKILL)
             said = party.communicate()[0] + "(hung)"
         text += f"{said}exit status {party.returncode}\n"
     return text, port

@@ -970,4 +970,5 @@ def main():
     SCENARIOS[name](s, side, p)
 
 
-main()
+if __name__ == "__main__":
+    main()
