@@ -21,8 +21,8 @@ PAGE = Path(__file__).parent.parent.parent / "docs" / "semantics" / "teardown.md
 SAME = "the same"
 
 _WINDOW = (
-    "TCP keeps the writer waiting until its window opens; a ring ends when its reader shuts "
-    "down both ways, and what was not in it yet draws the RST at once"
+    "the bytes that waited for TCP's window draw the reset before the writer goes on; those in "
+    "a full ring had arrived, so it gets one more send out"
 )
 _NO_UPDATE = (
     "TCP sends no window update from a socket that is shut for reading, so its writer waits "
