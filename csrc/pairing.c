@@ -184,14 +184,39 @@ void lf_pairing_await_input(struct lf_sock *sock, int fd)
 	errno = saved;
 }
 
+/* Eager: how long first sends of this process wait, ns; 0: as long as configured. Waits in
+ * vain make the next ones shorter: one thread may be both ends, or the one that accepts. */
+static _Atomic int64_t patience;
+#define LEAST_PATIENCE_NS (INT64_C(2) * 1000000)
+/* An event loop has other work to do. */
+#define NONBLOCKING_PATIENCE_NS (INT64_C(20) * 1000000)
+
+static int64_t eager_wait(const struct lf_sock *sock)
+{
+	int64_t ns = atomic_load(&patience);
+	if (ns == 0 || ns > lf_config.eager_wait_ns)
+		ns = lf_config.eager_wait_ns;
+	return lf_sock_nonblocking(sock) && ns > NONBLOCKING_PATIENCE_NS ? NONBLOCKING_PATIENCE_NS :
+									   ns;
+}
+
+static void learn_patience(bool in_vain, int64_t waited)
+{
+	if (!in_vain)
+		atomic_store(&patience, 0);
+	else
+		atomic_store(&patience, waited / 4 > LEAST_PATIENCE_NS ? waited / 4 : LEAST_PATIENCE_NS);
+}
+
 void lf_pairing_await_fuse(struct lf_sock *sock, int fd)
 {
 	if (!lf_config.eager || atomic_load(&sock->slot->waited))
 		return;
 	atomic_store(&sock->slot->waited, 1);
 	int saved = errno;
-	int64_t deadline = lf_deadline(lf_config.eager_wait_ns);
-	while (lf_now() < deadline) {
+	int64_t most = eager_wait(sock), deadline = lf_deadline(most);
+	bool in_vain;
+	while (!(in_vain = lf_now() >= deadline)) {
 		uint32_t pairing = atomic_load(&sock->pairing);
 		if (pairing == LF_PAIRING_DECLINED)
 			break;
@@ -211,8 +236,9 @@ void lf_pairing_await_fuse(struct lf_sock *sock, int fd)
 		struct pollfd p = {.fd = lf_broker_fd(), .events = POLLIN};
 		if (p.fd < 0)
 			break;
-		lf_real.poll(&p, 1, 10);
+		lf_real.poll(&p, 1, most < 10000000 ? 1 : 10);
 		lf_broker_receive();
 	}
+	learn_patience(in_vain, most);
 	errno = saved;
 }
