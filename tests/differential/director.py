@@ -63,7 +63,7 @@ def label_of(step: Step) -> str:
 
 
 class Parted(Exception):
-    """The guide said something else."""
+    """The guide said something else, or what comes next is nobody's promise."""
 
 
 class Director:
@@ -437,6 +437,8 @@ class Director:
         if signals and said != NOBODY:
             said += " and " + " ".join(signals)
         self._say(label, said, edges)
+        if signals and step.get("how") == "recvmmsg" and not isinstance(result, str):
+            raise Parted  # the kernel hands the next call an errno of its own (ERESTARTSYS)
 
     def _signals_of(self, step: Step, seen: list[str]) -> list[str]:
         """SIGPIPE belongs to a send: a blocked one may raise it while another step answers."""

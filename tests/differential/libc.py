@@ -60,7 +60,10 @@ class Timespec(ctypes.Structure):
 def call(name: str, *arguments: Any) -> Result:
     """Calls the function of that name."""
     result: int = getattr(LIBC, name)(*arguments)
-    return errno.errorcode[ctypes.get_errno()] if result == -1 else result
+    if result != -1:
+        return result
+    number = ctypes.get_errno()
+    return errno.errorcode.get(number, f"errno {number}")
 
 
 def vector(buffer: ctypes.Array[ctypes.c_char], sizes: Sequence[int]) -> ctypes.Array[Iovec]:
