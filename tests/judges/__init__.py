@@ -1,0 +1,1 @@
+"""Outside judges: other people's test suites, plain beside fused."""
