@@ -161,3 +161,19 @@ def _link(path: Path) -> str:
         return str(path.readlink())
     except OSError:
         return ""
+
+
+def query_socket_option(sock: socket.socket, level: int, option: int, request: bytes) -> bytes:
+    """getsockopt(2) where the buffer also says what is asked for. Raises OSError.
+
+    The standard library's getsockopt() hands in zeroes only, and 1024 bytes at most.
+    """
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    buffer = ctypes.create_string_buffer(request, len(request))
+    length = ctypes.c_uint(len(request))
+    if libc.getsockopt(sock.fileno(), level, option, buffer, ctypes.byref(length)) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return buffer.raw[: length.value]
