@@ -47,3 +47,7 @@ class SegmentError(LoopfuseError):
 
 class SockDiagError(LoopfuseError):
     """The kernel's socket diagnostics (sock_diag(7)) refused a request."""
+
+
+class PolicyError(LoopfuseError):
+    """A policy file can't be read, or says what it can't say; or another policy holds."""
