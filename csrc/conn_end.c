@@ -99,10 +99,10 @@ static void take_back(struct lf_sock *sock, int fd, enum lf_reason reason)
 	resend_by_tcp(sock, fd, tail, n);
 }
 
-/* Why the peer wants its ring ended; its word, so checked. */
-static enum lf_reason peers_reason(struct lf_sock *sock)
+/* Why somebody wants the ring ended, out of shared memory: their word, so checked. */
+static enum lf_reason reason_in(_Atomic uint32_t *place)
 {
-	uint32_t why = atomic_load_explicit(&sock->out->c.reason, memory_order_relaxed);
+	uint32_t why = atomic_load_explicit(place, memory_order_relaxed);
 	return why <= LF_REASON_DESCRIPTOR_NEEDED ? (enum lf_reason)why : LF_REASON_NONE;
 }
 
@@ -128,11 +128,11 @@ bool lf_conn_service(struct lf_sock *sock, int fd)
 		else if (wish == LF_WISH_TAKE_BACK &&
 			 /* If this fails the consumer has gone back to reading: wish is PLAIN. */
 			 atomic_compare_exchange_strong(&out->c.wish, &wish, LF_WISH_TAKEN))
-			take_back(sock, fd, peers_reason(sock));
+			take_back(sock, fd, reason_in(&out->c.reason));
 		else if (wish)
-			lf_conn_end_tx(sock, peers_reason(sock));
+			lf_conn_end_tx(sock, reason_in(&out->c.reason));
 		else
-			lf_conn_end_tx(sock, LF_REASON_REQUEST);
+			lf_conn_end_tx(sock, reason_in(&sock->segment->broker_wish));
 	}
 	lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
 	if (done)
@@ -347,6 +347,8 @@ static uint32_t error_of_reset(struct lf_sock *sock, int fd)
 	socklen_t len = sizeof(error);
 	if (lf_real.getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) == 0 && error)
 		return (uint32_t)error;
+	if (atomic_load(&sock->in->p.fin_hint)) /* FIN came by shutdown(2), and the end later */
+		return EPIPE;
 	struct tcp_info info;
 	len = sizeof(info);
 	if (lf_real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == -1)

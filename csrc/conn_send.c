@@ -536,8 +536,8 @@ short lf_conn_ready(struct lf_sock *sock, short *known)
 		if (lf_conn_writable(sock))
 			bits |= POLLOUT | POLLWRNORM;
 	}
-	/* An answer from memory would hide what TCP has to say of the end. */
-	if (bits && (end_is_near(sock) || lf_conn_tcp_check_is_due(sock)))
+	/* An answer from memory would hide what TCP has to say of the end; "no room" too. */
+	if ((bits || *known) && (end_is_near(sock) || lf_conn_tcp_check_is_due(sock)))
 		bits |= ends_of_tcp(sock);
 	return bits;
 }

@@ -495,13 +495,30 @@ LF_EXPORT int getsockopt(int fd, int level, int name, void *value, socklen_t *le
 	}
 	int r = lf_real.getsockopt(fd, level, name, value, len);
 	int saved = errno;
-	if (level == SOL_SOCKET && name == SO_ERROR)
+	if ((level == SOL_SOCKET && name == SO_ERROR) || (level == IPPROTO_TCP && name == TCP_INFO))
 		lf_conn_look_at_reader(sock, fd);
 	if (r == 0)
 		lf_option_amend(sock, level, name, value, *len);
 	lf_sock_unpin(sock);
 	errno = saved;
 	return r;
+}
+
+/* After a reset nobody is connected; the kernel may have seen no more than FIN. */
+LF_EXPORT int getpeername(int fd, struct sockaddr *address, socklen_t *len)
+{
+	struct lf_sock *sock = lf_sock_pin(fd);
+	if (!sock)
+		return lf_real.getpeername(fd, address, len);
+	int saved = errno;
+	lf_conn_look_at_reader(sock, fd);
+	bool reset = lf_sock_paired(sock) && atomic_load(&sock->slot->reset);
+	lf_sock_unpin(sock);
+	errno = saved;
+	if (!reset)
+		return lf_real.getpeername(fd, address, len);
+	errno = ENOTCONN;
+	return -1;
 }
 
 /* Stops following a descriptor of a socket that is all plain: it will be closed past us. */

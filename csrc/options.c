@@ -349,6 +349,8 @@ static void add(void *field, size_t size, uint64_t n)
 	}
 }
 
+enum { CLOSED = 7 }; /* TCP_CLOSE, include/net/tcp_states.h */
+
 /* The ring's bytes count as TCP's do: those the peer's receive buffer would hold are
  * acknowledged, the others wait to be sent. */
 static void amend_tcp_info(struct lf_sock *sock, void *value, socklen_t len)
@@ -366,6 +368,8 @@ static void amend_tcp_info(struct lf_sock *sock, void *value, socklen_t len)
 	ADD(tcpi_notsent_bytes, unsent);
 	ADD(tcpi_bytes_sent, sent - unsent);
 #undef ADD
+	if (len > 0 && atomic_load(&sock->slot->reset))
+		((struct tcp_info *)value)->tcpi_state = CLOSED;
 }
 
 static void amend_error(struct lf_sock *sock, void *value)

@@ -25,7 +25,7 @@ static bool address_of(int fd, bool remote, uint16_t *family, uint16_t *port, ui
 	struct sockaddr_storage ss;
 	socklen_t len = sizeof(ss);
 	memset(addr, 0, 16);
-	int r = remote ? getpeername(fd, (struct sockaddr *)&ss, &len) :
+	int r = remote ? lf_real.getpeername(fd, (struct sockaddr *)&ss, &len) :
 			 getsockname(fd, (struct sockaddr *)&ss, &len);
 	if (r == -1)
 		return false;

@@ -141,6 +141,7 @@ void lf_real_init(void)
 	resolve(&lf_real.fcntl, "fcntl");
 	resolve(&lf_real.ioctl, "ioctl");
 	resolve(&lf_real.getsockopt, "getsockopt");
+	resolve(&lf_real.getpeername, "getpeername");
 	resolve(&lf_real.setsockopt, "setsockopt");
 	resolve(&lf_real.sigaction, "sigaction");
 	resolve(&lf_real.signal, "signal");

@@ -29,6 +29,7 @@ NOBODY = "sent to nobody"
 arrives."""
 _MAY_BLOCK = {"send", "receive", "poll", "epoll wait"}
 _MADE_OF_SEVERAL = {"sendfile", "splice", "sendmmsg"}
+_WAYS = {"SHUT_RD": {"RD"}, "SHUT_WR": {"WR"}, "SHUT_RDWR": {"RD", "WR"}}
 _AN_END = {"0", "ECONNRESET"}
 _NOT_SHOWN = {"by", "child", "do", "levels", "level"}
 _DISTURBING = {
@@ -92,6 +93,8 @@ class Director:
         self._corked = False
         self._disconnected: set[str] = set()
         self._left_the_ring: set[str] = set()
+        self._handed_on: set[str] = set()
+        self._shut: dict[str, set[str]] = {side: set() for side in SIDES}
         self._pristine = program.defuse_at is None
         self._may_not_see_the_end: set[str] = set()
         """FIN came behind more bytes than TCP's window surely takes: so what errors a send meets
@@ -327,7 +330,11 @@ class Director:
                 return not busy and out.exact and self._can_be_handed_on(side)
             case "kill":
                 sending = any(b.kind == "send" for b in self._blocked)
-                return not busy and out.exact and not sending  # FIN may have to wait behind bytes
+                # What is unread went through a ring that its sender has left: only TCP can
+                # reset now, and knows of nothing (docs/semantics.md).
+                lost = OTHER[side] in self._handed_on and come.unread > 0
+                # FIN may have to wait behind bytes.
+                return not busy and out.exact and not sending and not lost
             case "shutdown":
                 return come.exact  # else FIN may have to wait behind bytes
             case "reconnect":
@@ -358,6 +365,8 @@ class Director:
         out = self._streams[side]
         if not self._pair.parties[OTHER[side]].alive and (out.unread or not out.exact):
             return False
+        if come.unread and self._shut[side] == {"RD", "WR"}:
+            return False  # TCP resets instead of taking them in once more
         return not come.unread or (able and come.exact and come.unread <= come.certain)
 
     def _send_makes_sense(self, step: Step, out: Stream) -> bool:
@@ -399,11 +408,15 @@ class Director:
             self._disturbed = True
         if step["do"] == "epoll ctl" and "EPOLLET" in step["events"]:
             self._edge_sets.add((side, step["set"]))
-        if step["do"] in {*_HANDING_ON, "exec writer", "set option"}:
+        if step["do"] in {*_HANDING_ON, "exec writer", "set option", "epoll ctl"}:
             for stream in self._streams.values():
                 stream.full = False  # what filled the ring goes by TCP now
         if step["do"] in ("close", "cover", "shutdown", "pass", "exec reader", "exec writer"):
             self._left_the_ring.add(side)
+        if step["do"] == "shutdown":
+            self._shut[side] |= _WAYS[step["how"]]
+        if step["do"] in {*_HANDING_ON, "exec writer"}:
+            self._handed_on.add(side)
         if step["do"] in ("set option", "epoll ctl") or "MSG_OOB" in step.get("flags", ()):
             self._pristine = False
         if step["do"] in ("close", "cover", "shutdown") and not self._streams[side].fits(0):
