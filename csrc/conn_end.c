@@ -354,7 +354,7 @@ static uint32_t error_of_reset(struct lf_sock *sock, int fd)
 	if (lf_real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == -1)
 		return ECONNRESET;
 	int64_t fin_seen = lf_now() - (int64_t)info.tcpi_last_ack_recv * 1000000;
-	return atomic_load(&sock->unread_since) > fin_seen ? EPIPE : ECONNRESET;
+	return atomic_load(&sock->slot->unread_since) > fin_seen ? EPIPE : ECONNRESET;
 }
 
 /* Bytes lie in the ring that we write to, and are not to be sent by TCP. */

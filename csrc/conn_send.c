@@ -156,7 +156,7 @@ static void publish(struct lf_sock *sock, uint64_t head)
 static void note_first_unread(struct lf_sock *sock, uint64_t head)
 {
 	if (head == atomic_load_explicit(&sock->out->c.tail, memory_order_relaxed))
-		atomic_store_explicit(&sock->unread_since, lf_now_coarse(), memory_order_relaxed);
+		atomic_store_explicit(&sock->slot->unread_since, lf_now_coarse(), memory_order_relaxed);
 }
 
 /* Where n bytes at `head` go. Before they touch a page more, they start over at the first

@@ -64,7 +64,8 @@ struct lf_slot {
 	_Atomic uint64_t tx_head;   /* bytes put into the ring; under tx_lock */
 	_Atomic uint64_t tx_tail;   /* the peer's tail as last seen and checked */
 	_Atomic uint64_t tx_origin; /* where position 0 lies in the ring; under tx_lock */
-	uint8_t pad1[128 - 56];
+	_Atomic int64_t unread_since; /* lf_now_coarse() of a send that found the ring empty */
+	uint8_t pad1[128 - 64];
 
 	/* Receiving. */
 	struct lf_lock rx_lock;

@@ -101,7 +101,6 @@ void lf_sock_track(int fd, enum lf_wire_side side)
 	atomic_store(&sock->peer_checked, 0);
 	atomic_store(&sock->peer_stuck, 0);
 	atomic_store(&sock->peer_tail, 0);
-	atomic_store(&sock->unread_since, 0);
 	atomic_store(&sock->peer_patience, 0);
 	atomic_store(&sock->tx_stalls, 0);
 	atomic_store(&sock->registration, NULL);

@@ -57,7 +57,6 @@ struct lf_sock {
 	_Atomic uint32_t fin_seen;  /* TCP has said that the peer sends no more, or worse */
 	_Atomic int64_t tcp_checked;  /* lf_now_coarse() of the last look whether TCP was reset */
 	_Atomic int64_t peer_checked; /* lf_now() of the last look whether it still lives */
-	_Atomic int64_t unread_since; /* lf_now_coarse() of a send that found the ring empty */
 	_Atomic int64_t peer_stuck;   /* lf_now() when its reading was first seen at peer_tail */
 	_Atomic uint64_t peer_tail;
 	_Atomic uint32_t peer_patience; /* ns until the next look, while it does not move */

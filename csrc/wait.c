@@ -128,7 +128,7 @@ static void stop_waiting(struct lf_sock **sock)
 /* Handlers of both kinds exist. Sleeping with the restarting ones blocked, and a
  * signalfd to be woken by them all the same, tells them apart: a restarting signal
  * ends ppoll through the signalfd and is handled on the way out, any other ends it
- * with EINTR. */
+ * with EINTR. -1 and ERESTART: nothing but a restarting one. */
 static int ppoll_telling_signals_apart(struct pollfd *fds, nfds_t n, const struct timespec *ts)
 {
 	sigset_t restarting, mask;
@@ -152,7 +152,24 @@ static int ppoll_telling_signals_apart(struct pollfd *fds, nfds_t n, const struc
 				errno = EINTR;
 				return -1;
 			}
+		if (r == 1) {
+			errno = ERESTART;
+			return -1;
+		}
 	}
+	return r;
+}
+
+/* ppoll; -1 and ERESTART: a handler ran after which the kernel would begin a receive or
+ * send anew. The flags count as they were when it ran, so they are looked at again.
+ * `fds` has room for one more. */
+static int ppoll_for_a_call(struct pollfd *fds, nfds_t n, const struct timespec *ts)
+{
+	if (lf_signals_interrupt() == LF_INTERRUPT_MIXED)
+		return ppoll_telling_signals_apart(fds, n, ts);
+	int r = lf_real.ppoll(fds, n, ts, NULL);
+	if (r == -1 && errno == EINTR && lf_signals_interrupt() == LF_INTERRUPT_RESTART)
+		errno = ERESTART;
 	return r;
 }
 
@@ -181,16 +198,14 @@ static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait)
 		{.fd = atomic_load(&sock->hung_up) ? -1 : atomic_load(&sock->bell), .events = POLLIN},
 	};
 	struct timespec ts = lf_timespec(ns), *limit = ns == LF_FOREVER ? NULL : &ts;
-	int r = !wait->never_restarts && lf_signals_interrupt() == LF_INTERRUPT_MIXED ?
-			ppoll_telling_signals_apart(fds, 2, limit) :
-			lf_real.ppoll(fds, 2, limit, NULL);
-	if (r == -1) {
-		/* A call with a timeout is never restarted, signal(7). The handler's flags count
-		 * as they were when it ran, so they are looked at again. */
-		if (errno == EINTR && !wait->never_restarts && lf_signals_interrupt() == LF_INTERRUPT_RESTART)
-			return 0;
+	/* A call with a timeout is never restarted, signal(7). */
+	int r = wait->never_restarts ? lf_real.ppoll(fds, 2, limit, NULL) :
+				       ppoll_for_a_call(fds, 2, limit);
+	/* Begun anew, the call looks at O_NONBLOCK again. */
+	if (r == -1 && errno == ERESTART)
+		return lf_sock_nonblocking(sock) ? -EAGAIN : 0;
+	if (r == -1)
 		return -errno;
-	}
 	if (r == 0)
 		return capped ? 0 : -EAGAIN;
 	if (fds[1].revents & (POLLHUP | POLLERR))
@@ -207,11 +222,10 @@ static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait)
 
 int lf_wait_tcp(int fd, short events)
 {
-	struct pollfd p = {.fd = fd, .events = events};
-	while (lf_real.poll(&p, 1, -1) == -1)
-		if (errno != EINTR || lf_signals_interrupt() != LF_INTERRUPT_RESTART)
-			return -EINTR;
-	return 0;
+	struct pollfd fds[2] = {{.fd = fd, .events = events}};
+	if (ppoll_for_a_call(fds, 1, NULL) != -1)
+		return 0;
+	return errno == ERESTART ? -EAGAIN : -EINTR; /* begun anew, it would not wait */
 }
 
 /* A hint for the peer's spinning, see peer_is_here(). */

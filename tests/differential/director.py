@@ -205,6 +205,8 @@ class Director:
         else:
             self._say(label, "blocks")
             self._blocked.append(Blocked(request["id"], step, label))
+            if step["do"] == "receive" and step["size"] == 0:
+                raise Parted  # whatever wakes the kernel's loop ends it
 
     def _request(self, step: Step) -> dict[str, Any]:
         side = step["by"]
@@ -367,7 +369,9 @@ class Director:
             return False
         if come.unread and self._shut[side] == {"RD", "WR"}:
             return False  # TCP resets instead of taking them in once more
-        return not come.unread or (able and come.exact and come.unread <= come.certain)
+        if not come.unread and not sending:
+            return True
+        return able and come.exact and come.unread <= come.certain
 
     def _send_makes_sense(self, step: Step, out: Stream) -> bool:
         if not out.exact or out.full:
@@ -473,7 +477,8 @@ class Director:
             return NOBODY
         if not isinstance(result, int):
             return str(result)
-        certain = step["do"] != "fill" and stream.fits(step["size"])
+        # Some of it may have been read before it was all sent.
+        certain = step["do"] != "fill" and stream.unread >= 0 and stream.fits(step["size"])
         stream.sent += result
         if step["do"] == "fill":
             stream.exact, stream.full = False, True
