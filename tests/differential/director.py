@@ -344,14 +344,21 @@ class Director:
             case "close" | "cover" | "copy":
                 return not busy
             case "ask":
-                if step["what"] == "SIOCOUTQ" and any(b.kind == "send" for b in self._blocked):
+                # A reset keeps what was not acknowledged yet, for good.
+                gone = OTHER[side] in self._left_the_ring
+                sending = any(b.kind == "send" for b in self._blocked)
+                if step["what"] == "SIOCOUTQ" and (sending or gone):
                     return False
                 if step["what"] == "state" and not self._state_is_certain(side):
                     return False
                 return self._question_makes_sense(step["what"], out, come)
             case "set option":
                 return step["name"] != "SO_RCVBUF" or come.exact
+            case "poll":
+                return step["timeout"] >= 0 or not out.writability_is_open
             case "epoll wait":
+                if step["timeout"] < 0 and out.writability_is_open:
+                    return False
                 edge = self._is_edge_triggered(step)
                 return not (edge and step["timeout"] < 0) and "epoll wait" not in busy
         return True
