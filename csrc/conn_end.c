@@ -54,6 +54,20 @@ static size_t unread_by_peer(struct lf_sock *sock)
 	return unread <= sock->ring_size ? (size_t)unread : SIZE_MAX;
 }
 
+/* TCP is closed already: what it has not told the program yet is kept for it. */
+static bool tcp_has_failed(struct lf_sock *sock, int fd)
+{
+	struct pollfd p = {.fd = fd};
+	if (lf_real.poll(&p, 1, 0) != 1 || !(p.revents & POLLHUP))
+		return false;
+	int error = 0;
+	socklen_t len = sizeof(error);
+	if (lf_real.getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) == 0 && error)
+		atomic_store(&sock->slot->error, (uint32_t)error);
+	atomic_store(&sock->slot->reset, 1);
+	return true;
+}
+
 /* Sends the n bytes at `position` by TCP, waiting for room as long as the peer lives.
  * What TCP says against it is kept for the program to see. */
 static void resend_by_tcp(struct lf_sock *sock, int fd, uint64_t position, size_t n)
@@ -96,7 +110,8 @@ static void take_back(struct lf_sock *sock, int fd, enum lf_reason reason)
 	/* The mark first: the receiver must not take the resent bytes for bytes that came
 	 * around a live ring. */
 	end_at(sock, tail, reason);
-	resend_by_tcp(sock, fd, tail, n);
+	if (n && !tcp_has_failed(sock, fd))
+		resend_by_tcp(sock, fd, tail, n);
 }
 
 /* Why somebody wants the ring ended, out of shared memory: their word, so checked. */

@@ -154,11 +154,18 @@ static bool identity_checks_out(const struct lf_segment *segment, const struct l
 	       segment->ring_size == fuse->ring_size;
 }
 
+/* What a receive buffer takes before its reader has read anything: half of tcp_rmem[1] of
+ * tcp(7), as machines have it. */
+enum { UNTRIED_WINDOW = 64 * 1024 };
+
 uint32_t lf_conn_peer_share(const struct lf_sock *sock)
 {
 	uint32_t in = atomic_load_explicit(&sock->peer_limit, memory_order_relaxed);
 	uint32_t ring = sock->ring_size;
-	return in == 0 ? ring / 8 * 3 : in < ring ? in : ring;
+	/* Who bounds what it sends counts on being stopped when nobody reads. */
+	if (in == 0)
+		in = atomic_load(&sock->slot->sndbuf) ? UNTRIED_WINDOW : ring / 8 * 3;
+	return in < ring ? in : ring;
 }
 
 /* Where only one of the two buffers was set, the other takes what TCP's would. */

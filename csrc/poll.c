@@ -241,7 +241,8 @@ static bool spin(struct set *set, int64_t ns)
 
 static bool answers_all(const struct pollfd *fd, const struct watched *w)
 {
-	short asked = fd->events & (POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM);
+	/* Urgent data comes by TCP, so only the kernel knows of it. */
+	short asked = fd->events & (POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM | POLLPRI);
 	return (asked & ~fd->revents & ~w->known) == 0;
 }
 
