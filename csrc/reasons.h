@@ -17,12 +17,15 @@ enum lf_reason {
 	LF_REASON_EPOLL_KIND = 6,         /* EPOLLEXCLUSIVE, nested epoll, or a dup in epoll */
 	LF_REASON_FOREIGN_NETNS = 7,      /* a network namespace the broker can't look into */
 	LF_REASON_NOT_VERIFIED = 8,       /* the kernel does not confirm the claim */
-	LF_REASON_POLICY = 9,             /* policy, or cross-user without a system broker */
+	LF_REASON_FOREIGN_USER = 9,       /* two users' ends, and the broker is not the system's */
 	LF_REASON_NO_DESCRIPTORS = 10,    /* too few file descriptors on one side */
 	LF_REASON_NO_MEMORY = 11,         /* segment could not be made or mapped */
 	LF_REASON_BAD_SEGMENT = 12,       /* what the broker sent does not check out */
 	LF_REASON_STDIO = 13,             /* fdopen() of the socket */
 	LF_REASON_TOO_LATE = 14,          /* closing, or shut down, before it was paired */
+	/* either: the broker stands aside, or has a live connection go back to TCP */
+	LF_REASON_FIREWALL = 15,          /* a packet filter or tc looks at its payload */
+	LF_REASON_POLICY = 16,            /* a policy file forbids it */
 	/* defused: it was fused and went back to TCP */
 	LF_REASON_REQUEST = 32,           /* loopfuse defuse */
 	LF_REASON_EXEC = 33,              /* a program that inherits the socket is started */

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,11 +47,12 @@ def answers(path: Path) -> bool:
 
 
 class BrokerProcess:
-    """`loopfuse broker`, as a child."""
+    """`loopfuse broker`, as a child; `prefix`: words to put before the command."""
 
-    def __init__(self, path: Path, *options: str) -> None:
+    def __init__(self, path: Path, *options: str, prefix: Sequence[str] = ()) -> None:
         self.path = path
-        command = [sys.executable, "-m", "loopfuse", "broker", "--socket", str(path), *options]
+        command = [*prefix, sys.executable, "-m", "loopfuse", "broker", "--socket", str(path)]
+        command += options
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         eventually(lambda: answers(path) or self.process.poll() is not None, "it listens")
 

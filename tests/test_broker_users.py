@@ -243,7 +243,7 @@ def test_an_ordinary_users_broker_pairs_that_user_only(open_folder: Path) -> Non
             alice.do(claim, own)
             refused = alice.do(answer)
             assert isinstance(refused, wire.Refuse)
-            assert refused.reason == Reason.POLICY
+            assert refused.reason == Reason.FOREIGN_USER
 
 
 # -- network namespaces -------------------------------------------------------------------

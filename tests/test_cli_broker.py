@@ -87,6 +87,7 @@ def test_ps_json_has_every_field(broker: BrokerProcess, segment: int, pair: TcpP
         "id": 1,
         "state": "fused",
         "reason": None,
+        "detail": None,
         "family": "ipv4",
         "client": {**me, "port": pair.client.getsockname()[1]},
         "server": {**me, "port": pair.server.getsockname()[1]},

@@ -40,7 +40,8 @@ def test_all_is_well_here(session_broker: BrokerProcess) -> None:
     assert done.returncode == 0, done.stdout
     said = verdicts(done)
     assert set(said) == {
-        "kernel", "sock_diag", "library", "preloading", "broker", "descriptors", "cpus",
+        "kernel", "sock_diag", "library", "preloading", "broker", "policy", "firewall",
+        "descriptors", "cpus",
     }  # fmt: skip
     assert "fail" not in said.values()
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loopfuse._matching import Endpoint
-from loopfuse._policy import Party, Policy, Rule, Who
+from loopfuse._policy import Party, Policy, Rule, Ruling, Who
 
 LOCAL = socket.inet_aton("127.0.0.1")
 REDIS = Who(1000, "redis-server", "/usr/bin/redis-server")
@@ -22,7 +22,8 @@ def party(port: int, who: Who | None = None, address: bytes = LOCAL) -> Party:
 
 
 def allows(rules: list[Rule], client: Party, server: Party, default: bool = True) -> bool | None:
-    return Policy("x", tuple(rules), default).allows(client, server)
+    ruling = Policy("x", tuple(rules), default).ruling(client, server)
+    return None if ruling is None else ruling.allow
 
 
 def test_without_rules_the_default_decides() -> None:
@@ -39,6 +40,13 @@ def test_the_first_rule_that_matches_decides(
         fitting = [allow for allow, low, high in spans if low <= port <= high]
         expected = fitting[0] if fitting else default
         assert allows(rules, party(40000), party(port), default) is expected
+
+
+def test_a_ruling_names_its_rule() -> None:
+    rules = (Rule(False, ports=((1, 1),)), Rule(True, ports=((2, 2),)))
+    policy = Policy("x", rules)
+    assert policy.ruling(party(9), party(2)) == Ruling(True, 2)
+    assert policy.ruling(party(9), party(3)) == Ruling(True, None)
 
 
 def test_a_port_is_the_servers() -> None:

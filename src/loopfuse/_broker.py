@@ -15,20 +15,25 @@ import select
 import signal
 import socket
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 from loopfuse import __version__
 from loopfuse._broker_state.budget import Budget
 from loopfuse._broker_state.client import MAILBOX_SIZE, Client
+from loopfuse._broker_state.firewall import Firewall
 from loopfuse._broker_state.ledger import Ledger
 from loopfuse._broker_state.listening import Listening
 from loopfuse._broker_state.log import Log
 from loopfuse._broker_state.pairing import Pairing
+from loopfuse._broker_state.permission import Permission
 from loopfuse._broker_state.requests import Requests
 from loopfuse._broker_state.sweep import Sweep
 from loopfuse._broker_state.verify import Verifier
-from loopfuse._errors import WireError
+from loopfuse._errors import PolicyError, WireError
 from loopfuse._kernel import raise_descriptor_limit
+from loopfuse._policy import EVERYTHING, Policy
+from loopfuse._policy_file import read_policy
 from loopfuse._segments import RING_DEFAULT, check_ring_size
 from loopfuse._wire import EAGER, Claim, Closed, Hello, Welcome, pack_welcome, parse_from_library
 
@@ -46,69 +51,109 @@ class Options(NamedTuple):
     ring_size: int = RING_DEFAULT
     """Bytes of each direction's ring, a power of two."""
     log_level: str = "warning"
+    policy: Policy = EVERYTHING
 
 
 class Broker:
-    """Serves one listening socket until it is idle or told to stop."""
+    """Serves one listening socket until it is idle or told to stop. Takes over the process's
+    signals as soon as it is made: who sees it listen may tell it to stop."""
 
-    def __init__(self, listening: Listening, options: Options) -> None:
+    _listening: Listening
+
+    def __init__(self, options: Options) -> None:
         check_ring_size(options.ring_size)
-        self._listening = listening
         self._options = options
         self._log = Log(options.log_level)
         self._most_clients = min(_MOST_CLIENTS, raise_descriptor_limit() // 4)
         self._ledger = Ledger()
-        self._verifier = Verifier()
+        self._firewall = Firewall()
+        self._verifier = Verifier(self._firewall)
         budget = Budget(options.ring_size)
-        self._pairing = Pairing(self._ledger, self._verifier, budget, self._log)
+        self._permission = Permission(
+            options.policy, self._firewall, self._verifier.home, self._log
+        )
+        self._pairing = Pairing(self._ledger, self._verifier, self._permission, budget, self._log)
         self._sweep = Sweep(self._ledger, self._verifier, budget)
-        self._requests = Requests(self._ledger, self._pairing, __version__)
+        self._requests = Requests(self._ledger, self._pairing, self._permission, __version__)
         self._clients: dict[int, Client] = {}
         self._failed: list[Client] = []
         self._busy_at = time.monotonic()
         self._stopping = False
+        self._rereads_policy = False
         self._epoll = select.epoll()
-        self._epoll.register(listening.socket, select.EPOLLIN)
+        self._epoll.register(self._firewall, select.EPOLLIN)
         # Given up for a moment when descriptors run out, so that a caller can be
         # accepted and hung up on, instead of being announced for ever.
         self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        self._waker, self._wake = socket.socketpair()
+        self._take_signals()
 
-    def run(self) -> None:
-        """Serves; returns when it is time to leave, with everything closed."""
-        waker, wake = socket.socketpair()
-        waker.setblocking(False)
-        wake.setblocking(False)
-        self._epoll.register(waker, select.EPOLLIN)
-        signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+    def _take_signals(self) -> None:
+        self._waker.setblocking(False)
+        self._wake.setblocking(False)
+        self._epoll.register(self._waker, select.EPOLLIN)
+        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
+        signal.signal(signal.SIGHUP, self._reread_policy)
+
+    def run(self, listening: Listening) -> None:
+        """Serves; returns when it is time to leave, with everything closed."""
+        self._listening = listening
+        self._epoll.register(listening.socket, select.EPOLLIN)
         self._log.info(f"listening on {self._listening.path}")
         try:
             while not self._stopping and not self._idle_for_long():
                 for fd, events in self._epoll.poll(self._timeout()):
-                    if fd == waker.fileno():
-                        waker.recv(4096)
-                    else:
+                    if fd == self._waker.fileno():
+                        self._waker.recv(4096)
+                    elif fd != self._firewall.fileno():
                         self._serve(fd, events)
+                self._heed_rules()
                 self._pairing.prospects.run()
                 self._sweep.run()
                 self._reap()
         finally:
-            signal.set_wakeup_fd(-1)
-            waker.close()
-            wake.close()
             self._close()
 
     def _stop(self, _number: int, _frame: object) -> None:
         self._stopping = True
 
+    def _reread_policy(self, _number: int, _frame: object) -> None:
+        self._rereads_policy = True
+
+    def _heed_rules(self) -> None:
+        """Has connections defused for which the policy or a packet filter has changed."""
+        changed = self._firewall.run()
+        if self._rereads_policy:
+            self._rereads_policy = False
+            self._take_policy()
+            self._permission.review(self._ledger)
+        elif changed:
+            self._permission.review(one for one in self._ledger if one.name.netns_cookie in changed)
+
+    def _take_policy(self) -> None:
+        source = self._permission.policy.source
+        if source is None:
+            return
+        try:
+            self._permission.policy = read_policy(Path(source))
+        except PolicyError as error:
+            self._log.error(f"{error}; the policy that was read before still holds")
+        else:
+            self._log.info(f"policy: {self._permission.policy.describe()}")
+
     def _close(self) -> None:
         self._log.info("leaving")
+        signal.set_wakeup_fd(-1)
+        self._waker.close()
+        self._wake.close()
         self._listening.close()
         for client in self._clients.values():
             client.close()
         self._ledger.release()
         self._verifier.close()
+        self._firewall.close()
         self._epoll.close()
         os.close(self._reserve)
 
@@ -123,7 +168,12 @@ class Broker:
     def _timeout(self) -> float:
         """Seconds for epoll_wait, -1: for ever."""
         now = time.monotonic()
-        due = (self._sweep.due(), self._pairing.prospects.due())
+        busy = len(self._ledger) > 0
+        due = (
+            self._sweep.due(),
+            self._pairing.prospects.due(),
+            self._firewall.due(busy=busy),
+        )
         times = [moment for moment in due if moment is not None]
         if self._options.idle_exit > 0 and not self._clients and not self._ledger.pairs:
             times.append(self._busy_at + self._options.idle_exit)

@@ -84,8 +84,9 @@ def answers(path: Path) -> bool:
             return False  # it is just leaving
 
 
-def start_unless_running(path: Path) -> None:
-    """Returns when a broker answers at `path`. Raises BrokerError if that can't be had."""
+def start_unless_running(path: Path, policy: Path | None = None) -> None:
+    """Returns when a broker answers at `path`; `policy` is for one that is started. Raises
+    BrokerError if that can't be had."""
     from loopfuse._broker_state.listening import take_lock
 
     deadline = time.monotonic() + _START_SECONDS
@@ -93,7 +94,7 @@ def start_unless_running(path: Path) -> None:
         lock = take_lock(path)
         if lock is not None:
             try:
-                _start(path, lock)
+                _start(path, lock, policy)
             finally:
                 os.close(lock)
         elif time.monotonic() > deadline:
@@ -105,10 +106,11 @@ def start_unless_running(path: Path) -> None:
             time.sleep(0.005)
 
 
-def _start(path: Path, lock: int) -> None:
+def _start(path: Path, lock: int, policy: Path | None) -> None:
     import subprocess
 
     command = [sys.executable, "-m", "loopfuse._broker_start", os.fspath(path), str(lock)]
+    command += [os.fspath(policy)] if policy is not None else []
     try:
         done = subprocess.run(
             command,
@@ -150,18 +152,20 @@ def become_broker(arguments: list[str]) -> None:
     """The started process: listens, then forks; the parent's exit says that it does."""
     from loopfuse._broker import Broker, Options
     from loopfuse._broker_state.listening import Listening
+    from loopfuse._policy_file import choose_policy
     from loopfuse._runtime_dir import socket_mode
 
     path = Path(arguments[1])
     os.set_inheritable(int(arguments[2]), False)
     try:
+        options = Options(policy=choose_policy(Path(arguments[3]) if arguments[3:] else None))
         listening = Listening(path, socket_mode())
     except LoopfuseError as error:
         sys.exit(str(error))
     if os.fork():
         os._exit(0)
     _leave_terminal(path.with_name(path.name + ".log"))
-    Broker(listening, Options()).run()
+    Broker(options).run(listening)
 
 
 def _leave_terminal(log: Path) -> None:
@@ -195,7 +199,8 @@ def run_in_foreground(path: Path, options: Options) -> None:
             hint="Use that one, or give another path with --socket.",
         )
     try:
-        Broker(Listening(path, socket_mode()), options).run()
+        broker = Broker(options)  # ready, signals too, before anybody can see it listen
+        broker.run(Listening(path, socket_mode()))
     finally:
         os.close(lock)
 

@@ -17,6 +17,7 @@ from loopfuse._preload import library_path, preload_environment
 
 _SO_COOKIE = 57  # asm-generic/socket.h; not in Python's socket module
 _DESCRIPTORS_WANTED = 4096
+_RULES_SHOWN = 5
 
 
 class Verdict(str, Enum):
@@ -45,6 +46,8 @@ def examine_machine() -> Iterator[Finding]:
         _library,
         _preloading,
         _broker,
+        _policy,
+        _firewall,
         _descriptors,
         _cpus,
     ]
@@ -140,6 +143,44 @@ def _broker() -> Finding:
     except (LoopfuseError, OSError) as error:
         return Finding("broker", Verdict.FAIL, str(error), f"look at {broker_path().parent}")
     return Finding("broker", Verdict.OK, f"answers at {path}")
+
+
+def _policy() -> Finding:
+    from loopfuse._control import fetch_status
+    from loopfuse._runtime_dir import broker_path
+
+    try:
+        return Finding("policy", Verdict.OK, fetch_status(broker_path()).policy_words)
+    except LoopfuseError as error:
+        return Finding("policy", Verdict.WARN, f"not known: {error.message}")
+
+
+def _firewall() -> Finding:
+    from loopfuse._control import fetch_status
+    from loopfuse._runtime_dir import broker_path
+
+    try:
+        status = fetch_status(broker_path())
+    except LoopfuseError as error:
+        return Finding("firewall", Verdict.WARN, f"not known: {error.message}")
+    rules = status.firewall[:_RULES_SHOWN]
+    if len(status.firewall) > len(rules):
+        rules.append(f"and {len(status.firewall) - len(rules)} more rules")
+    if rules:
+        return Finding(
+            "firewall",
+            Verdict.WARN,
+            "\n".join(["stands aside for", *rules]),
+            "narrow these rules, or ignore their kind in a policy file (docs/firewall.md)",
+        )
+    if status.firewall_blind is not None:
+        return Finding(
+            "firewall",
+            Verdict.WARN,
+            f"packet filter rules can't be read by the broker: {status.firewall_blind}",
+            "if rules here look at payload on lo, use root's broker (docs/firewall.md)",
+        )
+    return Finding("firewall", Verdict.OK, "no rule looks at the payload of connections on lo")
 
 
 def _descriptors() -> Finding:

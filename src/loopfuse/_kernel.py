@@ -120,6 +120,11 @@ def command_name(pid: int) -> str | None:
         return None
 
 
+def executable_of(pid: int) -> str | None:
+    """The path of a process's program; None if it is gone or hidden."""
+    return _link(Path(f"/proc/{pid}/exe")).removesuffix(" (deleted)") or None
+
+
 def holds_socket(pid: int, inode: int) -> bool:
     """Does the process have the socket of that inode open? False if one can't look."""
     wanted = f"socket:[{inode}]"

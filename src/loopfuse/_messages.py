@@ -50,6 +50,8 @@ class Row(msgspec.Struct):
     state: State
     reason: str | None
     """A code of `loopfuse._reasons`; None while fused, and if it was until it closed."""
+    detail: str | None
+    """The very rule, where the reason is `firewall` or `policy`."""
     family: Literal["ipv4", "ipv6"]
     """Of the packets: a v4-mapped IPv6 socket counts as ipv4."""
     client: EndRow
@@ -86,6 +88,13 @@ class StatusReply(msgspec.Struct):
     """How many connections are in each state."""
     reasons: dict[str, int]
     """How often each reason has been given since the broker started."""
+    policy: str | None = None
+    """The policy file's path."""
+    policy_words: str = ""
+    firewall: list[str] = []
+    """Rules in the broker's own network namespace for which it stands aside, at most 100."""
+    firewall_blind: str | None = None
+    """Why it can't read such rules; None: it can."""
     last: bool = True
 
 

@@ -42,6 +42,13 @@ class Answer(enum.Enum):
     YES = 3
 
 
+class Ruling(NamedTuple):
+    """What a policy decides, and by which of its rules (from 1 on); None: by its default."""
+
+    allow: bool
+    rule: int | None
+
+
 class Rule(NamedTuple):
     """Matches a connection if all that it names does; of each list one is enough."""
 
@@ -115,16 +122,16 @@ class Policy(NamedTuple):
     ignored: tuple[str, ...] = ()
     """Kinds of packet filter rules that are to be ignored (`loopfuse._firewall`)."""
 
-    def allows(self, client: Party, server: Party) -> bool | None:
+    def ruling(self, client: Party, server: Party) -> Ruling | None:
         """May they be fused? None: that can't be told before both ends have claimed. An
         end that hides what a rule asks about is taken for one that the rule forbids."""
-        for rule in self.rules:
+        for number, rule in enumerate(self.rules, 1):
             answer = rule.matches(client, server)
             if answer == Answer.UNSEEN:
                 return None
             if answer == Answer.YES or (answer == Answer.HIDDEN and not rule.allow):
-                return rule.allow
-        return self.default_allow
+                return Ruling(rule.allow, number)
+        return Ruling(self.default_allow, None)
 
     def describe(self) -> str:
         """One line for a person."""
@@ -134,3 +141,6 @@ class Policy(NamedTuple):
         rest = "allowed" if self.default_allow else "denied"
         heed = f"; ignores firewall rules of kind {', '.join(self.ignored)}" if self.ignored else ""
         return f"{self.source}: {count}, the rest is {rest}{heed}"
+
+
+EVERYTHING = Policy()

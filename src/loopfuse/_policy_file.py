@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from loopfuse._errors import PolicyError
-from loopfuse._policy import Network, Policy, Rule
+from loopfuse._firewall.machine import Kind
+from loopfuse._policy import EVERYTHING, Network, Policy, Rule
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -28,10 +29,7 @@ _LARGEST = 1 << 20
 _ACTIONS = {"allow": True, "deny": False}
 _KEYS = ("action", "port", "address", "user", "program")
 _TOP = ("default", "rule", "firewall")
-KINDS = (
-    "counter", "quota", "limit", "connbytes", "content", "length", "sample", "time", "mangle",
-    "log", "copy", "queue", "set", "drop", "tc", "bpf",
-)  # fmt: skip
+KINDS = tuple(kind.value for kind in Kind)
 _T = TypeVar("_T")
 
 
@@ -43,6 +41,12 @@ def default_path() -> Path | None:
         if own.is_absolute() and own.exists():
             return own
     return SYSTEM_FILE if SYSTEM_FILE.exists() else None
+
+
+def choose_policy(named: Path | None) -> Policy:
+    """The policy of the file that was named, else of the default one. Raises PolicyError."""
+    path = named.absolute() if named is not None else default_path()
+    return EVERYTHING if path is None else read_policy(path)
 
 
 def read_policy(path: Path) -> Policy:

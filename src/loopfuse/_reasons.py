@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 
 class Reason(enum.IntEnum):
-    """Twin of `enum lf_reason`. From 32 on, the connection had been fused."""
+    """Twin of `enum lf_reason`. From 32 on, the connection had been fused; FIREWALL and
+    POLICY also end a fused one."""
 
     NONE = 0
     NO_COUNTERPART = 1
@@ -23,12 +24,14 @@ class Reason(enum.IntEnum):
     EPOLL_KIND = 6
     FOREIGN_NETNS = 7
     NOT_VERIFIED = 8
-    POLICY = 9
+    FOREIGN_USER = 9
     NO_DESCRIPTORS = 10
     NO_MEMORY = 11
     BAD_SEGMENT = 12
     STDIO = 13
     TOO_LATE = 14
+    FIREWALL = 15
+    POLICY = 16
     REQUEST = 32
     EXEC = 33
     URGENT_DATA = 34
@@ -93,9 +96,18 @@ EXPLANATIONS: dict[Reason, Explanation] = {
         "is on another host, or address translation lies between.",
         _NOTHING,
     ),
-    Reason.POLICY: Explanation(
+    Reason.FOREIGN_USER: Explanation(
         "The two ends belong to different users, and the broker is not the system's.",
         "Let both programs use a broker that root runs (LOOPFUSE_BROKER).",
+    ),
+    Reason.FIREWALL: Explanation(
+        "A rule of the packet filter, or traffic control on lo, looks at the payload of "
+        "established connections, and this one is among those it concerns.",
+        "Narrow the rule, or ignore its kind in a policy file (docs/policy.md).",
+    ),
+    Reason.POLICY: Explanation(
+        "The broker's policy file denies it.",
+        "Change the policy file (docs/policy.md), then send the broker SIGHUP.",
     ),
     Reason.NO_DESCRIPTORS: Explanation(
         "One of the programs or the broker is short of file descriptors.",

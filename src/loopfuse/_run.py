@@ -23,13 +23,22 @@ _HARMLESS = {Obstacle.PRIVILEGED, Obstacle.NOT_ELF}
 
 
 def run(
-    argv: Sequence[str], *, eager: bool = False, after: int | None = None, verbose: bool = False
+    argv: Sequence[str],
+    *,
+    eager: bool = False,
+    after: int | None = None,
+    verbose: bool = False,
+    policy: Path | None = None,
 ) -> NoReturn:
     """Replaces this process by ``argv``, fused where it can be.
 
     Same pid, stdio, signals, process group; the program's own exit status. Where fusing is
-    out of the question (static program, no broker), the program runs plain.
+    out of the question (static program, no broker), the program runs plain. `policy` is the
+    policy file that must hold. Raises PolicyError if it can't be read, or if a broker is
+    running that goes by another.
     """
+    if policy is not None:
+        _insist_on(policy.absolute())
     path = find_program(argv[0])
     if path is None:
         _die(f"{argv[0]}: no such program on PATH", NOT_FOUND)
@@ -45,6 +54,22 @@ def run(
         _die(f"{argv[0]}: its interpreter does not exist (check the #! line)", NOT_FOUND)
     except OSError as error:
         _die(f"{argv[0]}: can't be run: {error.strerror}", NOT_EXECUTABLE)
+
+
+def _insist_on(policy: Path) -> None:
+    from loopfuse._control import fetch_status
+    from loopfuse._errors import PolicyError
+    from loopfuse._policy_file import read_policy
+    from loopfuse._runtime_dir import ensure_broker
+
+    read_policy(policy)
+    path = ensure_broker(policy)
+    holds = fetch_status(path).policy
+    if holds != str(policy):
+        raise PolicyError(
+            f"the broker at {path} is running with {holds or 'no policy file'}, not {policy}",
+            hint="End it first, or leave --policy out, or set LOOPFUSE_BROKER to another socket.",
+        )
 
 
 def _environment(path: Path, *, eager: bool, after: int | None, verbose: bool) -> dict[str, str]:

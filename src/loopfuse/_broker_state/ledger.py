@@ -53,6 +53,8 @@ class Connection:
         """Known as soon as an end is."""
         self.reason = Reason.NO_COUNTERPART
         """Why it is not paired, or what an end declined with after it was."""
+        self.detail = ""
+        """The rule behind it, if the reason is FIREWALL or POLICY."""
         self.segment = -1
         """Descriptor of the pair's memory, -1: not paired."""
 

@@ -17,9 +17,10 @@ from loopfuse._broker_state.budget import Budget
 from loopfuse._broker_state.client import Client
 from loopfuse._broker_state.ledger import Connection, End, Ledger
 from loopfuse._broker_state.log import Log
+from loopfuse._broker_state.permission import Permission
 from loopfuse._broker_state.prospects import Prospects
 from loopfuse._broker_state.verify import Verdict, Verifier
-from loopfuse._matching import Endpoint, client_end, local_end, name_of, remote_end
+from loopfuse._matching import Endpoint, Name, client_end, local_end, name_of, remote_end
 from loopfuse._reasons import Reason
 from loopfuse._segments import make_segment
 from loopfuse._wire import Claim, Fuse, Refuse, Side, pack_fuse, pack_refuse
@@ -34,9 +35,17 @@ _HOPEFUL = (Reason.NONE, Reason.NO_COUNTERPART)
 class Pairing:
     """Takes in what libraries say about connections, and answers."""
 
-    def __init__(self, ledger: Ledger, verifier: Verifier, budget: Budget, log: Log) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        verifier: Verifier,
+        permission: Permission,
+        budget: Budget,
+        log: Log,
+    ) -> None:
         self._ledger = ledger
         self._verifier = verifier
+        self._permission = permission
         self._budget = budget
         self._log = log
         self.given: Counter[str] = Counter()
@@ -111,13 +120,11 @@ class Pairing:
             self._ledger.close(connection)
         return self._ledger.open(name)
 
-    def _place(self, connection: Connection, end: End, reason: Reason) -> None:
+    def _place(self, connection: Connection, end: End, reason: Reason, detail: str = "") -> None:
         self._ledger.set_end(connection, end)
         connection.reason = reason
-        other = connection.name.high if end.endpoint == connection.name.low else (
-            connection.name.low
-        )  # fmt: skip
-        connection.client_end = end.endpoint if end.side == Side.CLIENT else other
+        connection.detail = detail
+        connection.client_end = _client_by(end, connection.name)
 
     def _seek_partner(self, connection: Connection, end: End, claim: Claim) -> None:
         waiting = connection.waiting
@@ -149,11 +156,16 @@ class Pairing:
             return
         stranger = mirror.inode and mirror.uid != end.uid and end.uid != 0
         if stranger and not self._verifier.may_cross_users():
-            self._give_up(connection, end, Reason.POLICY)
+            self._give_up(connection, end, Reason.FOREIGN_USER)
             return
         other = connection.ends.get(remote_end(claim))
         if other and other.cookie == mirror.cookie and connection.reason not in _HOPEFUL:
-            self._give_up(connection, end, connection.reason)
+            self._give_up(connection, end, connection.reason, connection.detail)
+            return
+        ends = {end.endpoint: end}
+        no = self._permission.objection(connection.name, _client_by(end, connection.name), ends)
+        if no is not None:
+            self._give_up(connection, end, no.reason, no.detail)
             return
         self._wait_alone(connection, end)
 
@@ -171,9 +183,9 @@ class Pairing:
         if waiting is not None:
             self._give_up(connection, waiting, Reason.NO_COUNTERPART)
 
-    def _give_up(self, connection: Connection, end: End, reason: Reason) -> None:
+    def _give_up(self, connection: Connection, end: End, reason: Reason, detail: str = "") -> None:
         """Refuses, and keeps a row that says why."""
-        self._place(connection, end, reason)
+        self._place(connection, end, reason, detail)
         self._refuse(end.client, end.claim_id, reason)
 
     def _refuse(self, client: Client, claim_id: int, reason: Reason) -> None:
@@ -185,9 +197,14 @@ class Pairing:
 
     def _match(self, connection: Connection, first: End, second: End) -> None:
         if first.uid != second.uid and not self._verifier.may_cross_users():
-            self._refuse_both(connection, first, second, Reason.POLICY)
+            self._refuse_both(connection, first, second, Reason.FOREIGN_USER)
             return
         client = client_end((first.endpoint, first.side), (second.endpoint, second.side))
+        ends = {first.endpoint: first, second.endpoint: second}
+        no = self._permission.objection(connection.name, client, ends)
+        if no is not None:
+            self._refuse_both(connection, first, second, no.reason, no.detail)
+            return
         try:
             self._fuse(connection, first, second, client)
         except OSError as error:
@@ -196,10 +213,12 @@ class Pairing:
             self._log.warning(f"can't make a pair: {error.strerror}")
             self._refuse_both(connection, first, second, reason)
 
-    def _refuse_both(self, connection: Connection, first: End, second: End, reason: Reason) -> None:
+    def _refuse_both(
+        self, connection: Connection, first: End, second: End, reason: Reason, detail: str = ""
+    ) -> None:
         connection.waiting = None
         self._refuse(first.client, first.claim_id, reason)
-        self._give_up(connection, second, reason)
+        self._give_up(connection, second, reason, detail)
 
     def _fuse(self, connection: Connection, first: End, second: End, client: Endpoint) -> None:
         """Makes the pair and hands it out. Raises OSError if nobody got anything."""
@@ -250,6 +269,13 @@ class Pairing:
 
 def _end(client: Client, claim: Claim) -> End:
     return End(client, local_end(claim), claim.cookie, claim.claim_id, claim.side, claim.limit)
+
+
+def _client_by(end: End, name: Name) -> Endpoint:
+    """The client's end, if this end is to be believed."""
+    if end.side == Side.CLIENT:
+        return end.endpoint
+    return name.high if end.endpoint == name.low else name.low
 
 
 def _known(number: int) -> Reason:

@@ -12,7 +12,8 @@ import msgspec
 from loopfuse._broker_state.client import Client
 from loopfuse._broker_state.ledger import Connection, Ledger
 from loopfuse._broker_state.pairing import Pairing
-from loopfuse._broker_state.rows import row_of
+from loopfuse._broker_state.permission import Permission, may_defuse
+from loopfuse._broker_state.rows import is_fusing
 from loopfuse._messages import (
     DefuseAnswer,
     DefuseReply,
@@ -34,8 +35,11 @@ _Item = TypeVar("_Item")
 class Requests:
     """Answers them."""
 
-    def __init__(self, ledger: Ledger, pairing: Pairing, version: str) -> None:
+    def __init__(
+        self, ledger: Ledger, pairing: Pairing, permission: Permission, version: str
+    ) -> None:
         self._ledger = ledger
+        self._permission = permission
         self._pairing = pairing
         self._version = version
         self._start = time.monotonic()
@@ -80,11 +84,9 @@ class Requests:
         if connection is None:
             closed = any(row.id == connection_id for row in self._ledger.closed_rows())
             return "already" if closed else "not-found"
-        if not _may_defuse(client, connection):
+        if not may_defuse(connection, client.credentials.uid):
             return "not-permitted"
-        row = row_of(connection)
-        switching = row.state == "plain" and row.reason == Reason.NONE.code
-        if not connection.paired or not (row.state == "fused" or switching):
+        if not is_fusing(connection):
             return "already"
         write_broker_wish(connection.segment, Reason.REQUEST)
         self._pairing.given[Reason.REQUEST.code] += 1
@@ -94,13 +96,18 @@ class Requests:
         states = Counter(str(row.state) for row in self._ledger.rows())
         uptime = time.monotonic() - self._start
         given = dict(self._pairing.given)
-        return StatusReply(self._version, os.getpid(), uptime, clients, dict(states), given)
-
-
-def _may_defuse(client: Client, connection: Connection) -> bool:
-    uid = client.credentials.uid
-    owners = {end.uid for end in connection.ends.values()}
-    return uid == 0 or uid == os.geteuid() or uid in owners
+        return StatusReply(
+            self._version,
+            os.getpid(),
+            uptime,
+            clients,
+            dict(states),
+            given,
+            self._permission.policy.source,
+            self._permission.policy.describe(),
+            self._permission.rules(),
+            self._permission.blind(),
+        )
 
 
 def _chunks(items: list[_Item]) -> list[tuple[list[_Item], bool]]:

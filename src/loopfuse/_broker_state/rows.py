@@ -14,6 +14,7 @@ from loopfuse._segments import Direction, Mark, Segment, read_segment
 if TYPE_CHECKING:
     from loopfuse._broker_state.ledger import Connection
 
+_DETAILED = (Reason.FIREWALL, Reason.POLICY)
 _END_OF_LIFE = (Reason.NONE, Reason.PEER_GONE, Reason.PEER_CLOSED, Reason.TOO_LATE)
 
 
@@ -55,12 +56,21 @@ def row_of(connection: Connection) -> Row:
     return _row(connection, state, reason, segment.to_server.head, segment.to_client.head)
 
 
+def is_fusing(connection: Connection) -> bool:
+    """Is it fused, or will it be with its next bytes?"""
+    if not connection.paired:
+        return False
+    row = row_of(connection)
+    return row.state == "fused" or (row.state == "plain" and row.reason == Reason.NONE.code)
+
+
 def closed_row(connection: Connection) -> Row:
     """The last row of a pair. Its reason says why it was not fused when it closed; what
     belongs to closing itself is no reason."""
     row = row_of(connection)
     if row.state == "fused" or row.reason in [reason.code for reason in _END_OF_LIFE]:
         row.reason = None
+        row.detail = None
     row.state = "closed"
     return row
 
@@ -73,6 +83,7 @@ def _row(connection: Connection, state: State, reason: int, to_server: int, to_c
         id=connection.id,
         state=state,
         reason=None if state == "fused" else code_of(reason),
+        detail=(connection.detail or None) if reason in _DETAILED else None,
         family="ipv4" if name.low.is_ipv4 else "ipv6",
         client=_end_row(connection, client),
         server=_end_row(connection, server),

@@ -13,7 +13,9 @@ import socket
 import threading
 from typing import NamedTuple
 
+from loopfuse._broker_state.firewall import Firewall
 from loopfuse._errors import SockDiagError
+from loopfuse._firewall.watch import Watch
 from loopfuse._kernel import Credentials, enter_netns, holds_socket, netns_cookie
 from loopfuse._matching import Endpoint
 from loopfuse._reasons import Reason
@@ -37,9 +39,11 @@ class NetnsView:
         self.diag = SockDiag()
         self.cookie = netns_cookie(self.diag.socket)
         self._interfaces = [0, *(index for index, _ in socket.if_nameindex()[:_MOST_INTERFACES])]
+        self.watch = Watch()
 
     def close(self) -> None:
         self.diag.close()
+        self.watch.close()
 
     def find(
         self, local: Endpoint, remote: Endpoint, cookie: int | None = None
@@ -70,10 +74,21 @@ class NetnsView:
 class Verifier:
     """Knows one view for each network namespace in use."""
 
-    def __init__(self) -> None:
+    def __init__(self, firewall: Firewall) -> None:
         self._uid = os.geteuid()
+        self._firewall = firewall
         self._own = NetnsView()
-        self._views = {self._own.cookie: self._own}
+        self._views: dict[int, NetnsView] = {}
+        self._add(self._own)
+
+    @property
+    def home(self) -> int:
+        """The broker's own namespace."""
+        return self._own.cookie
+
+    def _add(self, view: NetnsView) -> None:
+        self._views[view.cookie] = view
+        self._firewall.add(view.cookie, view.watch)
 
     def close(self) -> None:
         for view in self._views.values():
@@ -121,7 +136,7 @@ class Verifier:
         if view.cookie != netns or view.cookie in self._views:
             view.close()
             return None
-        self._views[netns] = view
+        self._add(view)
         return view
 
     @property
@@ -133,6 +148,7 @@ class Verifier:
         """Closes the views of namespaces no connection is in: a view would keep a
         namespace alive whose last process has gone."""
         for cookie in set(self._views) - used - {self._own.cookie}:
+            self._firewall.remove(cookie)
             self._views.pop(cookie).close()
 
 

@@ -39,7 +39,21 @@ from loopfuse._segments import RING_DEFAULT
     show_default=True,
     help="What to write to standard error.",
 )
-def command(socket_path: Path | None, idle_exit: float, ring_size: int, log_level: str) -> None:
+@click.option(
+    "--policy",
+    "policy_path",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Which connections may be fused (TOML, docs/policy.md); read again at SIGHUP. "
+    "Default: /etc/loopfuse/policy.toml or the user's own, if there is one.",
+)
+def command(
+    socket_path: Path | None,
+    idle_exit: float,
+    ring_size: int,
+    log_level: str,
+    policy_path: Path | None,
+) -> None:
     """Run the broker in the foreground, until it is idle, or gets SIGTERM or SIGINT.
 
     `loopfuse run` starts one in the background by itself. Root's broker is the system's:
@@ -48,10 +62,11 @@ def command(socket_path: Path | None, idle_exit: float, ring_size: int, log_leve
     from loopfuse._broker import Options
     from loopfuse._broker_start import run_in_foreground
     from loopfuse._errors import LoopfuseError
+    from loopfuse._policy_file import choose_policy
     from loopfuse._runtime_dir import broker_path
 
-    options = Options(idle_exit=idle_exit, ring_size=ring_size, log_level=log_level)
     try:
+        options = Options(idle_exit, ring_size, log_level, choose_policy(policy_path))
         run_in_foreground(socket_path.absolute() if socket_path else broker_path(), options)
     except LoopfuseError as error:
         raise click.UsageError(str(error)) from error

@@ -70,8 +70,16 @@ def _print_table(rows: list[Row]) -> None:
             row.reason or "",
         )
     console.print(table)
+    details: dict[str, list[str]] = {}
+    for row in rows:
+        if row.detail is not None:
+            details.setdefault(f"{row.reason}: {row.detail}", []).append(str(row.id))
+    for detail, ids in details.items():
+        shown = ", ".join(ids[:_IDS_SHOWN]) + (", ..." if len(ids) > _IDS_SHOWN else "")
+        console.print(Text(f"{shown}: {detail}"), soft_wrap=True)
 
 
+_IDS_SHOWN = 10
 _STYLES = {"fused": "green", "plain": "yellow", "defused": "yellow", "closed": "dim"}
 
 

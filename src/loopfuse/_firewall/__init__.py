@@ -17,6 +17,6 @@ nftables     reads nftables' rules (and iptables-nft's)
 legacy       reads the tables of iptables-legacy
 walk         follows a packet through the chains: which rules watch it
 traffic      traffic control and XDP on the loopback device
-bpf          eBPF programs at the loopback device and at control groups
+bpf          eBPF programs at the loopback device that tc does not list
 watch        all of it for one namespace, and when it changes
 """

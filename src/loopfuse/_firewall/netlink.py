@@ -102,6 +102,8 @@ class Listener:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_NETLINK, kind, protocol)
         try:
+            # Without an address of its own a socket is taken for the sender, which hears nothing.
+            self._socket.bind((0, 0))
             for group in groups:
                 self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
         except OSError:

@@ -45,7 +45,7 @@ class Hook(str, enum.Enum):
 
 
 class Flow(NamedTuple):
-    """The connections one asks about; None: any."""
+    """The connections one asks about; None: any. Of a client with port 0 the port is any."""
 
     is_ipv4: bool
     client: Endpoint | None = None
@@ -65,8 +65,8 @@ class Packet:
         size = 4 if flow.is_ipv4 else 16
         self.saddr = known(source.addr) if source else unknown(size)
         self.daddr = known(target.addr) if target else unknown(size)
-        self.sport = known(source.port.to_bytes(2, "big")) if source else unknown(2)
-        self.dport = known(target.port.to_bytes(2, "big")) if target else unknown(2)
+        self.sport = _port(source)
+        self.dport = _port(target)
         self.network = self._ipv4() if flow.is_ipv4 else self._ipv6()
         self.transport = _joined(
             self.sport,
@@ -130,6 +130,12 @@ class Packet:
         if result == "oifname":
             return LO.ljust(_IFNAMSIZ, b"\0")
         return _U32.pack(_RTN_LOCAL if result == "type" else LO_INDEX)
+
+
+def _port(endpoint: Endpoint | None) -> Bits:
+    if endpoint is None or endpoint.port == 0:
+        return unknown(2)
+    return known(endpoint.port.to_bytes(2, "big"))
 
 
 def _joined(*parts: Bits) -> Bits:

@@ -1,0 +1,1 @@
+"""Packet filters on the loopback device, and what the broker makes of them."""
