@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -278,3 +279,19 @@ def test_a_tcx_program_at_lo_concerns_everything() -> None:
                 pytest.skip(f"this kernel can't attach a tcx program: {said}")
             assert kinds(place) == {"bpf"}
             process.kill()
+
+
+def test_who_may_not_read_rules_knows_that_it_can_not(place: Namespace) -> None:
+    def look() -> bytes:
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.setuid(65534)
+            os.write(write, str(Watch().blind).encode())
+            os._exit(0)
+        os.waitpid(pid, 0)
+        os.close(write)
+        with os.fdopen(read, "rb") as said:
+            return said.read()
+
+    assert place.inside(look) == b"Operation not permitted"
