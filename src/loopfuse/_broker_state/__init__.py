@@ -5,6 +5,8 @@ verify     does the kernel confirm a claim?
 ledger     the connections the broker knows, and what became of them
 budget     how large the rings of the next pair may be
 pairing    from claims to pairs
+firewall   the packet filters of every namespace in use
+permission what policy and packet filters say against a connection
 sweep      which connections are over
 rows       what `ps` says of a connection
 requests   the command line's JSON requests
