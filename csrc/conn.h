@@ -165,7 +165,21 @@ struct lf_wait {
 	int64_t deadline; /* on lf_now()'s clock, or LF_FOREVER */
 	/* The program set a timeout, or part has been moved: signals always interrupt. */
 	bool never_restarts;
+	struct lf_hold *hold;
 };
+
+/* From its first sleep on, or before a copy that takes long, a call holds back the signals
+ * that have handlers, but for while it sleeps: one that came between two sleeps would be
+ * handled and forgotten, and the call sleep on where the kernel's would have ended. */
+struct lf_hold {
+	bool on;
+	sigset_t before;
+};
+#define LF_HOLD(name)                                                   \
+	struct lf_hold name __attribute__((cleanup(lf_hold_end)));      \
+	(name).on = false
+void lf_hold_begin(struct lf_hold *hold);
+void lf_hold_end(struct lf_hold *hold);
 
 /* Returns 0 (look again), -EINTR or -EAGAIN (the deadline has passed). */
 int lf_wait(struct lf_sock *sock, int fd, const struct lf_wait *wait);

@@ -364,7 +364,7 @@ static struct lf_cursor cursor_of(const struct msghdr *msg)
 	return cursor;
 }
 
-static struct lf_wait reading_wait(struct lf_sock *sock, size_t need)
+static struct lf_wait reading_wait(struct lf_sock *sock, size_t need, struct lf_hold *hold)
 {
 	int64_t timeout = atomic_load_explicit(&sock->slot->rcvtimeo, memory_order_relaxed);
 	return (struct lf_wait){
@@ -372,6 +372,7 @@ static struct lf_wait reading_wait(struct lf_sock *sock, size_t need)
 		.need = need < sock->ring_size ? need : sock->ring_size,
 		.deadline = timeout ? lf_deadline(timeout) : LF_FOREVER,
 		.never_restarts = timeout != 0,
+		.hold = hold,
 	};
 }
 
@@ -459,6 +460,7 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 		need = wanted;
 	if (peek && need <= 1)
 		all = false;
+	LF_HOLD(hold);
 	struct lf_wait wait = {.want = LF_WANT_WRITE};
 	ssize_t got = 0;
 	io->waits = !dontwait && !atomic_load_explicit(&sock->slot->rcvtimeo, memory_order_relaxed);
@@ -499,7 +501,7 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 		if (dontwait)
 			return got ? got : -EAGAIN;
 		if (wait.want != LF_WANT_READ)
-			wait = reading_wait(sock, need);
+			wait = reading_wait(sock, need, &hold);
 		wait.need = peek ? need : need > (size_t)got ? need - (size_t)got : 1;
 		if (got)
 			wait.never_restarts = true;
@@ -604,7 +606,8 @@ ssize_t lf_conn_recv_into(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 	lf_pairing_step(sock, fd);
 	if (!lf_sock_paired(sock) || lf_rx(sock) == LF_RX_PLAIN || lf_rx(sock) == LF_RX_ENDED)
 		return USE_TCP;
-	struct lf_wait wait = reading_wait(sock, 1);
+	LF_HOLD(hold);
+	struct lf_wait wait = reading_wait(sock, 1, &hold);
 	bool may_wait = bulk->wait && !lf_sock_nonblocking(sock);
 	for (;;) {
 		if (!lf_lock_acquire(&sock->slot->rx_lock, LF_RANK_RX))

@@ -250,13 +250,14 @@ static ssize_t put(struct lf_sock *sock, int fd, struct lf_cursor *cursor)
 	return (ssize_t)n;
 }
 
-static struct lf_wait writing_wait(struct lf_sock *sock)
+static struct lf_wait writing_wait(struct lf_sock *sock, struct lf_hold *hold)
 {
 	int64_t timeout = atomic_load_explicit(&sock->slot->sndtimeo, memory_order_relaxed);
 	return (struct lf_wait){
 		.want = LF_WANT_WRITE,
 		.deadline = timeout ? lf_deadline(timeout) : LF_FOREVER,
 		.never_restarts = timeout != 0,
+		.hold = hold,
 	};
 }
 
@@ -291,6 +292,8 @@ static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 	return sum;
 }
 
+enum { LONG_COPY = 256 * 1024 }; /* some 20 us */
+
 static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 {
 	struct lf_cursor cursor = cursor_of(io->msg);
@@ -299,10 +302,13 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 		return lf_tx(sock) == LF_TX_FUSED ? USE_TCP : LOOK_AGAIN;
 	}
 	bool dontwait = (io->flags & MSG_DONTWAIT) || lf_sock_nonblocking(sock);
+	LF_HOLD(hold);
 	struct lf_wait wait = {.want = LF_WANT_READ};
 	ssize_t sent = 0;
 	io->waits = !dontwait && !atomic_load_explicit(&sock->slot->sndtimeo, memory_order_relaxed);
 	check_reader(sock, fd);
+	if (!dontwait && cursor.left >= LONG_COPY)
+		lf_hold_begin(&hold);
 	for (;;) {
 		if (!lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
 			return sent ? sent : -EAGAIN;
@@ -328,7 +334,7 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 		if (dontwait)
 			return sent ? sent : -EAGAIN;
 		if (wait.want != LF_WANT_WRITE)
-			wait = writing_wait(sock);
+			wait = writing_wait(sock, &hold);
 		if (sent)
 			wait.never_restarts = true;
 		int r = lf_wait(sock, fd, &wait);
@@ -414,7 +420,8 @@ ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 		lf_pairing_step(sock, fd), lf_pairing_await_fuse(sock, fd);
 	if (lf_sock_paired(sock) && lf_tx(sock) == LF_TX_PLAIN)
 		try_fuse(sock, fd);
-	struct lf_wait wait = writing_wait(sock);
+	LF_HOLD(hold);
+	struct lf_wait wait = writing_wait(sock, &hold);
 	wait.never_restarts |= bulk->continued;
 	bool may_wait = bulk->wait && !lf_sock_nonblocking(sock);
 	if (lf_tx(sock) == LF_TX_FUSED)

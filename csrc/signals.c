@@ -33,11 +33,24 @@ enum lf_interrupt lf_signals_interrupt(void)
 	return yes ? LF_INTERRUPT_RESTART : LF_INTERRUPT_RETURN;
 }
 
-void lf_signals_restarting(sigset_t *set)
+static bool fill(sigset_t *set, uint64_t bits)
 {
 	sigemptyset(set);
-	uint64_t yes = atomic_load(&restarting);
-	for (int signal = 1; signal <= 64; signal++)
-		if (yes >> (signal - 1) & 1)
+	for (int signal = 1; bits >> (signal - 1); signal++) {
+		if (bits >> (signal - 1) & 1)
 			sigaddset(set, signal);
+		if (signal == 64)
+			break;
+	}
+	return bits != 0;
+}
+
+void lf_signals_restarting(sigset_t *set)
+{
+	(void)fill(set, atomic_load(&restarting));
+}
+
+bool lf_signals_handled(sigset_t *set)
+{
+	return fill(set, atomic_load(&returning) | atomic_load(&restarting));
 }

@@ -23,5 +23,7 @@ enum lf_interrupt lf_signals_interrupt(void);
 
 /* The signals whose handlers restart. */
 void lf_signals_restarting(sigset_t *set);
+/* All that have handlers; false: there are none. */
+bool lf_signals_handled(sigset_t *set);
 
 #endif

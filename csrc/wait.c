@@ -125,52 +125,79 @@ static void stop_waiting(struct lf_sock **sock)
 	atomic_fetch_sub(&(*sock)->waiters, 1);
 }
 
+static void run_what_is_held(const sigset_t *before)
+{
+	sigset_t held;
+	pthread_sigmask(SIG_SETMASK, before, &held);
+	pthread_sigmask(SIG_SETMASK, &held, NULL);
+}
+
 /* Handlers of both kinds exist. Sleeping with the restarting ones blocked, and a
  * signalfd to be woken by them all the same, tells them apart: a restarting signal
  * ends ppoll through the signalfd and is handled on the way out, any other ends it
  * with EINTR. -1 and ERESTART: nothing but a restarting one. */
-static int ppoll_telling_signals_apart(struct pollfd *fds, nfds_t n, const struct timespec *ts)
+static int ppoll_telling_signals_apart(struct pollfd *fds, nfds_t n, const struct timespec *ts,
+				       const sigset_t *base)
 {
 	sigset_t restarting, mask;
 	lf_signals_restarting(&restarting);
 	int fd = signalfd(-1, &restarting, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (fd == -1)
-		return lf_real.ppoll(fds, n, ts, NULL);
-	pthread_sigmask(SIG_SETMASK, NULL, &mask);
+		return lf_real.ppoll(fds, n, ts, base);
+	if (base)
+		mask = *base;
+	else
+		pthread_sigmask(SIG_SETMASK, NULL, &mask);
 	sigorset(&mask, &mask, &restarting);
 	fds[n] = (struct pollfd){.fd = fd, .events = POLLIN};
 	int r = lf_real.ppoll(fds, n + 1, ts, &mask);
 	int saved = errno;
 	lf_real.close(fd);
 	errno = saved;
-	if (r > 0 && fds[n].revents) {
-		/* The handler has run. With flags that another thread has changed meanwhile? */
-		sigset_t now;
-		lf_signals_restarting(&now);
-		for (int signal = 1; signal <= 64; signal++)
-			if (sigismember(&restarting, signal) && !sigismember(&now, signal)) {
-				errno = EINTR;
-				return -1;
-			}
-		if (r == 1) {
-			errno = ERESTART;
+	if (r <= 0 || !fds[n].revents)
+		return r;
+	if (base)
+		run_what_is_held(base);
+	/* The handlers have run. With flags that another thread has changed meanwhile? */
+	sigset_t now;
+	lf_signals_restarting(&now);
+	for (int signal = 1; signal <= 64; signal++)
+		if (sigismember(&restarting, signal) && !sigismember(&now, signal)) {
+			errno = EINTR;
 			return -1;
 		}
+	if (r == 1) {
+		errno = ERESTART;
+		return -1;
 	}
 	return r;
 }
 
 /* ppoll; -1 and ERESTART: a handler ran after which the kernel would begin a receive or
  * send anew. The flags count as they were when it ran, so they are looked at again.
- * `fds` has room for one more. */
-static int ppoll_for_a_call(struct pollfd *fds, nfds_t n, const struct timespec *ts)
+ * `fds` has room for one more; `mask` may be NULL. */
+static int ppoll_for_a_call(struct pollfd *fds, nfds_t n, const struct timespec *ts,
+			    const sigset_t *mask)
 {
 	if (lf_signals_interrupt() == LF_INTERRUPT_MIXED)
-		return ppoll_telling_signals_apart(fds, n, ts);
-	int r = lf_real.ppoll(fds, n, ts, NULL);
+		return ppoll_telling_signals_apart(fds, n, ts, mask);
+	int r = lf_real.ppoll(fds, n, ts, mask);
 	if (r == -1 && errno == EINTR && lf_signals_interrupt() == LF_INTERRUPT_RESTART)
 		errno = ERESTART;
 	return r;
+}
+
+void lf_hold_begin(struct lf_hold *hold)
+{
+	sigset_t handled;
+	if (!hold->on && lf_signals_handled(&handled))
+		hold->on = pthread_sigmask(SIG_BLOCK, &handled, &hold->before) == 0;
+}
+
+void lf_hold_end(struct lf_hold *hold)
+{
+	if (hold->on)
+		pthread_sigmask(SIG_SETMASK, &hold->before, NULL);
 }
 
 static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait)
@@ -199,8 +226,10 @@ static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait)
 	};
 	struct timespec ts = lf_timespec(ns), *limit = ns == LF_FOREVER ? NULL : &ts;
 	/* A call with a timeout is never restarted, signal(7). */
-	int r = wait->never_restarts ? lf_real.ppoll(fds, 2, limit, NULL) :
-				       ppoll_for_a_call(fds, 2, limit);
+	lf_hold_begin(wait->hold);
+	const sigset_t *mask = wait->hold->on ? &wait->hold->before : NULL;
+	int r = wait->never_restarts ? lf_real.ppoll(fds, 2, limit, mask) :
+				       ppoll_for_a_call(fds, 2, limit, mask);
 	/* Begun anew, the call looks at O_NONBLOCK again. */
 	if (r == -1 && errno == ERESTART)
 		return lf_sock_nonblocking(sock) ? -EAGAIN : 0;
@@ -223,7 +252,7 @@ static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait)
 int lf_wait_tcp(int fd, short events)
 {
 	struct pollfd fds[2] = {{.fd = fd, .events = events}};
-	if (ppoll_for_a_call(fds, 1, NULL) != -1)
+	if (ppoll_for_a_call(fds, 1, NULL, NULL) != -1)
 		return 0;
 	return errno == ERESTART ? -EAGAIN : -EINTR; /* begun anew, it would not wait */
 }
