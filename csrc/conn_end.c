@@ -54,11 +54,13 @@ static size_t unread_by_peer(struct lf_sock *sock)
 	return unread <= sock->ring_size ? (size_t)unread : SIZE_MAX;
 }
 
-/* TCP is closed already: what it has not told the program yet is kept for it. */
+/* TCP was reset already: what it has not told the program yet is kept for it. (Shut down both
+ * ways it hangs up, too.) */
 static bool tcp_has_failed(struct lf_sock *sock, int fd)
 {
 	struct pollfd p = {.fd = fd};
-	if (lf_real.poll(&p, 1, 0) != 1 || !(p.revents & POLLHUP))
+	if ((atomic_load(&sock->slot->shut) & LF_SHUT_WR) || lf_real.poll(&p, 1, 0) != 1 ||
+	    !(p.revents & POLLHUP))
 		return false;
 	int error = 0;
 	socklen_t len = sizeof(error);
@@ -394,8 +396,10 @@ static bool reset_if_unread(struct lf_sock *sock, int fd)
 	/* `closed` was set by a live library: it saw to RST itself, if any was due. */
 	bool reset = has_bytes_for_peer(sock) && !atomic_load(&sock->out->c.closed);
 	if (reset) {
-		atomic_store(&slot->error, error_of_reset(sock, fd));
-		atomic_store(&slot->reset, 1);
+		if (!tcp_has_failed(sock, fd)) {
+			atomic_store(&slot->error, error_of_reset(sock, fd));
+			atomic_store(&slot->reset, 1);
+		}
 		lf_conn_end_tx(sock, LF_REASON_PEER_GONE);
 	}
 	lf_lock_release(&slot->tx_lock, LF_RANK_TX);
@@ -516,6 +520,9 @@ void lf_conn_check_tcp(struct lf_sock *sock, int fd)
 		return;
 	int saved = errno;
 	look_for_reset(sock, fd);
+	/* A peer that is dead before we send: TCP is to have these bytes, and answers them. */
+	if (!atomic_load(&sock->fin_seen) && tcp_has_ended(fd, 0))
+		lf_conn_fin_seen(sock, fd);
 	errno = saved;
 }
 

@@ -317,10 +317,11 @@ class Director:
             case "exec writer":
                 # Had the dead not read all, the kernel would know of RST (docs/semantics.md).
                 lost = not self._pair.parties[OTHER[side]].alive and out.unread > 0
+                lost = lost or bool(self._sending(OTHER[side]))  # as in _can_be_handed_on
                 return not busy and out.fits(step["size"]) and not step["child"] and not lost
             case "nonblocking":
                 # A call that the kernel makes several of looks at the flag whenever it wakes.
-                sending = [b for b in self._blocked_by(side) if b.kind == "send"]
+                sending = self._sending(side)
                 return all(b.step["how"] not in _MADE_OF_SEVERAL for b in sending)
             case "signal":
                 return bool(self._targets(step))
@@ -341,7 +342,11 @@ class Director:
                 return come.exact  # else FIN may have to wait behind bytes
             case "reconnect":
                 return not busy and not out.unread and not come.unread
-            case "close" | "cover" | "copy":
+            case "close" | "cover":
+                # FIN, and RST only when those come who can't know (docs/semantics.md).
+                lost = side in self._handed_on and (come.unread > 0 or not come.exact)
+                return not busy and not lost
+            case "copy":
                 return not busy
             case "ask":
                 # A reset keeps what was not acknowledged yet, for good.
@@ -351,7 +356,7 @@ class Director:
                     return False
                 if step["what"] == "state" and not self._state_is_certain(side):
                     return False
-                return self._question_makes_sense(step["what"], out, come)
+                return self._question_makes_sense(side, step["what"])
             case "set option":
                 return step["name"] != "SO_RCVBUF" or come.exact
             case "poll":
@@ -368,7 +373,7 @@ class Director:
         one has not read: it must be there, able to send, and room must be in TCP's buffers
         (docs/semantics.md)."""
         come = self._streams[OTHER[side]]
-        sending = any(b.kind == "send" and b.step["by"] != side for b in self._blocked)
+        sending = bool(self._sending(OTHER[side]))
         able = self._pair.parties[OTHER[side]].alive and OTHER[side] not in self._left_the_ring
         able = able and not sending and self._pristine
         out = self._streams[side]
@@ -383,16 +388,20 @@ class Director:
     def _send_makes_sense(self, step: Step, out: Stream) -> bool:
         if not out.exact or out.full:
             return False
+        if step["how"] == "sendmmsg" and any(
+            b.kind == "receive" for b in self._blocked_by(OTHER[step["by"]])
+        ):
+            return False  # it may be woken by the first message, and find one or both
         if "MSG_OOB" in step["flags"]:
             return not out.urgent and not out.unread
         if out.fits(step["size"]):
             return True
         return step["size"] >= LARGE and not out.urgent and not step["flags"]
 
-    @staticmethod
-    def _question_makes_sense(what: str, out: Stream, come: Stream) -> bool:
+    def _question_makes_sense(self, side: str, what: str) -> bool:
+        out, come = self._streams[side], self._streams[OTHER[side]]
         if what == "FIONREAD":
-            return come.exact
+            return come.exact and not self._sending(OTHER[side])
         return what != "SIOCOUTQ" or out.fits(0)
 
     def _state_is_certain(self, side: str) -> bool:
@@ -458,6 +467,9 @@ class Director:
                 if isinstance(events, list):
                     said, edges = self._epoll_events(step, events, levels)
         signals = self._signals_of(step, answer.get("signals", []))
+        if said == "sent a part" and step["how"] in _MADE_OF_SEVERAL:
+            # Whether the kernel was between two of its sends is a matter of timing.
+            signals = [name for name in signals if name != "SIGPIPE"]
         if signals and said != NOBODY:
             said += " and " + " ".join(signals)
         self._say(label, said, edges)
@@ -473,6 +485,9 @@ class Director:
             self._held[side] = [name for name in seen if name == "SIGPIPE"]
             seen = [name for name in seen if name != "SIGPIPE"]
         return seen
+
+    def _sending(self, side: str) -> list[Blocked]:
+        return [b for b in self._blocked_by(side) if b.kind == "send"]
 
     def _blocked_by(self, side: str) -> list[Blocked]:
         return [blocked for blocked in self._blocked if blocked.step["by"] == side]
