@@ -29,7 +29,7 @@ def compare(
             # Some fail now and then on a busy machine: what fails again is ours.
             failed &= lost(expected, judge(part, fused))
     assert not failed, f"{part}: pass plain and fail fused: {sorted(failed)}"
-    assert len(expected.passed) > 3
+    assert expected.passed, f"{part}: nothing passes on plain TCP"
     assert got.fused or without_tcp, f"{part}: nothing was fused"
 
 
