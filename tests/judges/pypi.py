@@ -30,7 +30,7 @@ class PypiSuite:
     imported from it instead of from the wheel."""
 
     def judge(self, module: str, session: Session) -> Verdict:
-        """Runs one module. Raises Unavailable where it can't be had."""
+        """Runs one module, or one class of it. Raises Unavailable where it can't be had."""
         source = pypi_source(self.project, self.version, self.sha256)
         pin = f"{self.project}=={self.version}"
         python = pypi_environment(f"{self.project}-{self.version}", pin, *_PYTEST, *self.needs)
@@ -40,7 +40,7 @@ class PypiSuite:
                 copy(source / name, Path(directory) / name)
             report = Path(directory) / "report.xml"
             command = [str(python), "-m", "pytest", "-q", f"--timeout={_EACH}"]
-            command += [f"--junit-xml={report}", f"tests/{module}.py"]
+            command += [f"--junit-xml={report}", _place(module)]
             counter = FusedCounter(session)
             said = run_suite(command, session, Path(directory), _LIMIT)
             fused = counter.stop()
@@ -48,3 +48,8 @@ class PypiSuite:
             verdict = read_junit(report)
         verdict.fused = fused
         return verdict
+
+
+def _place(module: str) -> str:
+    name, colons, within = module.partition("::")
+    return f"tests/{name}.py{colons}{within}"

@@ -23,7 +23,7 @@ from loopfuse._preload import library_path
 from sessions import Session
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "judges.md"
-_ROW = re.compile(r"^\| (\w+) \| `(\w+)` \|.*$", re.MULTILINE)
+_ROW = re.compile(r"^\| (\w+) \| `([\w:]+)` \|.*$", re.MULTILINE)
 _HEAD = """\
 # Outside judges
 
