@@ -38,8 +38,8 @@ others with `--soak`; this page is written by `python -m judges.table`.
 | uvloop | the tests of uvloop {uvloop}, on its own loop and on asyncio's |
 | pyzmq | the tests of pyzmq {pyzmq} |
 
-Measured on {system}. "Connections fused" are those that carried payload in rings; where it says
-0, the part talks through pipes and socketpairs, or to nobody.
+Measured on {system}. "Connections fused" are those that carried payload in
+rings; where it says 0, the part talks through pipes and socketpairs, or to nobody.
 
 | suite | part | passed plain | passed fused | connections fused |
 |---|---|---|---|---|
