@@ -13,5 +13,5 @@ SUITE = PypiSuite(
 SHORT = ["test_tcp::Test_UV_TCP", "test_sockets::TestUVSockets", "test_aiohttp", "test_regr1"]
 LONG = ["test_tcp", "test_sockets", "test_base", "test_context", "test_signals", "test_dns"]
 LONG += ["test_unix", "test_process", "test_pipes"]
-WITHOUT_TCP = {"test_signals", "test_unix", "test_process", "test_pipes"}
+WITHOUT_TCP = {"test_base", "test_dns", "test_signals", "test_unix", "test_process", "test_pipes"}
 judge = SUITE.judge
