@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import venv
 from collections.abc import Callable
@@ -34,8 +33,7 @@ def pypi_source(project: str, version: str, sha256: str) -> Path:
         command += ["--no-binary", project, "--dest", str(directory), "-r", str(pin)]
         _run(command, directory)
         (archive,) = directory.glob("*.tar.gz")
-        with tarfile.open(archive) as tar:
-            tar.extractall(directory, filter="data")
+        shutil.unpack_archive(archive, directory)
         (unpacked,) = (entry for entry in directory.iterdir() if entry.is_dir())
         for entry in unpacked.iterdir():
             entry.rename(directory / entry.name)
