@@ -368,7 +368,8 @@ ssize_t lf_conn_send(struct lf_sock *sock, int fd, struct lf_io *io)
 	else if (io->msg->msg_controllen)
 		leave_ring(sock, LF_REASON_SOCKET_OPTION);
 	else if (lf_tx(sock) != LF_TX_FUSED)
-		lf_pairing_step(sock, fd), lf_pairing_await_fuse(sock, fd);
+		lf_pairing_step(sock, fd),
+			lf_pairing_await_fuse(sock, fd, (io->flags & MSG_DONTWAIT) != 0);
 	for (;;) {
 		if (lf_sock_paired(sock) && lf_tx(sock) == LF_TX_PLAIN)
 			try_fuse(sock, fd);
@@ -417,7 +418,7 @@ static ssize_t move_in(struct lf_sock *sock, int fd, const struct lf_bulk *bulk)
 ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, const struct lf_bulk *bulk)
 {
 	if (lf_tx(sock) != LF_TX_FUSED)
-		lf_pairing_step(sock, fd), lf_pairing_await_fuse(sock, fd);
+		lf_pairing_step(sock, fd), lf_pairing_await_fuse(sock, fd, !bulk->wait);
 	if (lf_sock_paired(sock) && lf_tx(sock) == LF_TX_PLAIN)
 		try_fuse(sock, fd);
 	LF_HOLD(hold);

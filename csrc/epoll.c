@@ -101,7 +101,9 @@ struct lf_epoll {
 	/* Also looked at by others than our epoll_wait: the kernel's entries follow at once. */
 	bool exact;
 	bool capped;   /* a socket in it must be polled: sleep briefly */
-	struct lf_registration *hot;
+	/* In the order in which they were rung: the kernel reports the longest ready first, and
+	 * so do we. */
+	struct lf_registration *hot, *last_hot;
 	struct lf_epoll *next_free;
 };
 
@@ -171,7 +173,7 @@ void lf_epoll_track(int fd)
 	ep->turn = ep->settled = 0;
 	ep->broker_fd = 0;
 	ep->capped = ep->inherited = ep->exact = false;
-	ep->hot = NULL;
+	ep->hot = ep->last_hot = NULL;
 	ep->next_free = NULL;
 	atomic_store(&ep->spin_score, 0);
 	atomic_store(&ep->adopted, 0);
@@ -223,11 +225,13 @@ static void make_hot(struct lf_registration *reg)
 		return;
 	struct lf_epoll *ep = reg->ep;
 	reg->hot = true;
-	reg->prev_hot = NULL;
-	reg->next_hot = ep->hot;
-	if (ep->hot)
-		ep->hot->prev_hot = reg;
-	ep->hot = reg;
+	reg->next_hot = NULL;
+	reg->prev_hot = ep->last_hot;
+	if (ep->last_hot)
+		ep->last_hot->next_hot = reg;
+	else
+		ep->hot = reg;
+	ep->last_hot = reg;
 }
 
 static void leave_hot(struct lf_registration *reg)
@@ -241,6 +245,8 @@ static void leave_hot(struct lf_registration *reg)
 		reg->ep->hot = reg->next_hot;
 	if (reg->next_hot)
 		reg->next_hot->prev_hot = reg->prev_hot;
+	else
+		reg->ep->last_hot = reg->prev_hot;
 }
 
 static void release_registration(struct lf_registration *reg)

@@ -163,12 +163,18 @@ bool lf_pairing_expects(const struct lf_sock *sock)
 	return lf_config.eager && atomic_load(&sock->pairing) == LF_PAIRING_CLAIMED;
 }
 
+/* Before pairing the slot does not know: the flag may be older than the connection. */
+static bool is_nonblocking(int fd)
+{
+	int flags = lf_real.fcntl(fd, F_GETFL);
+	return flags != -1 && (flags & O_NONBLOCK);
+}
+
 void lf_pairing_await_input(struct lf_sock *sock, int fd)
 {
 	if (!lf_pairing_expects(sock) || atomic_load(&sock->slot->rcvtimeo))
 		return;
-	int flags = lf_real.fcntl(fd, F_GETFL);
-	if (flags == -1 || (flags & O_NONBLOCK))
+	if (is_nonblocking(fd))
 		return;
 	int saved = errno;
 	while (lf_pairing_expects(sock)) {
@@ -191,13 +197,14 @@ static _Atomic int64_t patience;
 /* An event loop has other work to do. */
 #define NONBLOCKING_PATIENCE_NS (INT64_C(20) * 1000000)
 
-static int64_t eager_wait(const struct lf_sock *sock)
+static int64_t eager_wait(int fd, bool dontwait)
 {
 	int64_t ns = atomic_load(&patience);
 	if (ns == 0 || ns > lf_config.eager_wait_ns)
 		ns = lf_config.eager_wait_ns;
-	return lf_sock_nonblocking(sock) && ns > NONBLOCKING_PATIENCE_NS ? NONBLOCKING_PATIENCE_NS :
-									   ns;
+	return ns > NONBLOCKING_PATIENCE_NS && (dontwait || is_nonblocking(fd)) ?
+		       NONBLOCKING_PATIENCE_NS :
+		       ns;
 }
 
 static void learn_patience(bool in_vain, int64_t waited)
@@ -208,13 +215,13 @@ static void learn_patience(bool in_vain, int64_t waited)
 		atomic_store(&patience, waited / 4 > LEAST_PATIENCE_NS ? waited / 4 : LEAST_PATIENCE_NS);
 }
 
-void lf_pairing_await_fuse(struct lf_sock *sock, int fd)
+void lf_pairing_await_fuse(struct lf_sock *sock, int fd, bool dontwait)
 {
 	if (!lf_config.eager || atomic_load(&sock->slot->waited))
 		return;
 	atomic_store(&sock->slot->waited, 1);
 	int saved = errno;
-	int64_t most = eager_wait(sock), deadline = lf_deadline(most);
+	int64_t most = eager_wait(fd, dontwait), deadline = lf_deadline(most);
 	bool in_vain;
 	while (!(in_vain = lf_now() >= deadline)) {
 		uint32_t pairing = atomic_load(&sock->pairing);

@@ -14,8 +14,9 @@ static inline void lf_pairing_step(struct lf_sock *sock, int fd)
 		lf_pairing_advance(sock, fd);
 }
 
-/* Eager: the first payload byte waits, bounded, until the peer is ready. */
-void lf_pairing_await_fuse(struct lf_sock *sock, int fd);
+/* Eager: the first payload byte waits, bounded, until the peer is ready; not for long where
+ * the program did not mean to wait: `dontwait`, or a non-blocking socket. */
+void lf_pairing_await_fuse(struct lf_sock *sock, int fd, bool dontwait);
 /* Eager: a blocking receive waits for input or for the broker's answer, whichever is
  * first, so that it does not sleep in TCP while the ring is being set up. */
 void lf_pairing_await_input(struct lf_sock *sock, int fd);

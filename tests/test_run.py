@@ -71,6 +71,11 @@ def test_stdio_goes_through(environment: dict[str, str]) -> None:
     assert (done.stdout, done.stderr) == ("given\n", "said\n")
 
 
+def test_libuv_keeps_to_epoll_ctl(environment: dict[str, str]) -> None:
+    environment["UV_USE_IO_URING"] = "1"
+    assert run(environment, "--", "sh", "-c", "echo $UV_USE_IO_URING").stdout == "0\n"
+
+
 def test_it_is_the_same_process(environment: dict[str, str]) -> None:
     process = subprocess.Popen(
         [LOOPFUSE, "run", "--", "sh", "-c", "echo $$"],

@@ -23,13 +23,16 @@ def preload_environment(
 ) -> dict[str, str]:
     """A copy of ``base`` in which a program started with it loads the library.
 
-    What was preloaded before stays, behind ours.
+    What was preloaded before stays, behind ours. libuv is told to keep to epoll_ctl: through
+    io_uring, its default, it adds sockets to an epoll set that the library then knows nothing
+    of, and sleeps while bytes lie in the ring.
     """
     environment = dict(base)
     others = [p for p in base.get("LD_PRELOAD", "").replace(":", " ").split() if p]
     ours = str(library_path())
     environment["LD_PRELOAD"] = ":".join([ours, *(p for p in others if p != ours)])
     environment["LOOPFUSE_BROKER"] = str(broker)
+    environment["UV_USE_IO_URING"] = "0"
     environment.pop("LOOPFUSE_EAGER", None)
     if eager:
         environment["LOOPFUSE_EAGER"] = "1"

@@ -431,7 +431,8 @@ class Director:
         if step["do"] in {*_HANDING_ON, "exec writer", "set option", "epoll ctl"}:
             for stream in self._streams.values():
                 stream.full = False  # what filled the ring goes by TCP now
-        if step["do"] in ("close", "cover", "shutdown", "pass", "exec reader", "exec writer"):
+        leaving = ("close", "cover", "shutdown", "reconnect", "pass", "exec reader", "exec writer")
+        if step["do"] in leaving:
             self._left_the_ring.add(side)
         if step["do"] == "shutdown":
             self._shut[side] |= _WAYS[step["how"]]

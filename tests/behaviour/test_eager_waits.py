@@ -1,0 +1,51 @@
+"""Eager first sends wait for the other end; not for long where the program would not wait."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from broker_fixtures import eventually
+from sessions import Session, free_port, listens, stop_group
+
+QUICK = 0.3
+
+IDLE = """
+import socket, sys, time
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+time.sleep(60)
+"""
+
+CLIENT = """
+import select, socket, sys, time
+s = socket.socket()
+if sys.argv[2] == "before connect":
+    s.setblocking(False)
+s.connect_ex(("127.0.0.1", int(sys.argv[1])))
+select.select([], [s], [])
+if sys.argv[2] == "after connect":
+    s.setblocking(False)
+begin = time.monotonic()
+s.send(b"x", socket.MSG_DONTWAIT if sys.argv[2] == "by flag" else 0)
+print(time.monotonic() - begin)
+"""
+
+
+@pytest.mark.parametrize("nonblocking", ["before connect", "after connect", "by flag"])
+def test_a_nonblocking_send_does_not_wait_for_a_busy_server(
+    nonblocking: str, eagerly_fused: Session
+) -> None:
+    port = free_port()
+    server = subprocess.Popen(
+        [sys.executable, "-c", IDLE, str(port)],
+        env=eagerly_fused.environment,
+        start_new_session=True,
+    )
+    try:
+        eventually(lambda: listens(port), "it listens")
+        command = [sys.executable, "-c", CLIENT, str(port), nonblocking]
+        assert float(eagerly_fused.run(command).stdout) < QUICK
+    finally:
+        stop_group(server)
