@@ -91,6 +91,13 @@ static bool is_tcp(int fd)
 	       protocol == IPPROTO_TCP;
 }
 
+static _Atomic bool stopped;
+
+void lf_pairing_stop(void)
+{
+	atomic_store(&stopped, true);
+}
+
 static void claim(struct lf_sock *sock, int fd)
 {
 	struct lf_slot *slot = sock->slot;
@@ -99,6 +106,8 @@ static void claim(struct lf_sock *sock, int fd)
 	if (atomic_load(&slot->tx_inside) || atomic_load(&slot->rx_inside))
 		return; /* counts are in motion */
 	enum lf_reason declined = (enum lf_reason)atomic_load(&slot->declined);
+	if (!declined && atomic_load(&stopped))
+		declined = LF_REASON_IO_OUTSIDE_LIBC;
 	if (declined) {
 		decline(sock, declined);
 		return;

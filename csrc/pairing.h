@@ -14,6 +14,8 @@ static inline void lf_pairing_step(struct lf_sock *sock, int fd)
 		lf_pairing_advance(sock, fd);
 }
 
+/* Nothing more is claimed in this process. */
+void lf_pairing_stop(void);
 /* Eager: the first payload byte waits, bounded, until the peer is ready; not for long where
  * the program did not mean to wait: `dontwait`, or a non-blocking socket. */
 void lf_pairing_await_fuse(struct lf_sock *sock, int fd, bool dontwait);

@@ -66,8 +66,8 @@ EXPLANATIONS: dict[Reason, Explanation] = {
         "calls on the connection has not asked yet.",
     ),
     Reason.IO_OUTSIDE_LIBC: Explanation(
-        "The kernel counted bytes on this socket that did not pass through libc "
-        "(io_uring, raw system calls, a static helper).",
+        "The kernel counted bytes on this socket that did not pass through libc (raw system "
+        "calls, a static helper), or the program uses io_uring.",
         "If the program has a switch against io_uring, use it.",
     ),
     Reason.SHARED_DESCRIPTOR: Explanation(
