@@ -111,8 +111,12 @@ static int look_at_rings(struct set *set)
 		if (!w->sock)
 			continue;
 		short bits = lf_conn_ready(w->sock, &w->known);
-		if ((bits & POLLRDHUP) && lf_conn_fin_is_doubtful(w->sock)) {
-			lf_conn_resolve_fin(w->sock, set->fds[i].fd);
+		if (bits & POLLRDHUP) {
+			/* Our own SHUT_RD looks alike: a death may still come after it. */
+			if (lf_conn_fin_is_doubtful(w->sock))
+				lf_conn_resolve_fin(w->sock, set->fds[i].fd);
+			else
+				lf_conn_look_at_reader(w->sock, set->fds[i].fd);
 			bits = lf_conn_ready(w->sock, &w->known);
 		}
 		set->fds[i].revents = bits & (set->fds[i].events | POLLERR | POLLHUP);
