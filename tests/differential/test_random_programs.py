@@ -59,6 +59,7 @@ def _run(differ: Differ, count: int, start: int) -> None:
         difference = differ.difference(program) if len(found) < FINDINGS else None
         if difference and difference not in found:
             found.append(difference)
+            print(difference, flush=True)  # a hunt may go on for an hour
 
     agree()
     assert not found, "plain and fused differ\n" + "\n".join(found)
