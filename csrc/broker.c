@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -19,8 +20,8 @@
 
 enum { MAILBOX = 4096, RETRY_MS = 1000 };
 
-/* Recursive: what a message sets off may have to be reported. Only ever tried: neither
- * another thread nor a signal handler waits here. */
+/* Recursive: what a message sets off may have to be reported. Only ever tried: a signal
+ * handler in the midst of it must come to an end. */
 static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 static _Atomic int connection = -1;
 static _Atomic(_Atomic uint32_t *) mailbox;
@@ -79,10 +80,25 @@ static bool connect_to_broker(void)
 	return true;
 }
 
+/* Another thread that is connecting, or takes in messages, is done soon: 10 ms if the table
+ * of descriptors has to grow, for which the kernel waits for all CPUs. An eager claim has no
+ * second chance before its thread goes to sleep; any other is made again. */
+static bool take_turn(bool patient)
+{
+	enum { PATIENCE_NS = 250 * 1000 * 1000 };
+	int64_t deadline = patient ? lf_deadline(PATIENCE_NS) : 0;
+	while (pthread_mutex_trylock(&lock) != 0) {
+		if (!patient || lf_now() >= deadline)
+			return false;
+		sched_yield();
+	}
+	return true;
+}
+
 bool lf_broker_send(enum lf_wire_type type, struct lf_wire_head *message, size_t size)
 {
 	*message = (struct lf_wire_head){LF_WIRE_MAGIC, LF_WIRE_VERSION, (uint16_t)type};
-	if (pthread_mutex_trylock(&lock) != 0)
+	if (!take_turn(lf_config.eager && type == LF_WIRE_CLAIM))
 		return false;
 	bool sent = connect_to_broker() && send_packet(atomic_load(&connection), message, size);
 	if (!sent && atomic_load(&connection) >= 0 && errno != EAGAIN)

@@ -57,6 +57,22 @@ bool lf_poll_concerns(struct pollfd *fds, nfds_t n)
 	return concerns;
 }
 
+/* A socket may have been paired meanwhile, by another thread even: it could not make it
+ * ready while we were inside. Expectations first: if the pairing comes after that look, we
+ * sleep for a moment only and look again; if it came before, we see it here. */
+static void follow_pairing(struct set *set, nfds_t i)
+{
+	struct watched *w = &set->watched[i];
+	set->expects |= lf_pairing_expects(w->sock);
+	if (w->inside && lf_sock_paired(w->sock) && lf_rx(w->sock) == LF_RX_PLAIN) {
+		lf_conn_leave_plain_rx(w->sock, 0);
+		lf_conn_try_ready(w->sock, set->fds[i].fd);
+		w->inside = lf_conn_enter_plain_rx(w->sock);
+	}
+	set->fused |= lf_sock_paired(w->sock);
+	set->must_poll |= lf_sock_must_poll(w->sock);
+}
+
 static void enter(struct set *set, nfds_t i)
 {
 	struct watched *w = &set->watched[i];
@@ -69,10 +85,7 @@ static void enter(struct set *set, nfds_t i)
 	if (lf_sock_paired(w->sock) && lf_rx(w->sock) == LF_RX_PLAIN)
 		lf_conn_try_ready(w->sock, fd);
 	w->inside = lf_conn_enter_plain_rx(w->sock);
-	if (lf_sock_paired(w->sock))
-		set->fused = true;
-	set->expects |= lf_pairing_expects(w->sock);
-	set->must_poll |= lf_sock_must_poll(w->sock);
+	follow_pairing(set, i);
 }
 
 static void stop_waiting(struct set *set)
@@ -319,21 +332,10 @@ int lf_poll(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask)
 			if (left <= 0)
 				return 0;
 		}
-		/* A socket may have become fused while we slept. */
 		set.fused = set.expects = set.must_poll = false;
-		for (nfds_t i = 0; i < n; i++) {
-			struct watched *w = &set.watched[i];
-			if (!w->sock)
-				continue;
-			if (w->inside && lf_sock_paired(w->sock) && lf_rx(w->sock) == LF_RX_PLAIN) {
-				lf_conn_leave_plain_rx(w->sock, 0);
-				lf_conn_try_ready(w->sock, fds[i].fd);
-				w->inside = lf_conn_enter_plain_rx(w->sock);
-			}
-			set.fused |= lf_sock_paired(w->sock);
-			set.expects |= lf_pairing_expects(w->sock);
-			set.must_poll |= lf_sock_must_poll(w->sock);
-		}
+		for (nfds_t i = 0; i < n; i++)
+			if (set.watched[i].sock)
+				follow_pairing(&set, i);
 	}
 }
 

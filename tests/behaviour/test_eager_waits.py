@@ -49,3 +49,31 @@ def test_a_nonblocking_send_does_not_wait_for_a_busy_server(
         assert float(eagerly_fused.run(command).stdout) < QUICK
     finally:
         stop_group(server)
+
+
+TWO_THREADS = """
+import socket, sys, threading, time
+with socket.create_server(("127.0.0.1", int(sys.argv[1]))) as listener:
+    took = []
+    def write():
+        with socket.create_connection(listener.getsockname()) as client:
+            begin = time.monotonic()
+            client.send(b"abc")
+            took.append(time.monotonic() - begin)
+    thread = threading.Thread(target=write)
+    thread.start()
+    server, _ = listener.accept()
+    server.settimeout(10)  # which has it sleep in poll
+    assert server.recv(3) == b"abc"
+    thread.join()
+print(took[0])
+"""
+
+
+def test_two_threads_that_meet_the_broker_at_once_do_not_wait_in_vain(
+    eagerly_fused: Session,
+) -> None:
+    """Each claims one end of the process's first connection."""
+    for _ in range(10):
+        command = [sys.executable, "-c", TWO_THREADS, str(free_port())]
+        assert float(eagerly_fused.run(command).stdout) < QUICK
