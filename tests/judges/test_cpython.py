@@ -6,8 +6,8 @@ import os
 
 import pytest
 
+from judges.comparison import compare
 from judges.cpython import LONG, SHORT, is_there, judge
-from judges.verdict import lost
 from sessions import Session
 
 WITHOUT_TCP = {"test_poll", "test_selectors", "test_select"}
@@ -21,23 +21,12 @@ def suite() -> None:
         pytest.skip("CPython's tests are not installed: scripts/debian test")
 
 
-def _compare(module: str, plain: Session, fused: Session) -> None:
-    expected, got = judge(module, plain), judge(module, fused)
-    failed = lost(expected, got)
-    if failed:
-        # Some fail now and then on a busy machine: what fails again is ours.
-        failed &= lost(expected, judge(module, fused))
-    assert not failed, f"{module}: pass plain and fail fused: {sorted(failed)}"
-    assert len(expected.passed) > 3
-    assert got.fused or module in WITHOUT_TCP, f"{module}: nothing was fused"
-
-
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("module", SHORT)
 def test_what_passes_plain_passes_fused(
     module: str, plain: Session, eagerly_fused: Session
 ) -> None:
-    _compare(module, plain, eagerly_fused)
+    compare(judge, module, plain, eagerly_fused, without_tcp=module in WITHOUT_TCP)
 
 
 @pytest.mark.soak
@@ -46,4 +35,4 @@ def test_what_passes_plain_passes_fused(
 def test_what_passes_plain_passes_fused_at_length(
     module: str, plain: Session, eagerly_fused: Session
 ) -> None:
-    _compare(module, plain, eagerly_fused)
+    compare(judge, module, plain, eagerly_fused, without_tcp=module in WITHOUT_TCP)
