@@ -15,6 +15,13 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+/* Beside bytes and negative errnos, of which they must be none: a socket that was reset can
+ * say anything. */
+enum {
+	LF_USE_TCP = -5001,    /* the direction is plain: the kernel's own call is the answer */
+	LF_LOOK_AGAIN = -5002, /* the state moved on */
+};
+
 /* One call of the program: read, recv, readv, recvmsg are the same thing in other
  * clothes, and so are their sending twins. */
 struct lf_io {
@@ -28,7 +35,7 @@ ssize_t lf_conn_send(struct lf_sock *sock, int fd, struct lf_io *io);
 
 /* Moves bytes between the ring and another descriptor without a buffer in between.
  * `move` is called with pieces of ring memory, under the direction's lock, and returns
- * how many bytes it used, 0 or a negative errno. -ENOTCONN: this direction is plain,
+ * how many bytes it used, 0 or a negative errno. LF_USE_TCP: this direction is plain,
  * let the kernel do the whole call. */
 typedef ssize_t (*lf_move)(void *context, const struct iovec *pieces, int count, size_t n);
 struct lf_bulk {

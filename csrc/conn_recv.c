@@ -20,10 +20,6 @@
 #include <poll.h>
 #include <string.h>
 
-/* The direction is plain: the kernel's own receive is the whole answer. */
-#define USE_TCP (-ENOTCONN)
-/* The state moved on: look again. */
-#define LOOK_AGAIN (-ERESTART)
 
 enum { PIECES = 16 };
 
@@ -122,11 +118,11 @@ static ssize_t step_ready(struct lf_sock *sock, int fd, struct lf_cursor *cursor
 	uint64_t got = atomic_load(&slot->tcp_rcvd);
 	if (total < got) {
 		lf_conn_corrupt(sock);
-		return LOOK_AGAIN;
+		return LF_LOOK_AGAIN;
 	}
 	atomic_store(&slot->rx_tcp_left, total - got);
 	enter_rx(sock, LF_RX_DRAIN);
-	return LOOK_AGAIN;
+	return LF_LOOK_AGAIN;
 }
 
 /* DRAIN: exactly rx_tcp_left more bytes come by TCP. */
@@ -136,7 +132,7 @@ static ssize_t step_drain(struct lf_sock *sock, int fd, struct lf_cursor *cursor
 	uint64_t left = atomic_load(&slot->rx_tcp_left);
 	if (left == 0) {
 		enter_rx(sock, LF_RX_FUSED);
-		return LOOK_AGAIN;
+		return LF_LOOK_AGAIN;
 	}
 	ssize_t n = recv_counted(sock, fd, cursor, left > SIZE_MAX ? SIZE_MAX : (size_t)left, flags);
 	if (n > 0 && !(flags & MSG_PEEK))
@@ -144,7 +140,7 @@ static ssize_t step_drain(struct lf_sock *sock, int fd, struct lf_cursor *cursor
 	if (n == 0 && cursor->left) {
 		/* FIN before the promised bytes: the peer's count was wrong. */
 		lf_conn_corrupt(sock);
-		return LOOK_AGAIN;
+		return LF_LOOK_AGAIN;
 	}
 	return n;
 }
@@ -167,7 +163,7 @@ static ssize_t take_from_ring(struct lf_sock *sock, struct lf_cursor *cursor, in
 		return 0;
 	if (unread > sock->ring_size) {
 		lf_conn_corrupt(sock);
-		return LOOK_AGAIN;
+		return LF_LOOK_AGAIN;
 	}
 	size_t n = cursor->left < unread ? cursor->left : (size_t)unread;
 	if (n == 0)
@@ -220,7 +216,7 @@ static ssize_t look_at_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 			atomic_store(&sock->slot->error, (uint32_t)error);
 			lf_conn_tcp_failed(sock, fd);
 		}
-		return LOOK_AGAIN;
+		return LF_LOOK_AGAIN;
 	}
 	if (error) {
 		lf_conn_tcp_failed(sock, fd);
@@ -228,7 +224,7 @@ static ssize_t look_at_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 	}
 	if (n == 0) {
 		lf_conn_fin_seen(sock, fd);
-		return atomic_load(&sock->slot->reset) ? LOOK_AGAIN : 0;
+		return atomic_load(&sock->slot->reset) ? LF_LOOK_AGAIN : 0;
 	}
 	/* TCP bytes without an end mark: somebody at the other end wrote past the library
 	 * after it was fused. Their order against the ring is theirs to know; none is lost. */
@@ -246,7 +242,7 @@ static ssize_t step_fused(struct lf_sock *sock, int fd, struct lf_cursor *cursor
 		return n;
 	if (ring_is_over(sock)) {
 		enter_rx(sock, LF_RX_ENDED);
-		return LOOK_AGAIN;
+		return LF_LOOK_AGAIN;
 	}
 	if (!cursor->left && ring_has_bytes(sock))
 		return 0; /* a receive of no bytes, and there are some */
@@ -265,7 +261,7 @@ static ssize_t step_fused(struct lf_sock *sock, int fd, struct lf_cursor *cursor
 static ssize_t step_plain(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int flags)
 {
 	if (lf_tx(sock) != LF_TX_FUSED)
-		return USE_TCP;
+		return LF_USE_TCP;
 	ssize_t n = recv_counted(sock, fd, cursor, SIZE_MAX, flags);
 	if (n < 0 && n != -EAGAIN)
 		lf_conn_tcp_failed(sock, fd);
@@ -294,7 +290,7 @@ static ssize_t step(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int 
 			n = step_plain(sock, fd, cursor, flags);
 			break;
 		}
-		if (n != LOOK_AGAIN)
+		if (n != LF_LOOK_AGAIN)
 			return n;
 	}
 }
@@ -329,7 +325,7 @@ static void leave_plain(struct plain_call *call)
 }
 
 /* The kernel's own receive, counted as long as the connection may still be fused.
- * LOOK_AGAIN: it has just left TCP. */
+ * LF_LOOK_AGAIN: it has just left TCP. */
 static ssize_t plain_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 {
 	struct lf_slot *slot = sock->slot;
@@ -348,7 +344,7 @@ static ssize_t plain_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 		return n == -1 ? -errno : n;
 	}
 	if (!lf_conn_enter_plain_rx(sock))
-		return LOOK_AGAIN;
+		return LF_LOOK_AGAIN;
 	struct plain_call call __attribute__((cleanup(leave_plain))) = {sock, 0};
 	ssize_t n = lf_real.recvmsg(fd, io->msg, io->flags);
 	if (n > 0 && !(io->flags & MSG_PEEK))
@@ -448,7 +444,7 @@ static bool no_more_will_come(int fd)
 	return lf_real.poll(&p, 1, 0) == 1;
 }
 
-/* LOOK_AGAIN: the direction turned out to be plain before anything was received. */
+/* LF_LOOK_AGAIN: the direction turned out to be plain before anything was received. */
 static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 {
 	struct lf_cursor cursor = cursor_of(io->msg);
@@ -470,11 +466,11 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 			return got ? got : -EAGAIN;
 		ssize_t n = step(sock, fd, &cursor, io->flags);
 		lf_lock_release(&sock->slot->rx_lock, LF_RANK_RX);
-		if (n == USE_TCP)
+		if (n == LF_USE_TCP)
 			return got ? got + rest_by_tcp(fd, &cursor,
 						       all && !dontwait ? io->flags :
 									  io->flags | MSG_DONTWAIT) :
-				     LOOK_AGAIN;
+				     LF_LOOK_AGAIN;
 		if (n < 0 && n != -EAGAIN) {
 			bool nothing_asked = wanted == 0 && wait.want == LF_WANT_READ;
 			if (!got && !nothing_asked)
@@ -546,7 +542,7 @@ ssize_t lf_conn_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 					continue;
 			}
 		}
-		if (n != LOOK_AGAIN)
+		if (n != LF_LOOK_AGAIN)
 			return n;
 	}
 }
@@ -605,7 +601,7 @@ ssize_t lf_conn_recv_into(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 {
 	lf_pairing_step(sock, fd);
 	if (!lf_sock_paired(sock) || lf_rx(sock) == LF_RX_PLAIN || lf_rx(sock) == LF_RX_ENDED)
-		return USE_TCP;
+		return LF_USE_TCP;
 	LF_HOLD(hold);
 	struct lf_wait wait = reading_wait(sock, 1, &hold);
 	bool may_wait = bulk->wait && !lf_sock_nonblocking(sock);

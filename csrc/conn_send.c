@@ -11,9 +11,6 @@
 #include <pthread.h>
 #include <signal.h>
 
-#define USE_TCP (-ENOTCONN)
-#define LOOK_AGAIN (-ERESTART)
-
 bool lf_conn_enter_plain_tx(struct lf_sock *sock)
 {
 	/* Dekker with lf_conn_try_fuse(): it stores FUSED, then loads tx_inside; we store
@@ -97,7 +94,7 @@ static ssize_t plain_send(struct lf_sock *sock, int fd, struct lf_io *io)
 			return bad;
 	}
 	if (!lf_conn_enter_plain_tx(sock))
-		return LOOK_AGAIN;
+		return LF_LOOK_AGAIN;
 	struct plain_call call __attribute__((cleanup(leave_plain))) = {sock, 0};
 	ssize_t n = lf_real.sendmsg(fd, io->msg, io->flags);
 	call.sent = n;
@@ -118,7 +115,7 @@ static uint32_t follow_peers_limit(struct lf_sock *sock, uint32_t limit)
 	return atomic_load_explicit(&sock->out_limit, memory_order_relaxed);
 }
 
-/* Bytes there is room for; LOOK_AGAIN: the peer's tail is impossible. */
+/* Bytes there is room for; LF_LOOK_AGAIN: the peer's tail is impossible. */
 static ssize_t room(struct lf_sock *sock)
 {
 	struct lf_slot *slot = sock->slot;
@@ -132,7 +129,7 @@ static ssize_t room(struct lf_sock *sock)
 		unread = head - tail;
 		if (unread > sock->ring_size) {
 			lf_conn_corrupt(sock);
-			return LOOK_AGAIN;
+			return LF_LOOK_AGAIN;
 		}
 		atomic_store_explicit(&slot->tx_tail, tail, memory_order_relaxed);
 		limit = follow_peers_limit(sock, limit);
@@ -197,13 +194,13 @@ static ssize_t full(struct lf_sock *sock, int fd)
 {
 	if (tcp_is_broken(fd)) {
 		lf_conn_end_tx(sock, LF_REASON_PEER_GONE);
-		return USE_TCP;
+		return LF_USE_TCP;
 	}
 	/* TCP ends the connection if its window stays shut for so long, even if the peer's
 	 * kernel answers each probe. So TCP is to have the bytes it would wait with. */
 	if (atomic_load_explicit(&sock->slot->user_timeout, memory_order_relaxed)) {
 		lf_conn_end_tx(sock, LF_REASON_SOCKET_OPTION);
-		return USE_TCP;
+		return LF_USE_TCP;
 	}
 	return -EAGAIN;
 }
@@ -214,7 +211,7 @@ static ssize_t before_put(struct lf_sock *sock)
 	if (atomic_load_explicit(&sock->slot->shut, memory_order_relaxed) & LF_SHUT_WR)
 		return -EPIPE;
 	if (wished_away(sock))
-		return LOOK_AGAIN;
+		return LF_LOOK_AGAIN;
 	return 0;
 }
 
@@ -233,7 +230,7 @@ static void check_reader(struct lf_sock *sock, int fd)
 static ssize_t put(struct lf_sock *sock, int fd, struct lf_cursor *cursor)
 {
 	if (lf_tx(sock) != LF_TX_FUSED)
-		return USE_TCP;
+		return LF_USE_TCP;
 	ssize_t r = before_put(sock);
 	if (r)
 		return r;
@@ -299,7 +296,7 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 	struct lf_cursor cursor = cursor_of(io->msg);
 	if (cursor.left == 0) {
 		check_reader(sock, fd);
-		return lf_tx(sock) == LF_TX_FUSED ? USE_TCP : LOOK_AGAIN;
+		return lf_tx(sock) == LF_TX_FUSED ? LF_USE_TCP : LF_LOOK_AGAIN;
 	}
 	bool dontwait = (io->flags & MSG_DONTWAIT) || lf_sock_nonblocking(sock);
 	LF_HOLD(hold);
@@ -320,9 +317,9 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 		 * TCP gets the bytes and answers as it always did. */
 		if (wished_away(sock))
 			lf_conn_service(sock, fd);
-		if (n == USE_TCP)
-			return sent ? sent + rest_by_tcp(sock, fd, &cursor, io) : LOOK_AGAIN;
-		if (n == LOOK_AGAIN)
+		if (n == LF_USE_TCP)
+			return sent ? sent + rest_by_tcp(sock, fd, &cursor, io) : LF_LOOK_AGAIN;
+		if (n == LF_LOOK_AGAIN)
 			continue;
 		if (n == -EPIPE)
 			return sent ? sent : after_shutdown(fd, io->flags);
@@ -375,7 +372,7 @@ ssize_t lf_conn_send(struct lf_sock *sock, int fd, struct lf_io *io)
 			try_fuse(sock, fd);
 		ssize_t n = lf_tx(sock) == LF_TX_FUSED ? fused_send(sock, fd, io) :
 							 plain_send(sock, fd, io);
-		if (n == USE_TCP) { /* a send of no bytes */
+		if (n == LF_USE_TCP) { /* a send of no bytes */
 			n = lf_real.sendmsg(fd, io->msg, io->flags);
 			return n == -1 ? -errno : n;
 		}
@@ -384,7 +381,7 @@ ssize_t lf_conn_send(struct lf_sock *sock, int fd, struct lf_io *io)
 			if (n == 0)
 				continue;
 		}
-		if (n != LOOK_AGAIN)
+		if (n != LF_LOOK_AGAIN)
 			return n;
 	}
 }
@@ -392,7 +389,7 @@ ssize_t lf_conn_send(struct lf_sock *sock, int fd, struct lf_io *io)
 static ssize_t move_in(struct lf_sock *sock, int fd, const struct lf_bulk *bulk)
 {
 	if (lf_tx(sock) != LF_TX_FUSED)
-		return USE_TCP;
+		return LF_USE_TCP;
 	ssize_t r = before_put(sock);
 	if (r)
 		return r;
@@ -430,7 +427,7 @@ ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 	for (;;) {
 		if (lf_tx(sock) != LF_TX_FUSED) {
 			ssize_t bad = lf_tx(sock) == LF_TX_ENDED ? after_reset(sock, 0) : 0;
-			return bad ? bad : USE_TCP;
+			return bad ? bad : LF_USE_TCP;
 		}
 		if (!lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
 			return -EAGAIN;
@@ -438,7 +435,7 @@ ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 		lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
 		if (wished_away(sock))
 			lf_conn_service(sock, fd);
-		if (r == LOOK_AGAIN)
+		if (r == LF_LOOK_AGAIN)
 			continue;
 		if (r == -EPIPE)
 			return after_shutdown(fd, 0);

@@ -374,7 +374,7 @@ LF_EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t n)
 	while (sent < n) {
 		struct lf_bulk bulk = {n - sent, true, sent != 0, read_pieces, &from};
 		r = lf_conn_send_from(sock, out, &bulk);
-		if (r == -ENOTCONN) {
+		if (r == LF_USE_TCP) {
 			if (!lf_conn_enter_plain_tx(sock))
 				continue;
 			r = lf_real.sendfile(out, in, offset, n - sent);
@@ -431,7 +431,7 @@ static ssize_t splice_out(struct lf_sock *sock, int in, off64_t *off_in, int out
 	for (;;) {
 		struct lf_bulk bulk = {n, !(flags & SPLICE_F_NONBLOCK), false, from_pipe, &end};
 		ssize_t r = lf_conn_send_from(sock, out, &bulk);
-		if (r != -ENOTCONN)
+		if (r != LF_USE_TCP)
 			return r;
 		if (!lf_conn_enter_plain_tx(sock))
 			continue;
@@ -451,7 +451,7 @@ static ssize_t splice_in(struct lf_sock *sock, int in, off64_t *off_in, int out,
 		/* SPLICE_F_NONBLOCK is for the pipe alone, tcp_splice_read() in net/ipv4/tcp.c. */
 		struct lf_bulk bulk = {n, true, false, to_pipe, &end};
 		ssize_t r = lf_conn_recv_into(sock, in, &bulk);
-		if (r != -ENOTCONN)
+		if (r != LF_USE_TCP)
 			return r;
 		if (!lf_conn_enter_plain_rx(sock))
 			continue;
