@@ -1144,6 +1144,7 @@ int lf_epoll_wait(struct lf_epoll *ep, int epfd, struct epoll_event *events, int
 		return -EINVAL;
 	int64_t deadline = ns == LF_FOREVER ? LF_FOREVER : ns == 0 ? 0 : lf_deadline(ns);
 	struct rung rung;
+	bool second_look = false;
 	for (;;) {
 		int n = 0;
 		rung.count = 0;
@@ -1156,8 +1157,10 @@ int lf_epoll_wait(struct lf_epoll *ep, int epfd, struct epoll_event *events, int
 				hand_over(ep, events, n);
 			unlock_set(ep);
 			bool again = see_to(&rung);
-			if (n != 0 || ns == 0)
+			if (n != 0 || (ns == 0 && (!again || second_look)))
 				return n;
+			/* What a doorbell told may be news for the program: a peer that is dead. */
+			second_look = true;
 			if (again)
 				continue;
 			if (spin(ep, time_left(deadline)))
