@@ -94,6 +94,7 @@ class Director:
         self._disconnected: set[str] = set()
         self._left_the_ring: set[str] = set()
         self._handed_on: set[str] = set()
+        self._lowat = dict.fromkeys(SIDES, 1)
         self._shut: dict[str, set[str]] = {side: set() for side in SIDES}
         self._pristine = program.defuse_at is None
         self._may_not_see_the_end: set[str] = set()
@@ -140,7 +141,7 @@ class Director:
         for number, step in enumerate(program.steps):
             if number == program.pair_at:
                 self._encourage_pairing()
-            if number == program.defuse_at:
+            if number == program.defuse_at and not self._waits_for_room():
                 self._defuse()
             self._step(step)
         if program.pair_at >= len(program.steps):
@@ -296,6 +297,8 @@ class Director:
             return False
         if side in self._may_not_see_the_end and step["do"] in ("send", "fill", "exec writer"):
             return False
+        if self._may_leave_the_ring(step) and self._waits_for_room():
+            return False
         busy = {blocked.kind for blocked in self._blocked if blocked.step["by"] == side}
         out, come = self._streams[side], self._streams[OTHER[side]]
         match step["do"]:
@@ -305,6 +308,12 @@ class Director:
                 # Messages of no bytes and a signal: the kernel's recvmmsg goes on to the next
                 # message with the signal still pending, which a handler outside can't.
                 if step["how"] == "recvmmsg" and step["size"] < 6:
+                    return False
+                # Where the kernel's loop over no bytes ends is an accident, and so is that a
+                # sleeper is only woken for SO_RCVLOWAT, though it asks for less.
+                if step["size"] == 0 and come.urgent:
+                    return False
+                if step["size"] < self._lowat[side] and not come.unread:
                     return False
                 return "receive" not in busy and come.exact
             case "fill":
@@ -368,6 +377,15 @@ class Director:
                 return not (edge and step["timeout"] < 0) and "epoll wait" not in busy
         return True
 
+    @staticmethod
+    def _may_leave_the_ring(step: Step) -> bool:
+        return step["do"] in {*_HANDING_ON, "exec writer", "set option", "epoll ctl"}
+
+    def _waits_for_room(self) -> bool:
+        """A poll that waits for a full ring: TCP's buffers are empty once that is left."""
+        polling = any(b.kind in ("poll", "epoll wait") for b in self._blocked)
+        return polling and any(stream.full for stream in self._streams.values())
+
     def _can_be_handed_on(self, side: str) -> bool:
         """The new holder knows only TCP, by which the other party has to send again what this
         one has not read: it must be there, able to send, and room must be in TCP's buffers
@@ -428,7 +446,7 @@ class Director:
             self._disturbed = True
         if step["do"] == "epoll ctl" and "EPOLLET" in step["events"]:
             self._edge_sets.add((side, step["set"]))
-        if step["do"] in {*_HANDING_ON, "exec writer", "set option", "epoll ctl"}:
+        if self._may_leave_the_ring(step):
             for stream in self._streams.values():
                 stream.full = False  # what filled the ring goes by TCP now
         leaving = ("close", "cover", "shutdown", "reconnect", "pass", "exec reader", "exec writer")
@@ -449,6 +467,8 @@ class Director:
         if step["do"] == "set option":
             self._timed[side] |= step["name"] in ("SO_RCVTIMEO", "SO_SNDTIMEO")
             self._corked |= step["name"] in ("TCP_CORK", "TCP_NODELAY")
+            if step["name"] == "SO_RCVLOWAT":
+                self._lowat[side] = int.from_bytes(bytes.fromhex(step["value"])[:4], "little")
             if step["name"] == "SO_RCVBUF":
                 self._streams[OTHER[side]].certain = 512
 
