@@ -315,6 +315,9 @@ class Director:
                     return False
                 if step["size"] < self._lowat[side] and not come.unread:
                     return False
+                # Into a pipe the kernel moves segment by segment, and page by page.
+                if step["how"] == "splice" and step["size"] > 4096 and not come.unread:
+                    return False
                 return "receive" not in busy and come.exact
             case "fill":
                 return "send" not in busy and out.exact and not out.urgent
@@ -367,6 +370,8 @@ class Director:
                     return False
                 return self._question_makes_sense(side, step["what"])
             case "set option":
+                if step["name"] == "SO_RCVLOWAT" and "receive" in busy:
+                    return False  # see "receive"
                 return step["name"] != "SO_RCVBUF" or come.exact
             case "poll":
                 return step["timeout"] >= 0 or not out.writability_is_open
