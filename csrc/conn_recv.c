@@ -70,10 +70,15 @@ static void enter_rx(struct lf_sock *sock, enum lf_rx state)
 
 /* What a receive meets of the error that the socket has. EPIPE is none of its business: FIN
  * came before, and is what a receive sees (tcp_recvmsg_locked() looks at SOCK_DONE first). */
-static uint32_t error_for_receive(struct lf_slot *slot)
+static bool has_error_for_receive(const struct lf_slot *slot)
 {
 	uint32_t error = atomic_load_explicit(&slot->error, memory_order_relaxed);
-	return error && error != EPIPE ? atomic_exchange(&slot->error, 0) : 0;
+	return error && error != EPIPE;
+}
+
+static uint32_t error_for_receive(struct lf_slot *slot)
+{
+	return has_error_for_receive(slot) ? atomic_exchange(&slot->error, 0) : 0;
 }
 
 /* TCP's FIN, where the ring has no part in what comes, but may have in what goes. */
@@ -260,7 +265,8 @@ static ssize_t step_fused(struct lf_sock *sock, int fd, struct lf_cursor *cursor
  * doorbell, so the kernel must not be slept in. */
 static ssize_t step_plain(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int flags)
 {
-	if (lf_tx(sock) != LF_TX_FUSED)
+	/* An error that we took from TCP comes behind TCP's last bytes. */
+	if (lf_tx(sock) != LF_TX_FUSED && !has_error_for_receive(sock->slot))
 		return LF_USE_TCP;
 	ssize_t n = recv_counted(sock, fd, cursor, SIZE_MAX, flags);
 	if (n < 0 && n != -EAGAIN)
@@ -373,7 +379,7 @@ static struct lf_wait reading_wait(struct lf_sock *sock, size_t need, struct lf_
 }
 
 /* What the kernel has after part of a receive came from the ring. */
-static ssize_t rest_by_tcp(int fd, struct lf_cursor *cursor, int flags)
+static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int flags)
 {
 	ssize_t sum = 0;
 	while (cursor->left) {
@@ -385,6 +391,8 @@ static ssize_t rest_by_tcp(int fd, struct lf_cursor *cursor, int flags)
 				    cursor->iov->iov_len - cursor->offset};
 		struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 		ssize_t n = lf_real.recvmsg(fd, &msg, flags);
+		if (n == -1 && errno != EAGAIN && errno != EINTR)
+			atomic_store(&sock->slot->error, (uint32_t)errno); /* for the next call */
 		if (n <= 0)
 			break;
 		sum += n;
@@ -467,7 +475,7 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 		ssize_t n = step(sock, fd, &cursor, io->flags);
 		lf_lock_release(&sock->slot->rx_lock, LF_RANK_RX);
 		if (n == LF_USE_TCP)
-			return got ? got + rest_by_tcp(fd, &cursor,
+			return got ? got + rest_by_tcp(sock, fd, &cursor,
 						       all && !dontwait ? io->flags :
 									  io->flags | MSG_DONTWAIT) :
 				     LF_LOOK_AGAIN;
@@ -522,7 +530,8 @@ ssize_t lf_conn_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 		if (lf_sock_paired(sock) && lf_rx(sock) == LF_RX_PLAIN)
 			lf_conn_try_ready(sock, fd);
 		enum lf_rx rx = lf_rx(sock);
-		bool plain = rx == LF_RX_PLAIN || rx == LF_RX_ENDED;
+		bool plain = (rx == LF_RX_PLAIN || rx == LF_RX_ENDED) &&
+			     !has_error_for_receive(sock->slot);
 		if (lf_sock_paired(sock) && (!plain || lf_tx(sock) == LF_TX_FUSED)) {
 			n = fused_recv(sock, fd, io);
 			if (n >= 0) {
