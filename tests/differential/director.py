@@ -351,7 +351,8 @@ class Director:
                 # FIN may have to wait behind bytes.
                 return not busy and out.exact and not sending and not lost
             case "shutdown":
-                return come.exact  # else FIN may have to wait behind bytes
+                # Else FIN may have to wait behind bytes, ours or theirs.
+                return come.exact and (out.exact or "WR" not in self._shut[side])
             case "reconnect":
                 return not busy and not out.unread and not come.unread
             case "close" | "cover":
