@@ -79,7 +79,7 @@ def _said(*command: str) -> str:
 
 
 def main() -> None:
-    rows = {}
+    rows: dict[tuple[str, str], str] = {}
     if PAGE.exists():
         rows = {(match[1], match[2]): match[0] for match in _ROW.finditer(PAGE.read_text())}
     wanted = set(sys.argv[1:])
@@ -87,13 +87,19 @@ def main() -> None:
         broker = BrokerProcess(Path(directory) / "broker.sock", "--idle-exit", "0")
         alone = Session({}, None)
         session = Session.under(library_path(), broker, eager=True)
-        for part in _parts():
-            if wanted and not wanted & {part.suite, f"{part.suite}:{part.name}"}:
-                continue
-            plain, fused = part.judge(part.name, alone), part.judge(part.name, session)
-            row = rows[part.suite, part.name] = _row(part, plain, fused)
-            print(row, *sorted(lost(plain, fused)), flush=True)
-        broker.stop()
+        try:
+            for part in _parts():
+                if wanted and not wanted & {part.suite, f"{part.suite}:{part.name}"}:
+                    continue
+                plain, fused = part.judge(part.name, alone), part.judge(part.name, session)
+                row = rows[part.suite, part.name] = _row(part, plain, fused)
+                print(row, *sorted(lost(plain, fused)), flush=True)
+                _write(rows)
+        finally:
+            broker.stop()
+
+
+def _write(rows: dict[tuple[str, str], str]) -> None:
     places = [(part.suite, part.name) for part in _parts()]
     PAGE.write_text(_head() + "".join(f"{rows[place]}\n" for place in places if place in rows))
 
