@@ -97,9 +97,11 @@ def test_signal_dispositions_and_descriptors_are_as_without(environment: dict[st
 
 def test_the_environment_differs_by_what_fusing_needs(environment: dict[str, str]) -> None:
     show = "import json, os; print(json.dumps(dict(os.environ)))"
-    base = environment | {"LD_PRELOAD": "", "SPEAKING": "ünïcode =\n"}
+    base = environment | {"LD_PRELOAD": "", "UV_USE_IO_URING": "1", "SPEAKING": "ünïcode =\n"}
     told = json.loads(run(base, "--", sys.executable, "-c", show).stdout)
-    assert {k for k in {*told, *base} if told.get(k) != base.get(k)} == {"LD_PRELOAD"}
+    changed = {k for k in {*told, *base} if told.get(k) != base.get(k)}
+    assert changed == {"LD_PRELOAD", "UV_USE_IO_URING"}
+    assert told["UV_USE_IO_URING"] == "0"
     assert told["LOOPFUSE_BROKER"] == base["LOOPFUSE_BROKER"]
     told = json.loads(run(base, "--eager", "--", sys.executable, "-c", show).stdout)
     assert told["LOOPFUSE_EAGER"] == "1"

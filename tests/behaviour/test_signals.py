@@ -14,8 +14,18 @@ rounds, port = int(sys.argv[1]), int(sys.argv[2])
 with socket.create_server(("127.0.0.1", port)) as listener:
     client = socket.create_connection(listener.getsockname())
     server, _ = listener.accept()
-for _ in range(40):
-    client.send(b"x"), server.recv(1), server.send(b"y"), client.recv(1)
+def fused():
+    with open("/proc/self/maps") as maps:
+        return "loopfuse-segment" in maps.read()
+
+# On a busy machine the broker takes its time, and who waits in send looks for no answer.
+deadline = time.monotonic() + 10
+while True:
+    over = fused() or time.monotonic() > deadline
+    for _ in range(40):
+        client.send(b"x"), server.recv(1), server.send(b"y"), client.recv(1)
+    if over:
+        break
 
 class Interrupted(Exception):
     pass
