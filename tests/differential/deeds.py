@@ -75,19 +75,24 @@ class Deeds:
 
     # --- the connection ---
 
-    def do_listen(self, deed: Deed) -> int:
+    def do_listen(self, deed: Deed) -> list[Any]:
         family = socket.AF_INET if deed["family"] == "ipv4" else socket.AF_INET6
         self.listener = socket.socket(family)
         if deed["family"] == "mapped":
             self.listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        results = self._set_options(self.listener, deed["options"])
         self.listener.bind(("" if deed["family"] != "ipv4" else "127.0.0.1", 0))
         self.listener.listen()
         port: int = self.listener.getsockname()[1]
-        return port
+        return [port, results]
+
+    def _set_options(self, made: socket.socket, options: list[Deed]) -> list[Result]:
+        return [self.do_set_option(option, made.fileno()) for option in options]
 
     def do_connect(self, deed: Deed) -> Any:
         made = socket.socket(_FAMILIES[deed["family"]])
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        results = self._set_options(made, deed["options"])
         if not deed["blocking"]:
             made.setblocking(False)
         refusal = made.connect_ex((_HOSTS[deed["family"]], deed["port"]))
@@ -96,7 +101,7 @@ class Deeds:
             refusal = made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             made.setblocking(True)
         self.fds.append(made.detach())
-        return refusal
+        return [refusal, results]
 
     def do_accept(self, deed: Deed) -> str:
         assert self.listener

@@ -54,6 +54,7 @@ class Differ:
         """Leaves out whatever is not needed for a difference, the last steps first."""
         simpler = [
             {"early": 0},
+            {"before": []},
             {"defuse_at": None},
             {"pair_at": 0},
             {"pairing": "ping"},

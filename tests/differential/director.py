@@ -123,18 +123,28 @@ class Director:
         program = self._program
         for side in SIDES:
             self._pair.parties[side].start_program()
-        listening = self._ask("server", {"do": "listen", "family": program.family})
-        self._port = listening["result"]
+        before = {side: [o for o in program.before if o["by"] == side] for side in SIDES}
+        request = {"do": "listen", "family": program.family, "options": before["server"]}
+        self._port, results = self._ask("server", request)["result"]
+        self._say_before(before["server"], results)
         request = {
             "do": "connect",
             "family": program.family,
             "blocking": program.blocking_connect,
             "port": self._port,
+            "options": before["client"],
         }
-        self._say("connect", str(self._ask("client", request)["result"]))
+        refusal, results = self._ask("client", request)["result"]
+        self._say_before(before["client"], results)
+        self._say("connect", str(refusal))
         if program.early:
             self._step({"by": "client", "child": False, **_early(program.early)})
         self._say("accept", str(self._ask("server", {"do": "accept"})["result"]))
+
+    def _say_before(self, options: list[Step], results: list[Any]) -> None:
+        for option, result in zip(options, results, strict=True):
+            self._say(f"{label_of(option)}, before the connection", str(result))
+            self._note(option)
 
     def _act(self) -> None:
         program = self._program

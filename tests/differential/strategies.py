@@ -27,6 +27,8 @@ class Program:
     blocking_connect: bool
     early: int
     """Bytes that the client sends before it is accepted."""
+    before: list[Step]
+    """Options of the client's socket before connect, and of the listener."""
     pairing: str
     pair_at: int
     """Before this step the parties do what makes lazy pairing happen."""
@@ -221,12 +223,15 @@ _STEPS = st.one_of(
     st.lists(_STEP, min_size=1, max_size=30), st.lists(_STEP, min_size=12, max_size=30)
 )
 
+_BEFORE = st.builds(_by, _OPTION, st.sampled_from(["client", "server"]), st.just(False))
+
 programs: st.SearchStrategy[Program] = st.builds(
     Program,
     mode=st.sampled_from(["lazy", "lazy", "eager"]),
     family=st.sampled_from(["ipv4", "ipv4", "ipv6", "mapped"]),
     blocking_connect=st.booleans(),
     early=st.sampled_from([0, 0, 0, 0, 0, 0, 7, 3000]),
+    before=st.one_of(st.just([]), st.just([]), st.lists(_BEFORE, max_size=3)),
     pairing=st.sampled_from(["ping", "ping", "ping", "ping", "nudge"]),
     pair_at=st.sampled_from([0, 0, 0, 0, 0, 0, 0, 0, 1, 2]),
     defuse_at=st.one_of(st.none(), st.none(), st.integers(1, 12)),
