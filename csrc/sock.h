@@ -31,7 +31,7 @@ enum lf_hung_up {
 	LF_HUNG_UP_KNOWN = 2, /* it has */
 };
 
-struct lf_registration; /* epoll.c */
+struct lf_registration; /* epoll_set.h */
 
 struct lf_sock {
 	_Atomic uint32_t users; /* one for the table, one for each pin */

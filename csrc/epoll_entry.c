@@ -1,0 +1,385 @@
+/* epoll_entry.c - one entry of an epoll set: its twin in the kernel, what is ready, hot and
+ * cold, and what becomes of it when its socket is fused, defused or closed. epoll_set.h tells
+ * the whole story.
+ */
+#define _GNU_SOURCE
+#include "epoll_set.h"
+
+#include "conn.h"
+#include "rank.h"
+#include "real.h"
+
+#include <errno.h>
+#include <poll.h>
+
+/* --- the kernel's entries; under ep->lock --- */
+
+static uint32_t kernel_mask(const struct lf_registration *reg)
+{
+	uint32_t mask = reg->user.events & ~(uint32_t)EPOLLONESHOT;
+	if (lf_tx(reg->sock) == LF_TX_FUSED)
+		mask &= ~(uint32_t)LF_OUT_BITS;
+	return mask;
+}
+
+int lf_entry_tell_kernel(struct lf_registration *reg)
+{
+	struct epoll_event event = {.events = kernel_mask(reg), .data.u64 = lf_epoll_tag(reg, LF_TAG_TCP)};
+	int op = reg->in_kernel ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+	if (lf_real.epoll_ctl(atomic_load(&reg->ep->fd), op, reg->fd, &event) == -1)
+		return -1;
+	reg->in_kernel = true;
+	reg->kernel_events = event.events;
+	return 0;
+}
+
+int lf_entry_leave_kernel(struct lf_registration *reg)
+{
+	if (!reg->in_kernel)
+		return 0;
+	reg->in_kernel = false;
+	return lf_real.epoll_ctl(atomic_load(&reg->ep->fd), EPOLL_CTL_DEL, reg->fd, NULL);
+}
+
+static void widen(struct lf_registration *reg)
+{
+	if (!reg->in_kernel || (kernel_mask(reg) & ~reg->kernel_events))
+		(void)lf_entry_tell_kernel(reg);
+}
+
+void lf_entry_widen_hot(struct lf_epoll *ep)
+{
+	for (struct lf_registration *reg = ep->hot; reg; reg = reg->next_hot)
+		widen(reg);
+}
+
+void lf_entry_trim(struct lf_registration *reg)
+{
+	if (reg->gone || reg->off)
+		(void)lf_entry_leave_kernel(reg);
+	else if (kernel_mask(reg) != reg->kernel_events)
+		(void)lf_entry_tell_kernel(reg);
+}
+
+/* --- what is ready; under ep->lock --- */
+
+/* What is ready, in the program's terms, as far as memory tells. */
+static uint32_t ring_events(const struct lf_registration *reg)
+{
+	if (reg->off || reg->gone)
+		return 0;
+	short known;
+	uint32_t bits = (uint32_t)(uint16_t)lf_conn_ready(reg->sock, &known);
+	/* A FIN that may be a death: the kernel's event will tell, see wait_for_verdict(). */
+	if ((bits & EPOLLRDHUP) && lf_conn_fin_is_doubtful(reg->sock)) {
+		bits &= ~(uint32_t)(EPOLLRDHUP | EPOLLIN | EPOLLRDNORM);
+		if (lf_conn_has_input(reg->sock, 1))
+			bits |= EPOLLIN | EPOLLRDNORM;
+	}
+	bits &= reg->user.events | EPOLLERR | EPOLLHUP;
+	/* An event tells the whole mask: while a direction is plain, TCP knows about it. */
+	short plain = (short)(reg->user.events & (lf_rx(reg->sock) == LF_RX_FUSED ? 0 : POLLIN));
+	plain |= (short)(reg->user.events & ~(uint32_t)(uint16_t)known & POLLOUT);
+	if (bits && plain) {
+		struct pollfd p = {.fd = reg->fd, .events = plain};
+		if (lf_real.poll(&p, 1, 0) == 1)
+			bits |= (uint32_t)(uint16_t)(p.revents & plain);
+	}
+	return bits;
+}
+
+bool lf_entry_has_edge(const struct lf_registration *reg, uint32_t ready)
+{
+	struct lf_sock *sock = reg->sock;
+	if (reg->fresh)
+		return true;
+	if ((ready & EPOLLIN) &&
+	    atomic_load_explicit(&sock->in->p.head, memory_order_relaxed) != reg->seen_head)
+		return true;
+	return (ready & EPOLLOUT) &&
+	       atomic_load_explicit(&sock->tx_stalls, memory_order_relaxed) != reg->seen_stalls;
+}
+
+uint32_t lf_entry_reportable(const struct lf_registration *reg)
+{
+	uint32_t ready = ring_events(reg);
+	if (ready && (reg->user.events & EPOLLET) && !lf_entry_has_edge(reg, ready))
+		return 0;
+	return ready;
+}
+
+struct lf_cover lf_entry_cover(const struct lf_registration *reg)
+{
+	return (struct lf_cover){
+		.head = atomic_load_explicit(&reg->sock->in->p.head, memory_order_acquire),
+		.stalls = atomic_load_explicit(&reg->sock->tx_stalls, memory_order_acquire),
+	};
+}
+
+void lf_entry_reported(struct lf_registration *reg, uint32_t bits, struct lf_cover cover)
+{
+	reg->fresh = false;
+	if (bits & EPOLLIN)
+		reg->seen_head = cover.head;
+	if (bits & EPOLLOUT)
+		reg->seen_stalls = cover.stalls;
+	if (reg->user.events & EPOLLONESHOT) {
+		reg->off = true;
+		lf_epoll_leave_hot(reg);
+		if (reg->ep->exact)
+			(void)lf_entry_leave_kernel(reg);
+	}
+}
+
+static void arm(struct lf_registration *reg)
+{
+	if (reg->user.events & EPOLLIN)
+		lf_wait_arm(reg->sock, LF_WANT_READ);
+	if ((reg->user.events & EPOLLOUT) && lf_tx(reg->sock) == LF_TX_FUSED)
+		lf_wait_arm(reg->sock, LF_WANT_WRITE);
+}
+
+struct lf_registration *lf_entry_make_all_cold(struct lf_epoll *ep)
+{
+	struct lf_registration *ready = NULL;
+	for (struct lf_registration *reg = ep->hot, *next; reg; reg = next) {
+		next = reg->next_hot;
+		widen(reg);
+		arm(reg);
+		if (lf_entry_reportable(reg)) {
+			ready = reg;
+			continue;
+		}
+		/* Its doorbell can't be relied on: stay hot and sleep briefly. */
+		if (lf_sock_must_poll(reg->sock)) {
+			ep->capped = true;
+			continue;
+		}
+		lf_epoll_leave_hot(reg);
+		if (!reg->counted) {
+			atomic_fetch_add(&reg->sock->waiters, 1);
+			reg->counted = true;
+		}
+	}
+	return ready;
+}
+
+/* TCP's send queue is empty while the ring is in use, so asking for EPOLLOUT reports at once.
+ * translate() in epoll_wait.c takes it back. */
+void lf_entry_poke(struct lf_registration *reg)
+{
+	struct epoll_event event = {.events = EPOLLOUT, .data.u64 = lf_epoll_tag(reg, LF_TAG_TCP)};
+	(void)lf_real.epoll_ctl(atomic_load(&reg->ep->fd), EPOLL_CTL_MOD, reg->fd, &event);
+	reg->kernel_events = EPOLLOUT;
+}
+
+static bool add_bell(struct lf_registration *reg)
+{
+	int bell = atomic_load(&reg->sock->bell);
+	struct epoll_event event = {.events = EPOLLIN, .data.u64 = lf_epoll_tag(reg, LF_TAG_BELL)};
+	return bell >= 0 &&
+	       lf_real.epoll_ctl(atomic_load(&reg->ep->fd), EPOLL_CTL_ADD, bell, &event) == 0;
+}
+
+void lf_entry_remove_bell(struct lf_registration *reg)
+{
+	int bell = atomic_load(&reg->sock->bell);
+	if (bell >= 0)
+		(void)lf_real.epoll_ctl(atomic_load(&reg->ep->fd), EPOLL_CTL_DEL, bell, NULL);
+}
+
+bool lf_entry_adopt(struct lf_registration *reg, bool in_kernel)
+{
+	if (!add_bell(reg))
+		return false;
+	reg->in_kernel = in_kernel;
+	if (lf_entry_tell_kernel(reg) == -1) {
+		lf_entry_remove_bell(reg);
+		return false;
+	}
+	reg->adopted = true;
+	reg->seen_stalls = atomic_load(&reg->sock->tx_stalls);
+	/* Writable ever since, and the program has been told: that is no edge any more. Input
+	 * that came by TCP is one again, since our change of the entry makes the kernel look. */
+	reg->fresh = reg->ep->settled == reg->settled_at || reg->seen_stalls != 0 ||
+		     lf_sock_shared(reg->sock);
+	atomic_fetch_add(&reg->ep->adopted, 1);
+	lf_epoll_make_hot(reg);
+	return true;
+}
+
+void lf_entry_release_gone(struct lf_registration *reg)
+{
+	(void)lf_entry_leave_kernel(reg);
+	lf_entry_remove_bell(reg);
+	lf_epoll_release(reg);
+}
+
+void lf_entry_tell_sleepers(struct lf_epoll *ep)
+{
+	struct lf_registration *ready = ep->sleepers ? lf_entry_make_all_cold(ep) : NULL;
+	if (ready)
+		lf_entry_poke(ready);
+}
+
+struct lf_registration *lf_entry_lock(struct lf_sock *sock)
+{
+	for (;;) {
+		struct lf_registration *reg = atomic_load(&sock->registration);
+		struct lf_epoll *ep = reg ? atomic_load(&reg->ep) : NULL;
+		if (!reg)
+			return NULL;
+		if (!ep)
+			continue; /* just being released */
+		lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
+		/* Another thread may have removed it before we had the lock. */
+		if (atomic_load(&sock->registration) == reg && atomic_load(&reg->ep) == ep)
+			return reg;
+		lf_epoll_unlock(ep);
+	}
+}
+
+bool lf_epoll_adopt(struct lf_sock *sock)
+{
+	struct lf_registration *reg = lf_entry_lock(sock);
+	if (!reg)
+		return true;
+	struct lf_epoll *ep = reg->ep;
+	/* A fired ONESHOT entry of a plain socket is the kernel's secret: its entry would be
+	 * re-armed by our change of it. */
+	bool ok = !(reg->user.events & LF_KERNEL_ONLY) && lf_entry_adopt(reg, true);
+	/* A thread asleep in the set was not told: arm for it. */
+	if (ok)
+		lf_entry_tell_sleepers(ep);
+	lf_epoll_unlock(ep);
+	return ok;
+}
+
+void lf_epoll_refresh(struct lf_sock *sock)
+{
+	int saved = errno;
+	struct lf_registration *reg = lf_entry_lock(sock);
+	if (!reg)
+		return;
+	struct lf_epoll *ep = reg->ep;
+	if (reg->adopted && !reg->off && !reg->gone) {
+		(void)lf_entry_tell_kernel(reg);
+		if (reg->counted)
+			arm(reg);
+	}
+	lf_epoll_unlock(ep);
+	errno = saved;
+}
+
+void lf_epoll_bell_closes(struct lf_sock *sock)
+{
+	struct lf_registration *reg = lf_entry_lock(sock);
+	if (!reg)
+		return;
+	struct lf_epoll *ep = reg->ep;
+	if (reg->adopted) {
+		lf_entry_remove_bell(reg);
+		if (!reg->off && !reg->gone)
+			lf_epoll_make_hot(reg);
+	}
+	lf_epoll_unlock(ep);
+}
+
+/* The entry is the program's own again. */
+static void return_entry(struct lf_registration *reg)
+{
+	struct epoll_event event = reg->user;
+	if (reg->off)
+		event.events = 0;
+	lf_entry_remove_bell(reg);
+	(void)lf_real.epoll_ctl(atomic_load(&reg->ep->fd),
+				reg->in_kernel ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, reg->fd, &event);
+	lf_epoll_release(reg);
+}
+
+static bool is_entered_as(struct lf_sock *sock, int fd)
+{
+	struct lf_registration *reg = lf_entry_lock(sock);
+	if (!reg)
+		return false;
+	bool is = reg->fd == fd && !reg->gone;
+	lf_epoll_unlock(reg->ep);
+	return is;
+}
+
+static bool may_be_held_elsewhere(const struct lf_sock *sock)
+{
+	return lf_sock_shared(sock) ||
+	       atomic_load(&sock->slot->declined) == LF_REASON_DESCRIPTOR_PASSED;
+}
+
+void lf_epoll_descriptor_closes(struct lf_sock *sock, int fd)
+{
+	/* An entry outlives its descriptor while another one, here or in another process, names
+	 * the socket; but nobody can change it any more, nor could we. */
+	bool named_here = atomic_load(&sock->descriptors) > 1;
+	if (named_here && is_entered_as(sock, fd))
+		lf_conn_defuse(sock, fd, LF_REASON_EPOLL_KIND, true);
+	struct lf_registration *reg = lf_entry_lock(sock);
+	if (!reg)
+		return;
+	struct lf_epoll *ep = reg->ep;
+	if (reg->fd == fd) {
+		/* An inherited set may be in use where it came from: hands off. */
+		if (ep->inherited)
+			lf_epoll_release(reg);
+		else if (reg->gone)
+			lf_entry_release_gone(reg);
+		else if (reg->adopted && (named_here || may_be_held_elsewhere(sock)))
+			return_entry(reg);
+	}
+	lf_epoll_unlock(ep);
+}
+
+void lf_epoll_forget(struct lf_sock *sock)
+{
+	struct lf_registration *reg = lf_entry_lock(sock);
+	if (!reg)
+		return;
+	struct lf_epoll *ep = reg->ep;
+	/* Hidden descriptors must not outlive the program's in the set. */
+	if (reg->adopted && !ep->inherited) {
+		lf_entry_remove_bell(reg);
+		(void)lf_entry_leave_kernel(reg);
+	}
+	lf_epoll_release(reg);
+	lf_epoll_unlock(ep);
+}
+
+bool lf_epoll_is_nested(const struct lf_epoll *ep)
+{
+	return atomic_load(&ep->nested) != 0;
+}
+
+void lf_epoll_nest(struct lf_epoll *ep)
+{
+	if (atomic_exchange(&ep->nested, 1))
+		return;
+	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
+	ep->exact = true;
+	if (ep->broker_fd > 0)
+		(void)lf_real.epoll_ctl(atomic_load(&ep->fd), EPOLL_CTL_DEL, ep->broker_fd, NULL);
+	ep->broker_fd = 0;
+	lf_epoll_unlock(ep);
+	/* Sockets go back to TCP one by one: each needs its own locks, then ours. */
+	struct lf_registration *reg;
+	for (uint32_t i = 0; (reg = lf_epoll_entry_number(i)) != NULL; i++) {
+		lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
+		int fd = reg->ep == ep ? reg->fd : -1;
+		if (fd >= 0 && reg->gone) {
+			lf_entry_release_gone(reg);
+			fd = -1;
+		}
+		lf_epoll_unlock(ep);
+		struct lf_sock *sock = fd >= 0 ? lf_sock_pin(fd) : NULL;
+		if (!sock)
+			continue;
+		lf_conn_defuse(sock, fd, LF_REASON_EPOLL_KIND, true);
+		lf_sock_unpin(sock);
+	}
+}

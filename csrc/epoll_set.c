@@ -1,0 +1,226 @@
+/* epoll_set.c - epoll sets and the entries in them: where they live, how an event of the
+ * kernel's names one, and which are hot. epoll_set.h tells the whole story.
+ */
+#define _GNU_SOURCE
+#include "epoll_set.h"
+
+#include "rank.h"
+
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+
+enum {
+	POOL_EPOLLS = 4096,
+	POOL_REGISTRATIONS = 131072,
+};
+
+static struct lf_epoll *epolls;
+static struct lf_epoll *free_epolls;
+static _Atomic uint32_t epolls_used;
+static struct lf_registration *registrations;
+static _Atomic uint32_t registrations_used;
+static uint32_t free_registrations;
+static pthread_mutex_t pool_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static uint64_t tag_prefix;
+
+uint64_t lf_epoll_tag(const struct lf_registration *reg, enum lf_tag_kind kind)
+{
+	return tag_prefix | (uint64_t)(reg->generation & 0xffff) << 24 |
+	       (uint64_t)(reg - registrations) << 1 | (uint64_t)kind;
+}
+
+bool lf_epoll_is_tag(uint64_t data)
+{
+	return (data & ~UINT64_C(0xffffffffff)) == tag_prefix;
+}
+
+uint64_t lf_epoll_broker_tag(void)
+{
+	return tag_prefix | UINT64_C(0xffffff);
+}
+
+bool lf_epoll_init(void)
+{
+	void *sets = mmap(NULL, POOL_EPOLLS * sizeof(struct lf_epoll), PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *regs = mmap(NULL, POOL_REGISTRATIONS * sizeof(struct lf_registration),
+			  PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (sets == MAP_FAILED || regs == MAP_FAILED)
+		return false;
+	epolls = sets;
+	registrations = regs;
+	uint64_t random = 0x5bd1e995f05eULL;
+	(void)!getrandom(&random, sizeof(random), GRND_NONBLOCK);
+	tag_prefix = random << 40;
+	return true;
+}
+
+/* --- the sets --- */
+
+void lf_epoll_unlock(struct lf_epoll *ep)
+{
+	lf_mutex_unlock(&ep->lock, LF_RANK_EPOLL);
+}
+
+void lf_epoll_track(int fd)
+{
+	lf_mutex_lock(&pool_lock, LF_RANK_LEAF);
+	struct lf_epoll *ep = free_epolls;
+	if (ep)
+		free_epolls = ep->next_free;
+	else if (epolls && atomic_load(&epolls_used) < POOL_EPOLLS)
+		ep = &epolls[atomic_fetch_add(&epolls_used, 1)];
+	lf_mutex_unlock(&pool_lock, LF_RANK_LEAF);
+	if (!ep)
+		return; /* untracked: its sockets are declined when they are added */
+	/* The lock stays as it is (all zero is unlocked): somebody with an old pointer may be
+	 * waiting for it, to find that the set is another one now. */
+	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
+	ep->sleepers = ep->calls = 0;
+	ep->turn = ep->settled = 0;
+	ep->broker_fd = 0;
+	ep->capped = ep->inherited = ep->exact = false;
+	ep->hot = ep->last_hot = NULL;
+	ep->next_free = NULL;
+	atomic_store(&ep->spin_score, 0);
+	atomic_store(&ep->adopted, 0);
+	atomic_store(&ep->nested, 0);
+	atomic_store(&ep->descriptors, 1);
+	atomic_store(&ep->fd, fd);
+	lf_epoll_unlock(ep);
+	lf_table_set(fd, LF_KIND_EPOLL, ep);
+}
+
+void lf_epoll_add_descriptor(struct lf_epoll *ep, int copy)
+{
+	atomic_fetch_add(&ep->descriptors, 1);
+	lf_table_set(copy, LF_KIND_EPOLL, ep);
+}
+
+void lf_epoll_remove_descriptor(struct lf_epoll *ep, int fd)
+{
+	lf_table_set(fd, LF_KIND_NONE, NULL);
+	if (atomic_fetch_sub(&ep->descriptors, 1) != 1)
+		return;
+	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
+	for (uint32_t i = 0; i < registrations_used; i++)
+		if (registrations[i].ep == ep)
+			lf_epoll_release(&registrations[i]);
+	lf_epoll_unlock(ep);
+	lf_mutex_lock(&pool_lock, LF_RANK_LEAF);
+	ep->next_free = free_epolls;
+	free_epolls = ep;
+	lf_mutex_unlock(&pool_lock, LF_RANK_LEAF);
+}
+
+bool lf_epoll_is_mixed(const struct lf_epoll *ep)
+{
+	return atomic_load_explicit(&ep->adopted, memory_order_relaxed) != 0;
+}
+
+/* --- hot and cold; all under ep->lock --- */
+
+void lf_epoll_make_hot(struct lf_registration *reg)
+{
+	if (reg->counted) {
+		atomic_fetch_sub(&reg->sock->waiters, 1);
+		reg->counted = false;
+	}
+	if (reg->hot)
+		return;
+	struct lf_epoll *ep = reg->ep;
+	reg->hot = true;
+	reg->next_hot = NULL;
+	reg->prev_hot = ep->last_hot;
+	if (ep->last_hot)
+		ep->last_hot->next_hot = reg;
+	else
+		ep->hot = reg;
+	ep->last_hot = reg;
+}
+
+void lf_epoll_leave_hot(struct lf_registration *reg)
+{
+	if (!reg->hot)
+		return;
+	reg->hot = false;
+	if (reg->prev_hot)
+		reg->prev_hot->next_hot = reg->next_hot;
+	else
+		reg->ep->hot = reg->next_hot;
+	if (reg->next_hot)
+		reg->next_hot->prev_hot = reg->prev_hot;
+	else
+		reg->ep->last_hot = reg->prev_hot;
+}
+
+void lf_epoll_release(struct lf_registration *reg)
+{
+	struct lf_sock *sock = reg->sock;
+	lf_epoll_leave_hot(reg);
+	if (reg->counted)
+		atomic_fetch_sub(&sock->waiters, 1);
+	atomic_store(&sock->registration, NULL);
+	atomic_store(&reg->ep, NULL);
+	lf_mutex_lock(&pool_lock, LF_RANK_LEAF);
+	reg->next_free = free_registrations;
+	free_registrations = (uint32_t)(reg - registrations) + 1;
+	lf_mutex_unlock(&pool_lock, LF_RANK_LEAF);
+}
+
+struct lf_registration *lf_epoll_new_entry(struct lf_epoll *ep, struct lf_sock *sock, int fd,
+						const struct epoll_event *user)
+{
+	struct lf_registration *reg = NULL;
+	lf_mutex_lock(&pool_lock, LF_RANK_LEAF);
+	if (free_registrations) {
+		reg = &registrations[free_registrations - 1];
+		free_registrations = reg->next_free;
+	} else if (atomic_load(&registrations_used) < POOL_REGISTRATIONS) {
+		reg = &registrations[atomic_fetch_add(&registrations_used, 1)];
+	}
+	lf_mutex_unlock(&pool_lock, LF_RANK_LEAF);
+	if (!reg)
+		return NULL;
+	uint32_t generation = reg->generation;
+	memset(reg, 0, sizeof(*reg));
+	reg->generation = generation + 1;
+	atomic_store(&reg->ep, ep);
+	reg->sock = sock;
+	reg->fd = fd;
+	reg->user = *user;
+	reg->settled_at = ep->settled;
+	reg->fresh = true;
+	atomic_store(&sock->registration, reg);
+	return reg;
+}
+
+struct lf_registration *lf_epoll_entry_of(struct lf_epoll *ep, uint64_t tag)
+{
+	uint64_t index = (tag & 0xffffff) >> 1;
+	if (index >= registrations_used)
+		return NULL;
+	struct lf_registration *reg = &registrations[index];
+	return reg->ep == ep && (reg->generation & 0xffff) == (tag >> 24 & 0xffff) ? reg : NULL;
+}
+
+struct lf_registration *lf_epoll_entry_number(uint32_t number)
+{
+	return number < atomic_load(&registrations_used) ? &registrations[number] : NULL;
+}
+
+void lf_epoll_after_fork(void)
+{
+	pthread_mutex_init(&pool_lock, NULL);
+	uint32_t n = atomic_load(&epolls_used);
+	for (uint32_t i = 0; i < n; i++) {
+		pthread_mutex_init(&epolls[i].lock, NULL);
+		epolls[i].sleepers = 0;
+		epolls[i].broker_fd = 0;
+		epolls[i].inherited = epolls[i].exact = true;
+	}
+	for (uint32_t i = 0; i < registrations_used; i++)
+		registrations[i].counted = false;
+}

@@ -1,0 +1,375 @@
+/* epoll_wait.c - epoll_wait: merges rings of hot sockets, doorbells of cold ones and the
+ * kernel's events for everything else. epoll_set.h tells the whole story.
+ */
+#define _GNU_SOURCE
+#include "epoll_set.h"
+
+#include "broker.h"
+#include "clock.h"
+#include "config.h"
+#include "conn.h"
+#include "invariant.h"
+#include "pause.h"
+#include "rank.h"
+#include "real.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+
+enum {
+	KERNEL_EVERY = 8, /* calls that rings alone may answer before the kernel is asked */
+	SCORE_MAX = 8,
+	SCORE_MIN = -64,
+};
+
+static bool just_reported(const struct lf_registration *reg)
+{
+	return reg->turn == reg->ep->turn;
+}
+
+static void put_event(struct epoll_event *events, int *n, struct lf_registration *reg, uint32_t bits)
+{
+	/* The kernel never reports an entry twice in one call. */
+	if (just_reported(reg)) {
+		events[reg->place].events |= bits;
+		return;
+	}
+	reg->turn = reg->ep->turn;
+	reg->place = *n;
+	events[*n].events = bits;
+	events[*n].data.u64 = lf_epoll_tag(reg, LF_TAG_TCP);
+	++*n;
+}
+
+/* Hot rings into events[*n ...]; data stays a tag until finish(). */
+static void harvest_rings(struct lf_epoll *ep, struct epoll_event *events, int max, int *n)
+{
+	for (struct lf_registration *reg = ep->hot, *next; reg && *n < max; reg = next) {
+		next = reg->next_hot;
+		struct lf_cover cover = lf_entry_cover(reg);
+		uint32_t bits = lf_entry_reportable(reg);
+		if (!bits)
+			continue;
+		put_event(events, n, reg, bits);
+		lf_entry_reported(reg, bits, cover);
+	}
+}
+
+/* What the kernel said of a fused socket's TCP side, in the program's terms. */
+static uint32_t tcp_events(const struct lf_registration *reg, uint32_t kernel)
+{
+	if (reg->off || reg->gone)
+		return 0;
+	short known;
+	uint32_t ring = (uint32_t)(uint16_t)lf_conn_ready(reg->sock, &known);
+	uint32_t bits = kernel;
+	if (!(kernel & (EPOLLERR | EPOLLHUP)))
+		bits &= ~(uint32_t)(uint16_t)known;
+	return (bits | ring) & (reg->user.events | EPOLLERR | EPOLLHUP);
+}
+
+/* What the kernel reported that needs other locks than the set's: seen to afterwards. */
+enum { RUNG_MAX = 64 };
+struct rung {
+	struct {
+		struct lf_sock *sock; /* pinned */
+		int fd;
+		bool hung_up;
+		bool fin; /* not the bell, but a FIN that may be a death */
+	} bell[RUNG_MAX];
+	int count;
+	bool may_wait;
+	bool mail; /* the broker has something for us */
+};
+
+/* To be seen to after the lock is given back. */
+static void note(struct lf_registration *reg, bool hung_up, bool fin, struct rung *rung)
+{
+	struct lf_sock *pinned = rung->count < RUNG_MAX ? lf_sock_pin(reg->fd) : NULL;
+	if (!pinned)
+		return;
+	rung->bell[rung->count].sock = pinned;
+	rung->bell[rung->count].fd = reg->fd;
+	rung->bell[rung->count].fin = fin;
+	rung->bell[rung->count++].hung_up = hung_up;
+}
+
+/* FIN of a peer that may be dying: told once it is known what it is. Level-triggered, so the
+ * kernel says it again. */
+static bool wait_for_verdict(struct lf_registration *reg, uint32_t kernel, struct rung *rung)
+{
+	if (!rung->may_wait || !(kernel & EPOLLRDHUP) || rung->count == RUNG_MAX || reg->off ||
+	    reg->gone || (reg->user.events & (EPOLLET | EPOLLONESHOT)) ||
+	    !lf_conn_fin_is_doubtful(reg->sock))
+		return false;
+	note(reg, false, true, rung);
+	return true;
+}
+
+static void bell_event(struct lf_registration *reg, uint32_t kernel, struct rung *rung)
+{
+	struct lf_sock *sock = reg->sock;
+	bool hung_up = (kernel & (EPOLLHUP | EPOLLERR)) != 0;
+	if (!reg->off && !reg->gone)
+		lf_epoll_make_hot(reg);
+	if (hung_up)
+		lf_entry_remove_bell(reg); /* it would be reported for ever */
+	else if (atomic_load(&sock->waiters) == 0)
+		lf_bell_drain(sock);
+	note(reg, hung_up, false, rung);
+}
+
+/* Room that the program knows of: the kernel tells it again whenever an entry is changed. */
+static bool is_stale(const struct lf_registration *reg, uint32_t bits)
+{
+	return (reg->user.events & EPOLLET) && bits && !(bits & ~(uint32_t)LF_OUT_BITS) &&
+	       !lf_sock_shared(reg->sock) && !lf_entry_has_edge(reg, bits);
+}
+
+/* events[from .. to) came from the kernel: ours are translated or swallowed. */
+static int translate(struct lf_epoll *ep, struct epoll_event *events, int from, int to,
+		     struct rung *rung)
+{
+	int n = from;
+	for (int i = from; i < to; i++) {
+		struct epoll_event event = events[i];
+		if (!lf_epoll_is_tag(event.data.u64)) {
+			events[n++] = event;
+			continue;
+		}
+		if (event.data.u64 == lf_epoll_broker_tag()) {
+			rung->mail = true;
+			continue;
+		}
+		struct lf_registration *reg = lf_epoll_entry_of(ep, event.data.u64);
+		if (!reg)
+			continue;
+		if (event.data.u64 & 1) {
+			bell_event(reg, event.events, rung);
+			continue;
+		}
+		if (wait_for_verdict(reg, event.events, rung))
+			continue;
+		struct lf_cover cover = lf_entry_cover(reg);
+		uint32_t bits = tcp_events(reg, event.events);
+		if (is_stale(reg, bits))
+			bits = 0;
+		if (!reg->off && !reg->gone)
+			lf_epoll_make_hot(reg);
+		if (!bits || (event.events & EPOLLOUT)) /* the latter may be a lf_entry_poke() */
+			lf_entry_trim(reg);
+		if (!bits)
+			continue;
+		put_event(events, &n, reg, bits);
+		lf_entry_reported(reg, bits, cover);
+	}
+	return n;
+}
+
+/* Our tags become the program's data. */
+static void finish(struct lf_epoll *ep, struct epoll_event *events, int n)
+{
+	for (int i = 0; i < n; i++) {
+		if (!lf_epoll_is_tag(events[i].data.u64))
+			continue;
+		struct lf_registration *reg = lf_epoll_entry_of(ep, events[i].data.u64);
+		LF_INVARIANT(reg);
+		events[i].data = reg->user.data;
+	}
+}
+
+/* True: the caller should look again before it sleeps. */
+static bool see_to(struct rung *rung)
+{
+	for (int i = 0; i < rung->count; i++) {
+		if (rung->bell[i].fin)
+			lf_conn_resolve_fin(rung->bell[i].sock, rung->bell[i].fd);
+		else if (rung->bell[i].hung_up)
+			lf_conn_peer_gone(rung->bell[i].sock, rung->bell[i].fd);
+		else
+			lf_conn_service(rung->bell[i].sock, rung->bell[i].fd);
+		lf_sock_unpin(rung->bell[i].sock);
+	}
+	if (rung->mail)
+		lf_broker_receive();
+	return rung->count || rung->mail;
+}
+
+static int kernel_wait(int epfd, struct epoll_event *events, int max, int64_t ns,
+		       const sigset_t *mask)
+{
+	if (ns == 0 || ns == LF_FOREVER)
+		return lf_real.epoll_pwait(epfd, events, max, ns ? -1 : 0, mask);
+	static _Atomic bool no_pwait2;
+	if (!atomic_load_explicit(&no_pwait2, memory_order_relaxed)) {
+		struct timespec ts = lf_timespec(ns);
+		int n = lf_real.epoll_pwait2(epfd, events, max, &ts, mask);
+		if (n >= 0 || errno != ENOSYS)
+			return n;
+		atomic_store(&no_pwait2, true);
+	}
+	int64_t ms = (ns + 999999) / 1000000;
+	return lf_real.epoll_pwait(epfd, events, max, ms > INT32_MAX ? INT32_MAX : (int)ms, mask);
+}
+
+static bool hot_is_ready(struct lf_epoll *ep)
+{
+	bool ready = false;
+	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
+	for (struct lf_registration *reg = ep->hot; reg && !ready; reg = reg->next_hot)
+		ready = lf_entry_reportable(reg) != 0;
+	lf_epoll_unlock(ep);
+	return ready;
+}
+
+static bool has_hot(struct lf_epoll *ep)
+{
+	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
+	bool has = ep->hot != NULL;
+	lf_epoll_unlock(ep);
+	return has;
+}
+
+/* Spins on the hot rings, if that has been paying off; see wait.c. */
+static bool spin(struct lf_epoll *ep, int64_t ns)
+{
+	if (lf_config.spin_ns == 0 || ns < lf_config.spin_ns || !has_hot(ep))
+		return false;
+	int32_t score = atomic_load_explicit(&ep->spin_score, memory_order_relaxed);
+	if (score < 0) {
+		atomic_store_explicit(&ep->spin_score, score + 1, memory_order_relaxed);
+		return false;
+	}
+	int64_t end = lf_now() + lf_config.spin_ns;
+	do {
+		for (int i = 0; i < (lf_config.one_cpu ? 1 : 16); i++) {
+			if (hot_is_ready(ep)) {
+				score += score < SCORE_MAX;
+				atomic_store_explicit(&ep->spin_score, score, memory_order_relaxed);
+				return true;
+			}
+			lf_pause();
+		}
+		sched_yield();
+	} while (lf_now() < end);
+	score = score > 0 ? score / 2 - 1 : score - 8;
+	atomic_store_explicit(&ep->spin_score, score < SCORE_MIN ? SCORE_MIN : score,
+			      memory_order_relaxed);
+	return false;
+}
+
+void lf_epoll_watch_broker(struct lf_epoll *ep)
+{
+	int fd = lf_broker_fd();
+	if (fd < 0 || ep->broker_fd == fd || lf_epoll_is_nested(ep))
+		return;
+	struct epoll_event event = {.events = EPOLLIN, .data.u64 = lf_epoll_broker_tag()};
+	if (lf_real.epoll_ctl(atomic_load(&ep->fd), EPOLL_CTL_ADD, fd, &event) == -1 && errno != EEXIST)
+		return;
+	ep->broker_fd = fd;
+	atomic_fetch_add(&ep->adopted, 1);
+}
+
+/* Looks at rings, now and then at the kernel, without sleeping; under lock. */
+static int look(struct lf_epoll *ep, int epfd, struct epoll_event *events, int max, bool ask_kernel,
+		struct rung *rung)
+{
+	int n = 0;
+	ep->turn++;
+	harvest_rings(ep, events, max, &n);
+	if (n == max || (!ask_kernel && ++ep->calls < KERNEL_EVERY))
+		return n;
+	ep->calls = 0;
+	lf_entry_widen_hot(ep);
+	int more = lf_real.epoll_pwait(epfd, events + n, max - n, 0, NULL);
+	if (more < 0)
+		return n ? n : -errno;
+	ep->settled += more < max - n;
+	n = translate(ep, events, n, n + more, rung);
+	harvest_rings(ep, events, max, &n);
+	return n;
+}
+
+/* Under lock: threads that sleep in this set must be rung for what we leave behind. */
+static void hand_over(struct lf_epoll *ep, struct epoll_event *events, int n)
+{
+	struct lf_registration *left = ep->sleepers ? lf_entry_make_all_cold(ep) : NULL;
+	if (left && !just_reported(left))
+		lf_entry_poke(left);
+	finish(ep, events, n);
+}
+
+static int64_t time_left(int64_t deadline)
+{
+	return deadline == LF_FOREVER ? LF_FOREVER : deadline - lf_now();
+}
+
+/* Sleeps in the kernel with everything armed. 0: look again. */
+static int sleep_in_kernel(struct lf_epoll *ep, int epfd, struct epoll_event *events, int max,
+			   int64_t ns, const sigset_t *mask, struct rung *rung)
+{
+	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
+	ep->capped = false;
+	bool ready = lf_entry_make_all_cold(ep) != NULL;
+	if (!ready)
+		ep->sleepers++;
+	bool capped = ep->capped && ns > LF_SHARED_SLEEP_NS;
+	lf_epoll_unlock(ep);
+	if (ready)
+		return 0;
+	int n = kernel_wait(epfd, events, max, capped ? LF_SHARED_SLEEP_NS : ns, mask);
+	int error = errno;
+	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
+	ep->sleepers--;
+	ep->settled += n >= 0 && n < max;
+	if (n > 0) {
+		ep->turn++;
+		n = translate(ep, events, 0, n, rung);
+		harvest_rings(ep, events, max, &n);
+		hand_over(ep, events, n);
+	}
+	lf_epoll_unlock(ep);
+	return n == -1 ? -error : n;
+}
+
+int lf_epoll_wait(struct lf_epoll *ep, int epfd, struct epoll_event *events, int max, int64_t ns,
+		  const sigset_t *mask)
+{
+	if (max <= 0)
+		return -EINVAL;
+	int64_t deadline = ns == LF_FOREVER ? LF_FOREVER : ns == 0 ? 0 : lf_deadline(ns);
+	struct rung rung;
+	bool second_look = false;
+	for (;;) {
+		int n = 0;
+		rung.count = 0;
+		rung.mail = false;
+		rung.may_wait = ns != 0;
+		if (lf_epoll_is_mixed(ep)) {
+			lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
+			n = look(ep, epfd, events, max, ns == 0, &rung);
+			if (n > 0)
+				hand_over(ep, events, n);
+			lf_epoll_unlock(ep);
+			bool again = see_to(&rung);
+			if (n != 0 || (ns == 0 && (!again || second_look)))
+				return n;
+			/* What a doorbell told may be news for the program: a peer that is dead. */
+			second_look = true;
+			if (again)
+				continue;
+			if (spin(ep, time_left(deadline)))
+				continue;
+		}
+		int64_t left = ns == 0 ? 0 : time_left(deadline);
+		if (left < 0)
+			left = 0;
+		n = sleep_in_kernel(ep, epfd, events, max, left, mask, &rung);
+		see_to(&rung);
+		if (n != 0)
+			return n;
+		if (time_left(deadline) <= 0)
+			return 0;
+	}
+}
