@@ -44,9 +44,11 @@ _HEAD = """\
 # Teardown: every way an end can go
 
 `tests/behaviour/test_teardown.py` acts out each row, on plain TCP, fused lazily and fused
-eagerly, and compares with this page: row "{doing}" of "{way}" is
-`test_the_other_end_sees_the_same[lazy-{cell}]`. The page is written by `python -m
-teardown.table`; only its third column may say anything but "the same", and then says why.
+eagerly, and compares with this page. The test column names the last part of three tests:
+`[{cell}]` is `test_plain_tcp_does_what_the_table_says[{cell}]` and
+`test_the_other_end_sees_the_same[lazy-{cell}]` and `[eager-{cell}]`. The page is written by
+`python -m teardown.table`; only its third column may say anything but "the same", and then says
+why.
 
 A row tells, of the end that stays: what the call under way comes to ("waits": nothing in
 0.3 s; then the other end reads what there is and sends five bytes); then `poll` with all bits,
@@ -86,8 +88,8 @@ def read() -> dict[Cell, Row]:
         if line.startswith("## "):
             way = ways[line[3:]]
         columns = [part.strip() for part in re.split(r"(?<!\\)\|", line)[1:-1]]
-        if way and len(columns) == 3 and columns[0] in doings:
-            said = [[x.replace(r"\|", "|") for x in _CODE.findall(c)] for c in columns[1:]]
+        if way and len(columns) == 4 and columns[0] in doings:
+            said = [[x.replace(r"\|", "|") for x in _CODE.findall(c)] for c in columns[1:3]]
             rows[Cell(way, doings[columns[0]])] = Row(*said)
     return rows
 
@@ -99,13 +101,15 @@ def write(rows: dict[Cell, Row]) -> None:
     words = {"doing": DOINGS[first.doing], "way": WAYS[first.way], "cell": first, "small": SMALL}
     text = [_HEAD.format(**words)]
     for way, title in WAYS.items():
-        text += [f"## {title}\n", "| the other end is | plain TCP | fused |", "|---|---|---|"]
+        text += [f"## {title}\n", "| the other end is | plain TCP | fused | test |"]
+        text += ["|---|---|---|---|"]
         for doing, what in DOINGS.items():
             row = rows[Cell(way, doing)]
             fused = SAME
             if row.fused:
                 fused = f"{' or '.join(map(_escape, row.fused))}: {REASONS[Cell(way, doing)]}"
-            text.append(f"| {what} | {' or '.join(map(_escape, row.plain))} | {fused} |")
+            plain = " or ".join(map(_escape, row.plain))
+            text.append(f"| {what} | {plain} | {fused} | [{Cell(way, doing)}] |")
         text.append("")
     PAGE.write_text("\n".join(text))
 
