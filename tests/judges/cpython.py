@@ -14,7 +14,12 @@ SHORT = ["test_select", "test_poll", "test_epoll", "test_selectors", "test_socke
 SHORT += ["test_httplib", "test_xmlrpc", "test_urllib2_localnet"]
 LONG = ["test_httpservers", "test_ssl", "test_socket", "test_asyncio"]
 LONG += ["test_multiprocessing_spawn", "test_multiprocessing_fork"]
-LIMIT = {"test_asyncio": 600.0, "test_multiprocessing_spawn": 900.0}
+LONG += ["test_multiprocessing_forkserver"]
+LIMIT = {
+    "test_asyncio": 600.0,
+    "test_multiprocessing_spawn": 900.0,
+    "test_multiprocessing_forkserver": 900.0,
+}
 """Seconds for a whole module; others get _LIMIT."""
 _LIMIT = 400.0
 _EACH = 120
