@@ -320,3 +320,23 @@ def test_errors_say_what_to_do(path: Path) -> None:
         _runtime_dir.ensure_broker()
     assert str(path) in str(caught.value)
     assert caught.value.hint
+
+
+def test_it_comes_before_busy_programs_where_it_may(path: Path) -> None:
+    may = "import os; os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))"
+    allowed = subprocess.run([sys.executable, "-c", may], capture_output=True, check=False)
+    _runtime_dir.ensure_broker()
+    (broker,) = brokers_of(path)
+    wanted = os.SCHED_OTHER if allowed.returncode else os.SCHED_RR
+    eventually(lambda: os.sched_getscheduler(broker) == wanted, "it has its priority")
+
+
+def test_it_serves_at_ordinary_priority_where_it_must(path: Path) -> None:
+    shell = f"ulimit -r 0; exec {sys.executable} -c '{_ENSURE}'"
+    drop = ["setpriv", "--bounding-set=-sys_nice", "--inh-caps=-sys_nice"]
+    if os.getuid() != 0:
+        drop = []
+    subprocess.run([*drop, "sh", "-c", shell], check=True, timeout=PATIENCE)
+    (broker,) = brokers_of(path)
+    assert os.sched_getscheduler(broker) == os.SCHED_OTHER
+    assert answers(path)

@@ -99,6 +99,7 @@ class Broker:
 
     def run(self, listening: Listening) -> None:
         """Serves; returns when it is time to leave, with everything closed."""
+        _come_before_the_busy()
         self._listening = listening
         self._epoll.register(listening.socket, select.EPOLLIN)
         self._log.info(f"listening on {self._listening.path}")
@@ -282,3 +283,15 @@ class Broker:
             client.send(pack_welcome(Welcome(MAILBOX_SIZE)), (mailbox,))
         except OSError as error:
             client.fail(f"can't be welcomed: {error.strerror}")
+
+
+def _come_before_the_busy() -> None:
+    """Takes the least real-time priority, where that is allowed (root, RLIMIT_RTPRIO).
+
+    Programs that answer each other over plain TCP keep an ordinary process from running for
+    seconds on some kernels, however nice they are (docs/notes.md): the broker would not get to
+    fuse the very connections that need it most. Threads made later inherit it, see sched(7);
+    the broker starts no processes.
+    """
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(os.sched_get_priority_min(os.SCHED_RR)))
