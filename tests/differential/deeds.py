@@ -188,7 +188,7 @@ class Deeds:
         return readiness.epoll_ctl(self._set(deed["set"]), deed["how"], target, events, data)
 
     def do_epoll_wait(self, deed: Deed) -> Any:
-        events = readiness.epoll_wait(self._set(deed["set"]), deed["timeout"])
+        events = readiness.epoll_wait(self._set(deed["set"]), deed["how"], deed["timeout"])
         levels = {}
         if deed["levels"]:
             levels = {number: readiness.level(fd) for number, fd in enumerate(self.fds)}

@@ -12,7 +12,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from differential.readiness import WAYS
+from differential.readiness import EPOLL_WAYS, WAYS
 from differential.transfer import RECEIVES, SENDS
 
 Step = dict[str, Any]
@@ -106,7 +106,7 @@ _SEND_MUCH = _step(
 _RECEIVE = _step(
     "receive",
     how=st.sampled_from(RECEIVES),
-    size=_SIZES,
+    size=st.one_of(_SIZES, _SIZES, _SIZES, st.sampled_from([100_000, 8 << 20])),
     flags=st.one_of(
         st.just([]),
         st.just(["MSG_DONTWAIT"]),
@@ -155,6 +155,7 @@ _EPOLL_CTL = _step(
 _EPOLL_WAIT = st.fixed_dictionaries(
     {
         "do": st.just("epoll wait"),
+        "how": st.sampled_from(EPOLL_WAYS),
         "set": st.sampled_from([0, 0, 0, 1]),
         "timeout": _TIMEOUTS,
         "levels": st.just(False),
