@@ -32,7 +32,8 @@ def measured_alone(library: Path | None, eager: bool, cell: Cell) -> Outcome:
 def outcome_of(cell: Cell, row: Row, library: Path | None, eager: bool) -> Outcome:
     outcome = measured(library, eager)[cell]
     allowed = row.allows_fused if library else row.allows_plain
-    if not outcome.failed and not allowed(outcome.said):
+    fused = outcome.fused or library is None
+    if outcome.failed or not fused or not allowed(outcome.said):
         # A busy machine may have let it miss its moment.
         outcome = measured_alone(library, eager, cell)
     if outcome.failed:

@@ -69,7 +69,7 @@ def _act(session: Session, cells: Sequence[Cell], jobs: int, victim: int) -> dic
     found = {}
     for answer in map(json.loads, said.splitlines()):
         if failed := answer.get("failed"):
-            outcome = Outcome("", False, failed)
+            outcome = Outcome("", False, f"{failed}\n{answer['trace']}")
         else:
             # A broker that was killed can't tell any more what was fused.
             fused = answer["mapped"] if victim else answer["port"] in carried
