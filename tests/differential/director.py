@@ -373,7 +373,8 @@ class Director:
                 return not busy
             case "ask":
                 # A reset keeps what was not acknowledged yet, for good.
-                gone = OTHER[side] in self._left_the_ring
+                alive = self._pair.parties[OTHER[side]].alive
+                gone = OTHER[side] in self._left_the_ring or not alive
                 sending = any(b.kind == "send" for b in self._blocked)
                 if step["what"] == "SIOCOUTQ" and (sending or gone):
                     return False
