@@ -49,7 +49,7 @@ void lf_conn_end_tx(struct lf_sock *sock, enum lf_reason reason)
 /* Unread bytes in our outgoing ring by the peer's own tail; SIZE_MAX: impossible. */
 static size_t unread_by_peer(struct lf_sock *sock)
 {
-	uint64_t tail = atomic_load_explicit(&sock->out->c.tail, memory_order_acquire);
+	uint64_t tail = atomic_load_explicit(&sock->out->t.tail, memory_order_acquire);
 	uint64_t unread = atomic_load(&sock->slot->tx_head) - tail;
 	return unread <= sock->ring_size ? (size_t)unread : SIZE_MAX;
 }
@@ -382,7 +382,7 @@ static bool has_bytes_for_peer(struct lf_sock *sock)
 		return unread_by_peer(sock) != 0;
 	case LF_TX_ENDED:
 		return atomic_load(&sock->out->p.mark) == LF_MARK_ENDED &&
-		       atomic_load(&sock->out->p.end_pos) != atomic_load(&sock->out->c.tail);
+		       atomic_load(&sock->out->p.end_pos) != atomic_load(&sock->out->t.tail);
 	default:
 		return false;
 	}
@@ -531,7 +531,7 @@ void lf_conn_check_tcp(struct lf_sock *sock, int fd)
 static bool check_is_due(struct lf_sock *sock)
 {
 	int64_t now = lf_now();
-	uint64_t tail = atomic_load_explicit(&sock->out->c.tail, memory_order_relaxed);
+	uint64_t tail = atomic_load_explicit(&sock->out->t.tail, memory_order_relaxed);
 	uint32_t patience = atomic_load_explicit(&sock->peer_patience, memory_order_relaxed);
 	if (tail != atomic_load_explicit(&sock->peer_tail, memory_order_relaxed)) {
 		atomic_store_explicit(&sock->peer_tail, tail, memory_order_relaxed);

@@ -181,7 +181,7 @@ static ssize_t take_from_ring(struct lf_sock *sock, struct lf_cursor *cursor, in
 		return (ssize_t)n;
 	atomic_store_explicit(&slot->rx_tail, tail + n, memory_order_relaxed);
 	/* release: the places are free only after they were read. */
-	atomic_store_explicit(&sock->in->c.tail, tail + n, memory_order_release);
+	atomic_store_explicit(&sock->in->t.tail, tail + n, memory_order_release);
 	/* A sleeping writer is worth waking once it has room for a good piece, or when we
 	 * may sleep next. The last reader of a ring always empties it before sleeping, so
 	 * the wake-up can't be missed. */
@@ -601,7 +601,7 @@ static ssize_t move_out(struct lf_sock *sock, int fd, const struct lf_bulk *bulk
 		return used;
 	LF_INVARIANT((size_t)used <= n);
 	atomic_store(&slot->rx_tail, tail + (uint64_t)used);
-	atomic_store_explicit(&sock->in->c.tail, tail + (uint64_t)used, memory_order_release);
+	atomic_store_explicit(&sock->in->t.tail, tail + (uint64_t)used, memory_order_release);
 	lf_bell_ring(sock, &sock->in->writer);
 	return used;
 }

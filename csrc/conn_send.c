@@ -125,7 +125,7 @@ static ssize_t room(struct lf_sock *sock)
 	/* The tail as last seen is enough until it leaves too little room: one cache miss
 	 * for many sends. */
 	if (unread > limit / 2) {
-		uint64_t tail = atomic_load_explicit(&sock->out->c.tail, memory_order_acquire);
+		uint64_t tail = atomic_load_explicit(&sock->out->t.tail, memory_order_acquire);
 		unread = head - tail;
 		if (unread > sock->ring_size) {
 			lf_conn_corrupt(sock);
@@ -152,7 +152,7 @@ static void publish(struct lf_sock *sock, uint64_t head)
 /* The ring was empty as far as we know: from now on bytes wait. */
 static void note_first_unread(struct lf_sock *sock, uint64_t head)
 {
-	if (head == atomic_load_explicit(&sock->out->c.tail, memory_order_relaxed))
+	if (head == atomic_load_explicit(&sock->out->t.tail, memory_order_relaxed))
 		atomic_store_explicit(&sock->slot->unread_since, lf_now_coarse(), memory_order_relaxed);
 }
 
@@ -166,7 +166,7 @@ static uint64_t position_for(struct lf_sock *sock, uint64_t head, size_t n)
 	size_t place = (size_t)((head + origin) & (sock->ring_size - 1)), in_page = place % PAGE;
 	if (place != 0 && (in_page == 0 || in_page + n > PAGE) &&
 	    /* acquire: the peer's reads are over before we write over what it read. */
-	    atomic_load_explicit(&sock->out->c.tail, memory_order_acquire) == head) {
+	    atomic_load_explicit(&sock->out->t.tail, memory_order_acquire) == head) {
 		origin = 0 - head;
 		/* The slot first: whoever takes over a dead owner's lock goes by it. */
 		atomic_store_explicit(&slot->tx_origin, origin, memory_order_relaxed);
@@ -219,7 +219,7 @@ static ssize_t before_put(struct lf_sock *sock)
 static void check_reader(struct lf_sock *sock, int fd)
 {
 	uint64_t head = atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed);
-	if (head != atomic_load_explicit(&sock->out->c.tail, memory_order_relaxed) ||
+	if (head != atomic_load_explicit(&sock->out->t.tail, memory_order_relaxed) ||
 	    atomic_load_explicit(&sock->fin_seen, memory_order_relaxed))
 		lf_conn_check_peer(sock, fd);
 	else
@@ -465,7 +465,7 @@ size_t lf_conn_unsent(struct lf_sock *sock)
 	uint64_t sent = lf_conn_ring_sent(sock);
 	if (sent == 0)
 		return 0;
-	uint64_t unread = sent - atomic_load_explicit(&sock->out->c.tail, memory_order_acquire);
+	uint64_t unread = sent - atomic_load_explicit(&sock->out->t.tail, memory_order_acquire);
 	uint32_t share = lf_conn_peer_share(sock);
 	return unread > share && unread <= sock->ring_size ? (size_t)(unread - share) : 0;
 }
@@ -479,7 +479,7 @@ bool lf_conn_writable(struct lf_sock *sock)
 	    (atomic_load_explicit(&sock->slot->shut, memory_order_relaxed) & LF_SHUT_WR))
 		return true;
 	uint64_t unread = atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed) -
-			  atomic_load_explicit(&sock->out->c.tail, memory_order_acquire);
+			  atomic_load_explicit(&sock->out->t.tail, memory_order_acquire);
 	/* As TCP has it: writable once a third of the buffer is free. */
 	uint32_t limit = atomic_load_explicit(&sock->out_limit, memory_order_relaxed);
 	return unread <= limit && limit - unread >= limit / 3;

@@ -8,7 +8,7 @@
  *   0x000  identity       written by the broker before the hand-out, constant after
  *   0x080  broker line    written by the broker only
  *   0x100  direction 0    client to server (the client is the end that called connect)
- *   0x300  direction 1    server to client
+ *   0x380  direction 1    server to client
  *   0x1000 ring of direction 0, ring_size bytes
  *   0x1000 + ring_size    ring of direction 1, ring_size bytes
  *
@@ -31,7 +31,7 @@
 #include <stdint.h>
 
 #define LF_SEGMENT_MAGIC 0x314553554650304cULL /* "L0PFUSE1", little endian */
-#define LF_SEGMENT_VERSION 1u
+#define LF_SEGMENT_VERSION 2u
 #define LF_SEGMENT_HEADER 4096u
 #define LF_LINE 128u
 #define LF_RING_MIN 4096u
@@ -72,15 +72,21 @@ struct lf_producer_line {
 	uint8_t pad[LF_LINE - 48];
 };
 
+/* Alone on its line: it moves with each receive, and a producer with room to spare is not to
+ * pay for that when it looks at the consumer's line, before and after each send. */
+struct lf_tail_line {
+	_Atomic uint64_t tail; /* bytes ever taken out of the ring */
+	uint8_t pad[LF_LINE - 8];
+};
+
 struct lf_consumer_line {
-	_Atomic uint64_t tail;   /* bytes ever taken out of the ring */
 	_Atomic uint32_t ready;  /* 1: the consumer watches the ring as well as TCP */
 	_Atomic uint32_t closed; /* 1: nobody will ever read this ring again */
 	_Atomic uint32_t wish;   /* enum lf_wish */
 	_Atomic uint32_t reason; /* enum lf_reason, why wish or closed */
 	_Atomic uint32_t cpu;    /* CPU the consumer was last seen on, plus one; a hint */
 	_Atomic uint32_t limit;  /* unread bytes that the consumer's SO_RCVBUF allows, 0: any */
-	uint8_t pad[LF_LINE - 32];
+	uint8_t pad[LF_LINE - 24];
 };
 
 /* Set by the end that is going to sleep, cleared by the end that rings. */
@@ -91,6 +97,7 @@ struct lf_armed_line {
 
 struct lf_direction {
 	struct lf_producer_line p;
+	struct lf_tail_line t;
 	struct lf_consumer_line c;
 	struct lf_armed_line reader; /* the consumer sleeps until there is something to read */
 	struct lf_armed_line writer; /* the producer sleeps until there is room */
@@ -110,26 +117,28 @@ struct lf_segment {
 };
 
 static_assert(sizeof(struct lf_producer_line) == LF_LINE, "producer line");
+static_assert(sizeof(struct lf_tail_line) == LF_LINE, "tail line");
 static_assert(sizeof(struct lf_consumer_line) == LF_LINE, "consumer line");
 static_assert(sizeof(struct lf_armed_line) == LF_LINE, "armed line");
 static_assert(offsetof(struct lf_segment, pair_id) == 0x010, "pair_id");
 static_assert(offsetof(struct lf_segment, ring_size) == 0x018, "ring_size");
 static_assert(offsetof(struct lf_segment, broker_wish) == 0x080, "broker_wish");
 static_assert(offsetof(struct lf_segment, dir) == 0x100, "dir");
-static_assert(sizeof(struct lf_direction) == 0x200, "direction");
+static_assert(sizeof(struct lf_direction) == 0x280, "direction");
 static_assert(offsetof(struct lf_producer_line, mark) == 0x08, "mark");
 static_assert(offsetof(struct lf_producer_line, tcp_total) == 0x10, "tcp_total");
 static_assert(offsetof(struct lf_producer_line, end_pos) == 0x18, "end_pos");
 static_assert(offsetof(struct lf_producer_line, reason) == 0x20, "producer reason");
 static_assert(offsetof(struct lf_producer_line, origin) == 0x28, "origin");
-static_assert(offsetof(struct lf_consumer_line, ready) == 0x08, "ready");
-static_assert(offsetof(struct lf_consumer_line, closed) == 0x0c, "closed");
-static_assert(offsetof(struct lf_consumer_line, wish) == 0x10, "wish");
-static_assert(offsetof(struct lf_consumer_line, reason) == 0x14, "consumer reason");
-static_assert(offsetof(struct lf_consumer_line, limit) == 0x1c, "limit");
-static_assert(offsetof(struct lf_direction, c) == 0x080, "consumer line");
-static_assert(offsetof(struct lf_direction, reader) == 0x100, "reader armed");
-static_assert(offsetof(struct lf_direction, writer) == 0x180, "writer armed");
+static_assert(offsetof(struct lf_consumer_line, ready) == 0x00, "ready");
+static_assert(offsetof(struct lf_consumer_line, closed) == 0x04, "closed");
+static_assert(offsetof(struct lf_consumer_line, wish) == 0x08, "wish");
+static_assert(offsetof(struct lf_consumer_line, reason) == 0x0c, "consumer reason");
+static_assert(offsetof(struct lf_consumer_line, limit) == 0x14, "limit");
+static_assert(offsetof(struct lf_direction, t) == 0x080, "tail line");
+static_assert(offsetof(struct lf_direction, c) == 0x100, "consumer line");
+static_assert(offsetof(struct lf_direction, reader) == 0x180, "reader armed");
+static_assert(offsetof(struct lf_direction, writer) == 0x200, "writer armed");
 static_assert(sizeof(struct lf_segment) <= LF_SEGMENT_HEADER, "header page");
 
 #endif

@@ -28,7 +28,7 @@ from loopfuse import _wire as wire
 from loopfuse._cli.ps import _size
 from loopfuse._control import fetch_status
 from loopfuse._reasons import Reason
-from loopfuse._segments import BROKER_WISH, read_segment
+from loopfuse._segments import BROKER_WISH, DIRECTION, DIRECTION_SIZE, read_segment
 
 pytest_plugins = ["broker_fixtures"]
 CLIENT, SERVER = wire.Side.CLIENT, wire.Side.SERVER
@@ -59,8 +59,8 @@ def segment(broker: BrokerProcess, pair: TcpPair) -> Iterator[int]:
         message = one.receive()
         assert isinstance(message.body, wire.Fuse) and message.body.pair_id == 1
         fd = message.fds[0]
-        for direction, head in ((0x100, 1234), (0x300, 5678901)):
-            os.pwrite(fd, struct.pack("=QI", head, 1), direction)
+        for index, head in enumerate((1234, 5678901)):
+            os.pwrite(fd, struct.pack("=QI", head, 1), DIRECTION + index * DIRECTION_SIZE)
         yield fd
 
 
@@ -187,8 +187,8 @@ def test_defuse_all_of_nothing_is_no_error(broker: BrokerProcess, tmp_path: Path
 
 
 def test_defusing_what_is_plain_already_is_no_error(broker: BrokerProcess, segment: int) -> None:
-    for direction in (0x108, 0x308):
-        os.pwrite(segment, struct.pack("=I", 2), direction)
+    for index in (0, 1):
+        os.pwrite(segment, struct.pack("=I", 2), DIRECTION + index * DIRECTION_SIZE + 8)
     done = loopfuse(broker.path, "defuse", "1")
     assert done.returncode == 0
     assert "is not fused" in done.stdout

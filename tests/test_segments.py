@@ -18,7 +18,7 @@ from loopfuse._errors import SegmentError
 from loopfuse._reasons import Reason
 
 _PRODUCER = ("head", "mark", "fin_hint", "tcp_total", "end_pos", "reason")
-_CONSUMER = ("tail", "ready", "closed", "wish", "reason")
+_CONSUMER = ("ready", "closed", "wish", "reason")
 _WIDE = ("head", "tcp_total", "end_pos", "tail")
 
 
@@ -32,6 +32,7 @@ def segment() -> Iterator[int]:
 def test_every_field_is_read_where_c_has_it(tmp_path: Path, segment: int) -> None:
     """Writes each field where C says it is, a value of its own each."""
     places = {f"dir[{i}].p.{name}": name for i in (0, 1) for name in _PRODUCER}
+    places |= {f"dir[{i}].t.tail": "tail" for i in (0, 1)}
     places |= {f"dir[{i}].c.{name}": name for i in (0, 1) for name in _CONSUMER}
     places["broker_wish"] = "broker_wish"
     questions = [f"offsetof(struct lf_segment, {place})" for place in places]
@@ -47,7 +48,7 @@ def test_every_field_is_read_where_c_has_it(tmp_path: Path, segment: int) -> Non
     for index, direction in enumerate((read.to_server, read.to_client)):
         for name in _PRODUCER:
             assert getattr(direction, name) == written[f"dir[{index}].p.{name}"]
-        assert direction.tail == written[f"dir[{index}].c.tail"]
+        assert direction.tail == written[f"dir[{index}].t.tail"]
         assert direction.wish == written[f"dir[{index}].c.wish"]
         assert direction.consumer_reason == written[f"dir[{index}].c.reason"]
         assert direction.ready and direction.closed

@@ -16,7 +16,7 @@ from loopfuse._errors import SegmentError
 from loopfuse._kernel import sealed_memfd
 
 MAGIC = 0x314553554650304C
-VERSION = 1
+VERSION = 2
 HEADER = 4096
 LINE = 128
 RING_MIN = 4096
@@ -29,11 +29,13 @@ anybody reads has to wait where TCP, with its buffers grown, would have taken it
 _IDENTITY = struct.Struct("=QIIQII")
 BROKER_WISH = 0x080
 DIRECTION = 0x100
-DIRECTION_SIZE = 0x200
-CONSUMER = 0x080
+DIRECTION_SIZE = 0x280
+TAIL = 0x080
+CONSUMER = 0x100
 _PRODUCER_LINE = struct.Struct("=QIIQQII")
-_CONSUMER_LINE = struct.Struct("=QIIIII")
+_CONSUMER_LINE = struct.Struct("=IIII")
 _U32 = struct.Struct("=I")
+_U64 = struct.Struct("=Q")
 _READ = DIRECTION + 2 * DIRECTION_SIZE
 
 
@@ -116,7 +118,8 @@ def read_segment(fd: int) -> Segment:
 def _direction(data: bytes, index: int) -> Direction:
     at = DIRECTION + index * DIRECTION_SIZE
     head, mark, fin_hint, tcp_total, end_pos, reason, _ = _PRODUCER_LINE.unpack_from(data, at)
-    tail, ready, closed, wish, why, _ = _CONSUMER_LINE.unpack_from(data, at + CONSUMER)
+    (tail,) = _U64.unpack_from(data, at + TAIL)
+    ready, closed, wish, why = _CONSUMER_LINE.unpack_from(data, at + CONSUMER)
     return Direction(
         head, mark, fin_hint, tcp_total, end_pos, reason, tail, ready != 0, closed != 0, wish, why
     )
