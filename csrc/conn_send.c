@@ -149,13 +149,6 @@ static void publish(struct lf_sock *sock, uint64_t head)
 	lf_bell_ring(sock, &sock->out->reader);
 }
 
-/* The ring was empty as far as we know: from now on bytes wait. */
-static void note_first_unread(struct lf_sock *sock, uint64_t head)
-{
-	if (head == atomic_load_explicit(&sock->out->t.tail, memory_order_relaxed))
-		atomic_store_explicit(&sock->slot->unread_since, lf_now_coarse(), memory_order_relaxed);
-}
-
 /* Where n bytes at `head` go. Before they touch a page more, they start over at the first
  * page, if the peer has taken all that was there. */
 static uint64_t position_for(struct lf_sock *sock, uint64_t head, size_t n)
@@ -215,12 +208,23 @@ static ssize_t before_put(struct lf_sock *sock)
 	return 0;
 }
 
-/* Before a send: bytes that nobody has taken yet may be bytes that nobody ever will. */
+/* Before a send: bytes that nobody has taken yet may be bytes that nobody ever will. Once in a
+ * moment is enough, since neither a clock nor a peer's death is known more exactly; so a
+ * stream pays for neither the clock nor the peer's tail with each send. Sends further apart
+ * than that all look. */
 static void check_reader(struct lf_sock *sock, int fd)
 {
+	bool fin_seen = atomic_load_explicit(&sock->fin_seen, memory_order_relaxed);
+	uint64_t now = lf_ticks();
+	if (!fin_seen &&
+	    now - atomic_load_explicit(&sock->tx_looked, memory_order_relaxed) < lf_moment())
+		return;
+	atomic_store_explicit(&sock->tx_looked, now, memory_order_relaxed);
 	uint64_t head = atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed);
-	if (head != atomic_load_explicit(&sock->out->t.tail, memory_order_relaxed) ||
-	    atomic_load_explicit(&sock->fin_seen, memory_order_relaxed))
+	bool unread = head != atomic_load_explicit(&sock->out->t.tail, memory_order_relaxed);
+	if (!unread) /* from this send on, there will be some */
+		atomic_store_explicit(&sock->slot->unread_since, lf_now_coarse(), memory_order_relaxed);
+	if (unread || fin_seen)
 		lf_conn_check_peer(sock, fd);
 	else
 		lf_conn_check_tcp(sock, fd);
@@ -241,7 +245,6 @@ static ssize_t put(struct lf_sock *sock, int fd, struct lf_cursor *cursor)
 		return full(sock, fd);
 	size_t n = cursor->left < (size_t)free ? cursor->left : (size_t)free;
 	uint64_t head = atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed);
-	note_first_unread(sock, head);
 	lf_ring_put(sock->out_ring, sock->ring_size, position_for(sock, head, n), cursor, n);
 	publish(sock, head + n);
 	return (ssize_t)n;
@@ -400,7 +403,6 @@ static ssize_t move_in(struct lf_sock *sock, int fd, const struct lf_bulk *bulk)
 		return full(sock, fd);
 	size_t n = bulk->n < (size_t)free ? bulk->n : (size_t)free;
 	uint64_t head = atomic_load(&sock->slot->tx_head);
-	note_first_unread(sock, head);
 	struct iovec pieces[2];
 	int count = lf_ring_pieces(sock->out_ring, sock->ring_size, position_for(sock, head, n), n,
 				   pieces);

@@ -97,6 +97,7 @@ void lf_sock_track(int fd, enum lf_wire_side side)
 	atomic_store(&sock->hung_up, 0);
 	atomic_store(&sock->left, 0);
 	atomic_store(&sock->fin_seen, 0);
+	atomic_store(&sock->tx_looked, 0);
 	atomic_store(&sock->tcp_checked, 0);
 	atomic_store(&sock->peer_checked, 0);
 	atomic_store(&sock->peer_stuck, 0);

@@ -55,6 +55,7 @@ struct lf_sock {
 	_Atomic uint32_t hung_up;   /* enum lf_hung_up */
 	_Atomic uint32_t left;      /* 1: no longer counted as a holder, for an exec */
 	_Atomic uint32_t fin_seen;  /* TCP has said that the peer sends no more, or worse */
+	_Atomic uint64_t tx_looked;   /* lf_ticks() when a send last looked around */
 	_Atomic int64_t tcp_checked;  /* lf_now_coarse() of the last look whether TCP was reset */
 	_Atomic int64_t peer_checked; /* lf_now() of the last look whether it still lives */
 	_Atomic int64_t peer_stuck;   /* lf_now() when its reading was first seen at peer_tail */
