@@ -35,13 +35,16 @@ void lf_bell_ring_always(struct lf_sock *sock)
 	errno = saved;
 }
 
+void lf_bell_wake(struct lf_sock *sock, struct lf_armed_line *line)
+{
+	if (atomic_exchange_explicit(&line->armed, 0, memory_order_acq_rel))
+		lf_bell_ring_always(sock);
+}
+
 void lf_bell_ring(struct lf_sock *sock, struct lf_armed_line *line)
 {
 	atomic_thread_fence(memory_order_seq_cst);
-	if (atomic_load_explicit(&line->armed, memory_order_relaxed) == 0)
-		return;
-	if (atomic_exchange_explicit(&line->armed, 0, memory_order_acq_rel))
-		lf_bell_ring_always(sock);
+	lf_bell_ring_fenced(sock, line);
 }
 
 void lf_bell_drain(struct lf_sock *sock)

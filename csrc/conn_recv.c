@@ -182,11 +182,8 @@ static ssize_t take_from_ring(struct lf_sock *sock, struct lf_cursor *cursor, in
 	atomic_store_explicit(&slot->rx_tail, tail + n, memory_order_relaxed);
 	/* release: the places are free only after they were read. */
 	atomic_store_explicit(&sock->in->t.tail, tail + n, memory_order_release);
-	/* A sleeping writer is worth waking once it has room for a good piece, or when we
-	 * may sleep next. The last reader of a ring always empties it before sleeping, so
-	 * the wake-up can't be missed. */
-	if (head - (tail + n) <= sock->ring_size / 2)
-		lf_bell_ring(sock, &sock->in->writer);
+	/* The pieces are free, but a writer that sleeps is woken once the lock is released, see
+	 * after_step(). */
 	return (ssize_t)n;
 }
 
@@ -299,6 +296,22 @@ static ssize_t step(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int 
 		if (n != LF_LOOK_AGAIN)
 			return n;
 	}
+}
+
+/* After step() took bytes, and the release of rx_lock: tail is stored, a full fence stands
+ * between that and our look at `armed`, as one stands between a writer's store of `armed` and
+ * its look at tail; see bell.c. A sleeping writer is worth waking once it has room for a good
+ * piece, or when we may sleep next. The last reader of a ring always empties it before
+ * sleeping, so the wake-up can't be missed. */
+static void after_step(struct lf_sock *sock)
+{
+	lf_lock_fence_released();
+	if (!atomic_load_explicit(&sock->in->writer.armed, memory_order_relaxed))
+		return;
+	uint64_t unread = atomic_load_explicit(&sock->in->p.head, memory_order_relaxed) -
+			  atomic_load_explicit(&sock->slot->rx_tail, memory_order_relaxed);
+	if (unread <= sock->ring_size / 2)
+		lf_bell_wake(sock, &sock->in->writer);
 }
 
 bool lf_conn_enter_plain_rx(struct lf_sock *sock)
@@ -492,6 +505,8 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 			if (peek) {
 				got = n;
 				if (dontwait || (size_t)n >= need || (size_t)n >= sock->ring_size ||
+		if (n > 0)
+			after_step(sock);
 				    no_more_will_come(fd))
 					return got;
 			} else {
@@ -638,6 +653,8 @@ size_t lf_conn_unread(struct lf_sock *sock)
 
 uint64_t lf_conn_ring_received(struct lf_sock *sock)
 {
+		if (r > 0)
+			after_step(sock);
 	if (!lf_sock_paired(sock))
 		return 0;
 	/* acquire: end_pos was stored before the mark. */

@@ -137,7 +137,8 @@ static ssize_t room(struct lf_sock *sock)
 	return unread < limit ? (ssize_t)(limit - unread) : 0;
 }
 
-/* After new bytes: make them visible, wake a sleeping reader. */
+/* After new bytes, under tx_lock: makes them visible. A sleeping reader is woken once the lock
+ * is released, see after_put(). */
 static void publish(struct lf_sock *sock, uint64_t head)
 {
 	/* The slot first: if we die between the two stores, whoever takes over the lock
@@ -146,7 +147,6 @@ static void publish(struct lf_sock *sock, uint64_t head)
 	atomic_store_explicit(&sock->slot->tx_head, head, memory_order_relaxed);
 	/* release: the bytes, and the origin, before the position that covers them. */
 	atomic_store_explicit(&sock->out->p.head, head, memory_order_release);
-	lf_bell_ring(sock, &sock->out->reader);
 }
 
 /* Where n bytes at `head` go. Before they touch a page more, they start over at the first
@@ -250,6 +250,22 @@ static ssize_t put(struct lf_sock *sock, int fd, struct lf_cursor *cursor)
 	return (ssize_t)n;
 }
 
+/* After put() or move_in() and the release of tx_lock, whatever they returned: head, if it was
+ * `moved`, is stored; a full fence stands between that and what we look at here. It pairs with
+ * the fence of whoever stores first and then looks at head:
+ *  - a reader that goes to sleep stores `armed`. One of us sees the other; if it is us, we
+ *    ring, see bell.c;
+ *  - a peer that closes, or wants its bytes back, stores `closed` or a wish. If it is us who
+ *    see it, TCP gets the bytes that came too late and answers as it always did. */
+static void after_put(struct lf_sock *sock, int fd, bool moved)
+{
+	lf_lock_fence_released();
+	if (moved)
+		lf_bell_ring_fenced(sock, &sock->out->reader);
+	if (wished_away(sock))
+		lf_conn_service(sock, fd);
+}
+
 static struct lf_wait writing_wait(struct lf_sock *sock, struct lf_hold *hold)
 {
 	int64_t timeout = atomic_load_explicit(&sock->slot->sndtimeo, memory_order_relaxed);
@@ -314,12 +330,7 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 			return sent ? sent : -EAGAIN;
 		ssize_t n = put(sock, fd, &cursor);
 		lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
-		/* Bytes the peer closed on while we published them: the fence in
-		 * lf_bell_ring() stands between our head and this look, as one stands between
-		 * its `closed` and its look at head. One of us sees the other; if it is us,
-		 * TCP gets the bytes and answers as it always did. */
-		if (wished_away(sock))
-			lf_conn_service(sock, fd);
+		after_put(sock, fd, n > 0);
 		if (n == LF_USE_TCP)
 			return sent ? sent + rest_by_tcp(sock, fd, &cursor, io) : LF_LOOK_AGAIN;
 		if (n == LF_LOOK_AGAIN)
@@ -435,8 +446,7 @@ ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 			return -EAGAIN;
 		ssize_t r = move_in(sock, fd, bulk);
 		lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
-		if (wished_away(sock))
-			lf_conn_service(sock, fd);
+		after_put(sock, fd, r > 0);
 		if (r == LF_LOOK_AGAIN)
 			continue;
 		if (r == -EPIPE)

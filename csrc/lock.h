@@ -32,4 +32,16 @@ void lf_lock_after_fork(void);
 bool lf_lock_acquire(struct lf_lock *lock, enum lf_rank rank);
 void lf_lock_release(struct lf_lock *lock, enum lf_rank rank);
 
+/* Right after lf_lock_release(): a full fence between what was stored before it and what is
+ * loaded from here on. The exchange there is one already on x86, where each locked instruction
+ * is; elsewhere an exchange with release order is not. */
+static inline void lf_lock_fence_released(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	atomic_signal_fence(memory_order_seq_cst); /* the compiler keeps to it, too */
+#else
+	atomic_thread_fence(memory_order_seq_cst);
+#endif
+}
+
 #endif
