@@ -141,10 +141,13 @@ static ssize_t room(struct lf_sock *sock)
  * is released, see after_put(). */
 static void publish(struct lf_sock *sock, uint64_t head)
 {
+	uint64_t origin = atomic_load_explicit(&sock->slot->tx_origin, memory_order_relaxed);
 	/* The slot first: if we die between the two stores, whoever takes over the lock
 	 * publishes our bytes with its own, and never overwrites what the peer may have
 	 * seen. */
 	atomic_store_explicit(&sock->slot->tx_head, head, memory_order_relaxed);
+	/* Side by side: a reader that spins takes the line away after the first store to it. */
+	atomic_store_explicit(&sock->out->p.origin, origin, memory_order_relaxed);
 	/* release: the bytes, and the origin, before the position that covers them. */
 	atomic_store_explicit(&sock->out->p.head, head, memory_order_release);
 }
@@ -161,10 +164,10 @@ static uint64_t position_for(struct lf_sock *sock, uint64_t head, size_t n)
 	    /* acquire: the peer's reads are over before we write over what it read. */
 	    atomic_load_explicit(&sock->out->t.tail, memory_order_acquire) == head) {
 		origin = 0 - head;
-		/* The slot first: whoever takes over a dead owner's lock goes by it. */
+		/* The slot first: whoever takes over a dead owner's lock goes by it. publish()
+		 * tells the peer, which does not look before there is a byte. */
 		atomic_store_explicit(&slot->tx_origin, origin, memory_order_relaxed);
 	}
-	atomic_store_explicit(&sock->out->p.origin, origin, memory_order_relaxed);
 	return head + origin;
 }
 
