@@ -485,6 +485,12 @@ size_t lf_conn_unsent(struct lf_sock *sock)
 	return unread > share && unread <= sock->ring_size ? (size_t)(unread - share) : 0;
 }
 
+static bool leaves_a_third(const struct lf_sock *sock, uint64_t tail, uint32_t limit)
+{
+	uint64_t unread = atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed) - tail;
+	return unread <= limit && limit - unread >= limit / 3;
+}
+
 bool lf_conn_writable(struct lf_sock *sock)
 {
 	if (lf_tx(sock) != LF_TX_FUSED || wished_away(sock) ||
@@ -493,11 +499,13 @@ bool lf_conn_writable(struct lf_sock *sock)
 	    atomic_load_explicit(&sock->slot->user_timeout, memory_order_relaxed) ||
 	    (atomic_load_explicit(&sock->slot->shut, memory_order_relaxed) & LF_SHUT_WR))
 		return true;
-	uint64_t unread = atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed) -
-			  atomic_load_explicit(&sock->out->t.tail, memory_order_acquire);
-	/* As TCP has it: writable once a third of the buffer is free. */
+	/* As TCP has it: writable once a third of the buffer is free. By the tail as last seen,
+	 * if that is enough. */
 	uint32_t limit = atomic_load_explicit(&sock->out_limit, memory_order_relaxed);
-	return unread <= limit && limit - unread >= limit / 3;
+	return leaves_a_third(sock, atomic_load_explicit(&sock->slot->tx_tail, memory_order_relaxed),
+			      limit) ||
+	       leaves_a_third(sock, atomic_load_explicit(&sock->out->t.tail, memory_order_acquire),
+			      limit);
 }
 
 /* SO_RCVLOWAT, but never more than the ring will hold before its writer waits for us. */
