@@ -179,6 +179,7 @@ struct lf_wait {
 	int64_t deadline; /* on lf_now()'s clock, or LF_FOREVER */
 	/* The program set a timeout, or part has been moved: signals always interrupt. */
 	bool never_restarts;
+	bool spun; /* lf_wait_spin() was in vain: sleep at once */
 	struct lf_hold *hold;
 };
 
@@ -197,6 +198,8 @@ void lf_hold_end(struct lf_hold *hold);
 
 /* Returns 0 (look again), -EINTR or -EAGAIN (the deadline has passed). */
 int lf_wait(struct lf_sock *sock, int fd, const struct lf_wait *wait);
+/* The first half of it, which looks at memory only. True: look again. */
+bool lf_wait_spin(struct lf_sock *sock, const struct lf_wait *wait);
 /* Sleeps on TCP alone, for a call that the kernel itself would not let wait any more.
  * Returns 0 (try again) or -EINTR. */
 int lf_wait_tcp(int fd, short events);

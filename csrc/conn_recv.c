@@ -465,6 +465,23 @@ static bool no_more_will_come(int fd)
 	return lf_real.poll(&p, 1, 0) == 1;
 }
 
+/* A receive that may wait finds the ring empty and no sign that anything but bytes will come:
+ * what it waits for is most likely on its way, so it spins before it asks TCP, which takes a
+ * system call. An end that nobody announced is found a spin later. Returns whether it spun in
+ * vain. */
+static bool spins_first(struct lf_sock *sock)
+{
+	const struct lf_slot *slot = sock->slot;
+	if (lf_rx(sock) != LF_RX_FUSED || lf_conn_readable(sock, 1) ||
+	    (atomic_load_explicit(&slot->shut, memory_order_relaxed) |
+	     atomic_load_explicit(&sock->in->p.fin_hint, memory_order_relaxed) |
+	     atomic_load_explicit(&sock->fin_seen, memory_order_relaxed) |
+	     atomic_load_explicit(&sock->hung_up, memory_order_relaxed)))
+		return false;
+	struct lf_wait wait = {.want = LF_WANT_READ, .need = 1};
+	return !lf_wait_spin(sock, &wait);
+}
+
 /* LF_LOOK_AGAIN: the direction turned out to be plain before anything was received. */
 static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 {
@@ -482,11 +499,14 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 	ssize_t got = 0;
 	io->waits = !dontwait && !atomic_load_explicit(&sock->slot->rcvtimeo, memory_order_relaxed);
 	lf_conn_service(sock, fd);
+	bool spun = !dontwait && spins_first(sock);
 	for (;;) {
 		if (!lf_lock_acquire(&sock->slot->rx_lock, LF_RANK_RX))
 			return got ? got : -EAGAIN;
 		ssize_t n = step(sock, fd, &cursor, io->flags);
 		lf_lock_release(&sock->slot->rx_lock, LF_RANK_RX);
+		if (n > 0)
+			after_step(sock);
 		if (n == LF_USE_TCP)
 			return got ? got + rest_by_tcp(sock, fd, &cursor,
 						       all && !dontwait ? io->flags :
@@ -505,8 +525,6 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 			if (peek) {
 				got = n;
 				if (dontwait || (size_t)n >= need || (size_t)n >= sock->ring_size ||
-		if (n > 0)
-			after_step(sock);
 				    no_more_will_come(fd))
 					return got;
 			} else {
@@ -522,6 +540,8 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 		if (wait.want != LF_WANT_READ)
 			wait = reading_wait(sock, need, &hold);
 		wait.need = peek ? need : need > (size_t)got ? need - (size_t)got : 1;
+		wait.spun = spun;
+		spun = false;
 		if (got)
 			wait.never_restarts = true;
 		if (peek)
@@ -617,7 +637,6 @@ static ssize_t move_out(struct lf_sock *sock, int fd, const struct lf_bulk *bulk
 	LF_INVARIANT((size_t)used <= n);
 	atomic_store(&slot->rx_tail, tail + (uint64_t)used);
 	atomic_store_explicit(&sock->in->t.tail, tail + (uint64_t)used, memory_order_release);
-	lf_bell_ring(sock, &sock->in->writer);
 	return used;
 }
 
@@ -634,6 +653,8 @@ ssize_t lf_conn_recv_into(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 			return -EAGAIN;
 		ssize_t r = move_out(sock, fd, bulk);
 		lf_lock_release(&sock->slot->rx_lock, LF_RANK_RX);
+		if (r > 0)
+			after_step(sock);
 		if (r != -EAGAIN || !may_wait)
 			return r;
 		int w = lf_wait(sock, fd, &wait);
@@ -653,8 +674,6 @@ size_t lf_conn_unread(struct lf_sock *sock)
 
 uint64_t lf_conn_ring_received(struct lf_sock *sock)
 {
-		if (r > 0)
-			after_step(sock);
 	if (!lf_sock_paired(sock))
 		return 0;
 	/* acquire: end_pos was stored before the mark. */

@@ -74,12 +74,10 @@ bool lf_wait_spin_by_score(struct lf_sock *sock, bool alone, bool (*look)(void *
 	}
 	int looks = alone || lf_config.one_cpu ? 1 : LOOKS_PER_YIELD;
 	int64_t end = lf_now() + lf_config.spin_ns;
-	bool found = false;
+	bool found;
 	do {
-		for (int i = 0; i < looks && !found; i++) {
-			found = look(context);
+		for (int i = 0; !(found = look(context)) && i < looks; i++)
 			lf_pause();
-		}
 		if (!found)
 			sched_yield();
 	} while (!found && lf_now() < end);
@@ -111,13 +109,6 @@ static bool peer_is_here(const struct lf_sock *sock, enum lf_want want)
 				 atomic_load_explicit(&sock->in->p.cpu, memory_order_relaxed) :
 				 atomic_load_explicit(&sock->out->c.cpu, memory_order_relaxed);
 	return there && there == (uint32_t)sched_getcpu() + 1;
-}
-
-static bool spin(struct lf_sock *sock, const struct lf_wait *wait)
-{
-	struct spinner spinner = {sock, wait};
-	return lf_wait_spin_by_score(sock, peer_is_here(sock, wait->want), spinner_looks, &spinner) &&
-	       stirred(sock, wait);
 }
 
 static void stop_waiting(struct lf_sock **sock)
@@ -267,10 +258,17 @@ static void show_cpu(struct lf_sock *sock)
 		atomic_store_explicit(&sock->in->c.cpu, cpu, memory_order_relaxed);
 }
 
+bool lf_wait_spin(struct lf_sock *sock, const struct lf_wait *wait)
+{
+	struct spinner spinner = {sock, wait};
+	show_cpu(sock);
+	return lf_wait_spin_by_score(sock, peer_is_here(sock, wait->want), spinner_looks, &spinner) &&
+	       stirred(sock, wait);
+}
+
 int lf_wait(struct lf_sock *sock, int fd, const struct lf_wait *wait)
 {
-	show_cpu(sock);
-	if (spin(sock, wait))
+	if (!wait->spun && lf_wait_spin(sock, wait))
 		return 0;
 	/* The cleanup also runs when pthread_cancel unwinds through here. */
 	struct lf_sock *waiting __attribute__((cleanup(stop_waiting), unused)) = sock;
