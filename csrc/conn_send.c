@@ -233,6 +233,23 @@ static void check_reader(struct lf_sock *sock, int fd)
 		lf_conn_check_tcp(sock, fd);
 }
 
+/* Much is published piece by piece: a reader that spins copies out while we still copy in. One
+ * that sleeps is woken at the end, once. */
+enum { PIECE = 32 * 1024 };
+
+static void put_pieces(struct lf_sock *sock, uint64_t head, struct lf_cursor *cursor, size_t n)
+{
+	uint64_t position = position_for(sock, head, n);
+	while (n) {
+		size_t piece = n < 2 * PIECE ? n : PIECE;
+		lf_ring_put(sock->out_ring, sock->ring_size, position, cursor, piece);
+		publish(sock, head + piece);
+		head += piece;
+		position += piece;
+		n -= piece;
+	}
+}
+
 /* One try, under tx_lock. */
 static ssize_t put(struct lf_sock *sock, int fd, struct lf_cursor *cursor)
 {
@@ -248,8 +265,7 @@ static ssize_t put(struct lf_sock *sock, int fd, struct lf_cursor *cursor)
 		return full(sock, fd);
 	size_t n = cursor->left < (size_t)free ? cursor->left : (size_t)free;
 	uint64_t head = atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed);
-	lf_ring_put(sock->out_ring, sock->ring_size, position_for(sock, head, n), cursor, n);
-	publish(sock, head + n);
+	put_pieces(sock, head, cursor, n);
 	return (ssize_t)n;
 }
 
