@@ -36,14 +36,10 @@ static bool owner_is_dead(uint32_t tid)
 	return syscall(SYS_kill, (pid_t)tid, 0) == -1 && errno == ESRCH;
 }
 
-static void owned(struct lf_lock *lock)
-{
-	atomic_store_explicit(&lock->frame, (uintptr_t)__builtin_frame_address(0),
-			      memory_order_relaxed);
-}
-
-/* Slow path: somebody holds it. */
-static bool acquire_contended(struct lf_lock *lock, uint32_t tid)
+/* Slow path: somebody holds it. Not inlined, to keep the other path short. `frame`: of the
+ * lf_lock_acquire() that found it held, to compare with the one that was there before. */
+static __attribute__((noinline)) bool acquire_contended(struct lf_lock *lock, uint32_t tid,
+							uintptr_t frame)
 {
 	for (int spins = 0;; spins++) {
 		uint32_t seen = atomic_load_explicit(&lock->word, memory_order_relaxed);
@@ -58,10 +54,7 @@ static bool acquire_contended(struct lf_lock *lock, uint32_t tid)
 		}
 		if (TID(seen) == tid) {
 			/* Stacks grow down on every Linux port: a handler's frame lies below. */
-			if ((uintptr_t)__builtin_frame_address(0) <
-			    atomic_load_explicit(&lock->frame, memory_order_relaxed))
-				return false;
-			break;
+			return frame >= atomic_load_explicit(&lock->frame, memory_order_relaxed);
 		}
 		if (spins < SPINS) {
 			lf_pause();
@@ -82,18 +75,18 @@ static bool acquire_contended(struct lf_lock *lock, uint32_t tid)
 								    memory_order_relaxed))
 			break;
 	}
-	owned(lock);
 	return true;
 }
 
 bool lf_lock_acquire(struct lf_lock *lock, enum lf_rank rank)
 {
 	uint32_t tid = lf_lock_tid(), free = 0;
-	if (atomic_compare_exchange_strong_explicit(&lock->word, &free, tid, memory_order_acquire,
-						     memory_order_relaxed))
-		owned(lock);
-	else if (!acquire_contended(lock, tid))
+	uintptr_t frame = (uintptr_t)__builtin_frame_address(0);
+	if (!atomic_compare_exchange_strong_explicit(&lock->word, &free, tid, memory_order_acquire,
+						      memory_order_relaxed) &&
+	    !acquire_contended(lock, tid, frame))
 		return false;
+	atomic_store_explicit(&lock->frame, frame, memory_order_relaxed);
 	lf_rank_take(rank);
 	return true;
 }

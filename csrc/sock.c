@@ -112,21 +112,21 @@ void lf_sock_track(int fd, enum lf_wire_side side)
 	lf_mutex_unlock(&gate, LF_RANK_GATE);
 }
 
-struct lf_sock *lf_sock_pin(int fd)
+struct lf_sock *lf_sock_pin_entry(int fd, uintptr_t entry)
 {
-	for (;;) {
-		uintptr_t entry = lf_table_get(fd);
-		if (lf_table_kind(entry) != LF_KIND_SOCK)
-			return NULL;
+	while (lf_table_kind(entry) == LF_KIND_SOCK) {
 		struct lf_sock *sock = lf_table_pointer(entry);
 		/* The pool is never unmapped, so touching a stale place is safe; seeing the
 		 * same entry after the increment proves that the table's own use was there
 		 * when we added ours, hence nobody took the socket apart in between. */
 		atomic_fetch_add(&sock->users, 1);
-		if (lf_table_get(fd) == entry)
+		uintptr_t now = lf_table_get(fd);
+		if (now == entry)
 			return sock;
 		drop(sock);
+		entry = now;
 	}
+	return NULL;
 }
 
 uint64_t lf_sock_id(const struct lf_sock *sock)

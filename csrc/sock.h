@@ -79,7 +79,13 @@ bool lf_sock_init(void);
 void lf_sock_track(int fd, enum lf_wire_side side);
 
 /* The socket behind fd, pinned; NULL: not one of ours. */
-struct lf_sock *lf_sock_pin(int fd);
+struct lf_sock *lf_sock_pin_entry(int fd, uintptr_t entry);
+static inline struct lf_sock *lf_sock_pin(int fd)
+{
+	uintptr_t entry = lf_table_get(fd);
+	/* All that a call on a file or a pipe pays for being interposed. */
+	return lf_table_kind(entry) == LF_KIND_SOCK ? lf_sock_pin_entry(fd, entry) : NULL;
+}
 /* The same from an id that lf_sock_id() gave, if that socket still lives. */
 struct lf_sock *lf_sock_pin_id(uint64_t id);
 uint64_t lf_sock_id(const struct lf_sock *sock);
