@@ -44,7 +44,8 @@ void lf_bell_wake(struct lf_sock *sock, struct lf_armed_line *line)
 void lf_bell_ring(struct lf_sock *sock, struct lf_armed_line *line)
 {
 	atomic_thread_fence(memory_order_seq_cst);
-	lf_bell_ring_fenced(sock, line);
+	if (atomic_load_explicit(&line->armed, memory_order_relaxed))
+		lf_bell_wake(sock, line);
 }
 
 void lf_bell_drain(struct lf_sock *sock)

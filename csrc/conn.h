@@ -159,13 +159,9 @@ void lf_conn_before_close(struct lf_sock *sock, int fd);
 
 /* Wakes the peer if the flag says that it sleeps; call after the store it waits for. */
 void lf_bell_ring(struct lf_sock *sock, struct lf_armed_line *line);
-/* The same where a full fence has come after that store, see lf_lock_fence_released(). */
+/* The same where a full fence has come after that store (see lf_lock_fence_released()), and the
+ * flag was seen. */
 void lf_bell_wake(struct lf_sock *sock, struct lf_armed_line *line);
-static inline void lf_bell_ring_fenced(struct lf_sock *sock, struct lf_armed_line *line)
-{
-	if (atomic_load_explicit(&line->armed, memory_order_relaxed))
-		lf_bell_wake(sock, line);
-}
 void lf_bell_ring_always(struct lf_sock *sock);
 /* Empties our bell. */
 void lf_bell_drain(struct lf_sock *sock);

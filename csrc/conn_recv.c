@@ -182,8 +182,7 @@ static ssize_t take_from_ring(struct lf_sock *sock, struct lf_cursor *cursor, in
 	atomic_store_explicit(&slot->rx_tail, tail + n, memory_order_relaxed);
 	/* release: the places are free only after they were read. */
 	atomic_store_explicit(&sock->in->t.tail, tail + n, memory_order_release);
-	/* The pieces are free, but a writer that sleeps is woken once the lock is released, see
-	 * after_step(). */
+	/* A writer that sleeps is woken once the lock is released, see after_step(). */
 	return (ssize_t)n;
 }
 

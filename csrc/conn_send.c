@@ -269,6 +269,17 @@ static ssize_t put(struct lf_sock *sock, int fd, struct lf_cursor *cursor)
 	return (ssize_t)n;
 }
 
+/* While the ring is live under the lock, nobody gives the bell's number away
+ * (lf_conn_give_up_bell); who ended it since has rung. */
+static void wake_reader(struct lf_sock *sock)
+{
+	if (!lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
+		return;
+	if (lf_tx(sock) == LF_TX_FUSED)
+		lf_bell_wake(sock, &sock->out->reader);
+	lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
+}
+
 /* After put() or move_in() and the release of tx_lock, whatever they returned: head, if it was
  * `moved`, is stored; a full fence stands between that and what we look at here. It pairs with
  * the fence of whoever stores first and then looks at head:
@@ -279,8 +290,8 @@ static ssize_t put(struct lf_sock *sock, int fd, struct lf_cursor *cursor)
 static void after_put(struct lf_sock *sock, int fd, bool moved)
 {
 	lf_lock_fence_released();
-	if (moved)
-		lf_bell_ring_fenced(sock, &sock->out->reader);
+	if (moved && atomic_load_explicit(&sock->out->reader.armed, memory_order_relaxed))
+		wake_reader(sock);
 	if (wished_away(sock))
 		lf_conn_service(sock, fd);
 }
