@@ -199,25 +199,26 @@ static enum lf_reason map(struct lf_sock *sock, const struct lf_wire_fuse *fuse,
 	uint32_t ring = fuse->ring_size;
 	if (ring < LF_RING_MIN || ring > LF_RING_MAX || (ring & (ring - 1)) || fuse->side > 1)
 		return LF_REASON_BAD_SEGMENT;
-	size_t size = LF_SEGMENT_HEADER + 2 * (size_t)ring;
+	size_t size = lf_segment_size(ring);
 	/* Unsealed memory could be cut off under us: SIGBUS in somebody else's program. */
 	if (!sealed(fd, size))
 		return LF_REASON_BAD_SEGMENT;
 	void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (at == MAP_FAILED)
 		return LF_REASON_NO_MEMORY;
-	struct lf_segment *segment = at;
+	struct lf_segment *segment = lf_segment_at(at, ring);
 	if (!identity_checks_out(segment, fuse)) {
 		munmap(at, size);
 		return LF_REASON_BAD_SEGMENT;
 	}
-	uint8_t *rings = (uint8_t *)at + LF_SEGMENT_HEADER;
 	sock->segment = segment;
 	sock->out = &segment->dir[fuse->side];
 	sock->in = &segment->dir[1 - fuse->side];
-	sock->out_ring = rings + (size_t)fuse->side * ring;
-	sock->in_ring = rings + (size_t)(1 - fuse->side) * ring;
+	sock->out_ring = lf_segment_ring(segment, ring, fuse->side);
+	sock->in_ring = lf_segment_ring(segment, ring, 1 - fuse->side);
 	sock->ring_size = ring;
+	sock->out_index = fuse->side;
+	atomic_store(&sock->slot->tx_origin, lf_segment_home(ring, fuse->side, 0));
 	atomic_store(&sock->peer_limit, fuse->limit_out);
 	atomic_store(&sock->out_limit, limit_of(sock));
 	sock->pair_id = fuse->pair_id;
@@ -251,7 +252,8 @@ bool lf_conn_pair(struct lf_sock *sock, const struct lf_wire_fuse *fuse, int seg
 		*reason = LF_REASON_EPOLL_KIND;
 	if (*reason != LF_REASON_NONE) {
 		/* Never PAIRED, so nobody else has looked at the mapping. */
-		munmap(sock->segment, LF_SEGMENT_HEADER + 2 * (size_t)sock->ring_size);
+		munmap(lf_segment_mapping(sock->segment, sock->ring_size),
+		       lf_segment_size(sock->ring_size));
 		sock->segment = NULL;
 		bell = atomic_exchange(&sock->bell, -1);
 		if (bell >= 0)

@@ -152,18 +152,20 @@ static void publish(struct lf_sock *sock, uint64_t head)
 	atomic_store_explicit(&sock->out->p.head, head, memory_order_release);
 }
 
-/* Where n bytes at `head` go. Before they touch a page more, they start over at the first
- * page, if the peer has taken all that was there. */
+enum { PAGE = 4096 };
+
+/* Where n bytes at `head` go. Before they touch a page more, they start over where they touch
+ * fewest, if the peer has taken all that was there. */
 static uint64_t position_for(struct lf_sock *sock, uint64_t head, size_t n)
 {
-	enum { PAGE = 4096 };
 	struct lf_slot *slot = sock->slot;
 	uint64_t origin = atomic_load_explicit(&slot->tx_origin, memory_order_relaxed);
-	size_t place = (size_t)((head + origin) & (sock->ring_size - 1)), in_page = place % PAGE;
-	if (place != 0 && (in_page == 0 || in_page + n > PAGE) &&
+	size_t place = (size_t)((head + origin) & (sock->ring_size - 1));
+	size_t left = lf_segment_left_in_page(sock->ring_size, sock->out_index, place);
+	if ((n > left || left == PAGE || place == 0) &&
 	    /* acquire: the peer's reads are over before we write over what it read. */
 	    atomic_load_explicit(&sock->out->t.tail, memory_order_acquire) == head) {
-		origin = 0 - head;
+		origin = lf_segment_home(sock->ring_size, sock->out_index, n) - head;
 		/* The slot first: whoever takes over a dead owner's lock goes by it. publish()
 		 * tells the peer, which does not look before there is a byte. */
 		atomic_store_explicit(&slot->tx_origin, origin, memory_order_relaxed);

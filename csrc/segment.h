@@ -5,12 +5,16 @@
  * to both ends. docs/segment.md draws it; src/loopfuse/_segments.py reads it from
  * Python, and a test compares the two offset by offset.
  *
- *   0x000  identity       written by the broker before the hand-out, constant after
- *   0x080  broker line    written by the broker only
- *   0x100  direction 0    client to server (the client is the end that called connect)
- *   0x380  direction 1    server to client
- *   0x1000 ring of direction 0, ring_size bytes
- *   0x1000 + ring_size    ring of direction 1, ring_size bytes
+ *   0x400  ring of direction 1, ring_size bytes; its last 0x400 lie in the header's page
+ *   H      header, 0x800 bytes at H = 0x400 + ring_size:
+ *     0x000  identity       written by the broker before the hand-out, constant after
+ *     0x080  broker line    written by the broker only
+ *     0x100  direction 0    client to server (the client is the end that called connect)
+ *     0x380  direction 1    server to client
+ *   H + 0x800  ring of direction 0, ring_size bytes; its first 0x400 lie in the header's page
+ *
+ * The first and the last 0x400 bytes are not used. So one page, at ring_size, holds all that
+ * a connection with short messages touches.
  *
  * Each direction has one producer and one consumer *end*. An end may be several
  * threads and forked processes; they take turns under the end's own locks (slot.h),
@@ -32,7 +36,9 @@
 
 #define LF_SEGMENT_MAGIC 0x314553554650304cULL /* "L0PFUSE1", little endian */
 #define LF_SEGMENT_VERSION 2u
-#define LF_SEGMENT_HEADER 4096u
+#define LF_SEGMENT_EXTRA 4096u /* bytes beside the two rings */
+#define LF_SEGMENT_HEADER 2048u
+#define LF_SEGMENT_SHORT 1024u /* bytes of each ring in the header's page */
 #define LF_LINE 128u
 #define LF_RING_MIN 4096u
 #define LF_RING_MAX (16u << 20)
@@ -116,6 +122,48 @@ struct lf_segment {
 	struct lf_direction dir[2];
 };
 
+static inline size_t lf_segment_size(uint32_t ring_size)
+{
+	return LF_SEGMENT_EXTRA + 2 * (size_t)ring_size;
+}
+
+/* Of a mapping with rings of this size: where the header lies, and where each ring. */
+static inline struct lf_segment *lf_segment_at(void *mapping, uint32_t ring_size)
+{
+	return (struct lf_segment *)(void *)((uint8_t *)mapping + LF_SEGMENT_SHORT + ring_size);
+}
+
+static inline void *lf_segment_mapping(struct lf_segment *segment, uint32_t ring_size)
+{
+	return (uint8_t *)segment - ring_size - LF_SEGMENT_SHORT;
+}
+
+static inline uint8_t *lf_segment_ring(struct lf_segment *segment, uint32_t ring_size,
+				       unsigned direction)
+{
+	uint8_t *header = (uint8_t *)segment;
+	return direction == 0 ? header + LF_SEGMENT_HEADER : header - ring_size;
+}
+
+/* Places of a ring and pages: the place where n bytes that are alone in the ring touch the fewest
+ * pages, the header's first; and how many bytes from `place` on lie in the same page. */
+static inline uint32_t lf_segment_home(uint32_t ring_size, unsigned direction, size_t n)
+{
+	if (direction == 0)
+		return 0;
+	/* Whole pages right before the header's, then what it has room for. */
+	size_t before = n > LF_SEGMENT_SHORT ? (n - LF_SEGMENT_SHORT + 4095) & ~(size_t)4095 : 0;
+	size_t most = ring_size - 4096;
+	return ring_size - LF_SEGMENT_SHORT - (uint32_t)(before < most ? before : most);
+}
+
+static inline size_t lf_segment_left_in_page(uint32_t ring_size, unsigned direction, size_t place)
+{
+	size_t page_place = place + LF_SEGMENT_SHORT + (direction == 0 ? LF_SEGMENT_HEADER : 0);
+	size_t left = 4096 - (page_place & 4095), in_ring = ring_size - place;
+	return left < in_ring ? left : in_ring;
+}
+
 static_assert(sizeof(struct lf_producer_line) == LF_LINE, "producer line");
 static_assert(sizeof(struct lf_tail_line) == LF_LINE, "tail line");
 static_assert(sizeof(struct lf_consumer_line) == LF_LINE, "consumer line");
@@ -139,6 +187,7 @@ static_assert(offsetof(struct lf_direction, t) == 0x080, "tail line");
 static_assert(offsetof(struct lf_direction, c) == 0x100, "consumer line");
 static_assert(offsetof(struct lf_direction, reader) == 0x180, "reader armed");
 static_assert(offsetof(struct lf_direction, writer) == 0x200, "writer armed");
-static_assert(sizeof(struct lf_segment) <= LF_SEGMENT_HEADER, "header page");
+static_assert(sizeof(struct lf_segment) <= LF_SEGMENT_HEADER, "header");
+static_assert(LF_SEGMENT_HEADER + 2 * LF_SEGMENT_SHORT == LF_SEGMENT_EXTRA, "one page");
 
 #endif

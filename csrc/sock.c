@@ -60,7 +60,8 @@ static void take_apart(struct lf_sock *sock)
 	if (bell >= 0)
 		lf_table_unhide(bell);
 	if (sock->segment)
-		munmap(sock->segment, LF_SEGMENT_HEADER + 2 * (size_t)sock->ring_size);
+		munmap(lf_segment_mapping(sock->segment, sock->ring_size),
+		       lf_segment_size(sock->ring_size));
 	sock->segment = NULL;
 	lf_slot_drop(sock->slot);
 	give_back(sock);

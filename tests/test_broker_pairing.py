@@ -25,7 +25,7 @@ from broker_fixtures import (
 from loopfuse import _wire as wire
 from loopfuse._kernel import socket_cookie
 from loopfuse._reasons import Reason
-from loopfuse._segments import HEADER, RING_DEFAULT, read_segment
+from loopfuse._segments import DIRECTION, EXTRA, RING_DEFAULT, header_of, read_segment
 
 pytest_plugins = ["broker_fixtures"]
 CLIENT, SERVER = wire.Side.CLIENT, wire.Side.SERVER
@@ -63,7 +63,7 @@ def test_both_ends_share_one_sealed_segment_and_one_doorbell(broker: BrokerProce
     with libraries(broker.path, 2) as (one, other), tcp_pair() as pair:
         (segment, bell), (same_segment, other_bell) = (m.fds for m in pair_up(one, other, pair))
         assert os.fstat(segment).st_ino == os.fstat(same_segment).st_ino
-        assert os.fstat(segment).st_size == HEADER + 2 * RING_DEFAULT
+        assert os.fstat(segment).st_size == EXTRA + 2 * RING_DEFAULT
         seals = fcntl.fcntl(segment, fcntl.F_GET_SEALS)
         for seal in (fcntl.F_SEAL_SHRINK, fcntl.F_SEAL_GROW, fcntl.F_SEAL_SEAL):
             assert seals & seal
@@ -305,8 +305,9 @@ def test_only_the_owner_may_decline(broker: BrokerProcess) -> None:
 def test_a_closed_pair_becomes_a_closed_row(broker: BrokerProcess) -> None:
     with libraries(broker.path, 2) as (one, other), tcp_pair() as pair:
         segment = pair_up(one, other, pair)[0].fds[0]
-        os.pwrite(segment, (77).to_bytes(8, "little"), 0x100)
-        os.pwrite(segment, (1).to_bytes(4, "little"), 0x108)
+        line = header_of(segment) + DIRECTION
+        os.pwrite(segment, (77).to_bytes(8, "little"), line)
+        os.pwrite(segment, (1).to_bytes(4, "little"), line + 8)
         assert [row.state for row in broker.rows()] == ["fused"]
         pair.close()
         eventually(lambda: [row.state for row in broker.rows()] == ["closed"], "it is closed")
@@ -418,8 +419,8 @@ def test_the_broker_is_found_nowhere_between_the_ends(tmp_path: Path) -> None:
             assert one.is_dropped()
             os.write(to_client.fds[1], b"x")
             assert os.read(to_server.fds[1], 1) == b"x"
-            os.pwrite(to_client.fds[0], b"payload", HEADER)
-            assert os.pread(to_server.fds[0], 7, HEADER) == b"payload"
+            os.pwrite(to_client.fds[0], b"payload", 4096)
+            assert os.pread(to_server.fds[0], 7, 4096) == b"payload"
     finally:
         process.kill()
 

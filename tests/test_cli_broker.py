@@ -28,7 +28,7 @@ from loopfuse import _wire as wire
 from loopfuse._cli.ps import _size
 from loopfuse._control import fetch_status
 from loopfuse._reasons import Reason
-from loopfuse._segments import BROKER_WISH, DIRECTION, DIRECTION_SIZE, read_segment
+from loopfuse._segments import BROKER_WISH, DIRECTION, DIRECTION_SIZE, header_of, read_segment
 
 pytest_plugins = ["broker_fixtures"]
 CLIENT, SERVER = wire.Side.CLIENT, wire.Side.SERVER
@@ -60,7 +60,8 @@ def segment(broker: BrokerProcess, pair: TcpPair) -> Iterator[int]:
         assert isinstance(message.body, wire.Fuse) and message.body.pair_id == 1
         fd = message.fds[0]
         for index, head in enumerate((1234, 5678901)):
-            os.pwrite(fd, struct.pack("=QI", head, 1), DIRECTION + index * DIRECTION_SIZE)
+            line = header_of(fd) + DIRECTION + index * DIRECTION_SIZE
+            os.pwrite(fd, struct.pack("=QI", head, 1), line)
         yield fd
 
 
@@ -176,7 +177,9 @@ def test_defuse_all_takes_every_pair(broker: BrokerProcess, segment: int) -> Non
     done = loopfuse(broker.path, "defuse", "--all")
     assert done.returncode == 0
     assert "connection 1" in done.stdout
-    assert os.pread(segment, 4, BROKER_WISH) == struct.pack("=I", Reason.REQUEST)
+    assert os.pread(segment, 4, header_of(segment) + BROKER_WISH) == struct.pack(
+        "=I", Reason.REQUEST
+    )
 
 
 def test_defuse_all_of_nothing_is_no_error(broker: BrokerProcess, tmp_path: Path) -> None:
@@ -188,7 +191,8 @@ def test_defuse_all_of_nothing_is_no_error(broker: BrokerProcess, tmp_path: Path
 
 def test_defusing_what_is_plain_already_is_no_error(broker: BrokerProcess, segment: int) -> None:
     for index in (0, 1):
-        os.pwrite(segment, struct.pack("=I", 2), DIRECTION + index * DIRECTION_SIZE + 8)
+        line = header_of(segment) + DIRECTION + index * DIRECTION_SIZE
+        os.pwrite(segment, struct.pack("=I", 2), line + 8)
     done = loopfuse(broker.path, "defuse", "1")
     assert done.returncode == 0
     assert "is not fused" in done.stdout

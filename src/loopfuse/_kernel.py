@@ -32,10 +32,10 @@ class Credentials(NamedTuple):
     gid: int
 
 
-def sealed_memfd(name: str, size: int, start: bytes = b"") -> int:
+def sealed_memfd(name: str, size: int, content: bytes = b"", at: int = 0) -> int:
     """A descriptor of `size` bytes of shared memory that can neither grow nor shrink.
 
-    It begins with `start`, the rest is zero and takes no memory until touched. Raises
+    It holds `content` at `at`, the rest is zero and takes no memory until touched. Raises
     OSError as memfd_create(2) does.
     """
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
@@ -47,8 +47,8 @@ def sealed_memfd(name: str, size: int, start: bytes = b"") -> int:
         fd = os.memfd_create(name, flags)  # before Linux 6.3
     try:
         os.ftruncate(fd, size)
-        if start:
-            os.pwrite(fd, start, 0)
+        if content:
+            os.pwrite(fd, content, at)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
     except BaseException:
         os.close(fd)

@@ -17,7 +17,11 @@ from loopfuse._kernel import sealed_memfd
 
 MAGIC = 0x314553554650304C
 VERSION = 2
-HEADER = 4096
+EXTRA = 4096
+"""Bytes beside the two rings."""
+HEADER = 2048
+SHORT = 1024
+"""Bytes of each ring that lie in the header's page."""
 LINE = 128
 RING_MIN = 4096
 RING_MAX = 16 << 20
@@ -95,7 +99,7 @@ def make_segment(pair_id: int, ring_size: int) -> int:
     Raises OSError as memfd_create(2) and ftruncate(2) do (EMFILE, ENOMEM, ...).
     """
     identity = _IDENTITY.pack(MAGIC, VERSION, HEADER, pair_id, ring_size, 0)
-    return sealed_memfd("loopfuse-segment", HEADER + 2 * ring_size, identity)
+    return sealed_memfd("loopfuse-segment", EXTRA + 2 * ring_size, identity, SHORT + ring_size)
 
 
 def memory_of(fd: int) -> int:
@@ -103,14 +107,19 @@ def memory_of(fd: int) -> int:
     return os.fstat(fd).st_blocks * 512
 
 
+def header_of(fd: int) -> int:
+    """Where the header lies in the segment behind `fd`: in the middle, between the rings."""
+    return max(os.fstat(fd).st_size - HEADER, 0) // 2
+
+
 def read_segment(fd: int) -> Segment:
     """The header of the segment behind `fd`. Raises SegmentError if it is none."""
-    data = os.pread(fd, _READ, 0)
+    data = os.pread(fd, _READ, header_of(fd))
     if len(data) != _READ:
         raise SegmentError("a segment is shorter than its header")
     magic, version, header, pair_id, ring_size, _ = _IDENTITY.unpack_from(data)
     if (magic, version, header) != (MAGIC, VERSION, HEADER):
-        raise SegmentError("a segment does not start as one")
+        raise SegmentError("a segment's header does not start as one")
     (wish,) = _U32.unpack_from(data, BROKER_WISH)
     return Segment(pair_id, ring_size, wish, _direction(data, 0), _direction(data, 1))
 
@@ -127,4 +136,4 @@ def _direction(data: bytes, index: int) -> Direction:
 
 def write_broker_wish(fd: int, reason: int) -> None:
     """Asks both producers to end their directions; they do at their next send."""
-    os.pwrite(fd, _U32.pack(reason), BROKER_WISH)
+    os.pwrite(fd, _U32.pack(reason), header_of(fd) + BROKER_WISH)
