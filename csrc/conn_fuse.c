@@ -9,6 +9,7 @@
  */
 #define _GNU_SOURCE
 #include "conn.h"
+#include "copy.h"
 #include "epoll.h"
 #include "invariant.h"
 #include "options.h"
@@ -235,8 +236,10 @@ bool lf_conn_pair(struct lf_sock *sock, const struct lf_wire_fuse *fuse, int seg
 	/* A process that shares the socket but not the segment would be left behind. */
 	if (*reason == LF_REASON_NONE && atomic_load(&slot->holders) != 1)
 		*reason = LF_REASON_SHARED_DESCRIPTOR;
-	if (*reason == LF_REASON_NONE)
+	if (*reason == LF_REASON_NONE) {
+		lf_copy_choose();
 		*reason = map(sock, fuse, segment_fd);
+	}
 	lf_real.close(segment_fd);
 	if (*reason != LF_REASON_NONE) {
 		lf_real.close(bell);

@@ -4,7 +4,6 @@
 
 #include "broker.h"
 #include "config.h"
-#include "copy.h"
 #include "epoll.h"
 #include "lock.h"
 #include "rank.h"
@@ -56,7 +55,6 @@ __attribute__((constructor(101))) void lf_start(void)
 	int saved = errno;
 	lf_real_init();
 	lf_config_init();
-	lf_copy_init();
 	pid = (pid_t)syscall(SYS_getpid);
 	/* No room for our tables: every call goes straight through. */
 	if (lf_table_init() && lf_sock_init() && lf_epoll_init()) {
