@@ -34,31 +34,44 @@ static ssize_t transmit(struct lf_sock *sock, int fd, struct msghdr *msg, int fl
 	return lf_result(r, saved);
 }
 
-/* Out of line, so that what is not ours passes through its caller without a stack frame. */
-static __attribute__((noinline)) ssize_t receive_one(struct lf_sock *sock, int fd, void *buf, size_t n, int flags)
+static ssize_t receive_one(struct lf_sock *sock, int fd, void *buf, size_t n, int flags)
 {
 	struct iovec iov = {buf, n};
 	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 	return receive(sock, fd, &msg, flags);
 }
 
-static __attribute__((noinline)) ssize_t transmit_one(struct lf_sock *sock, int fd, const void *buf, size_t n, int flags)
+static ssize_t transmit_one(struct lf_sock *sock, int fd, const void *buf, size_t n, int flags)
 {
 	struct iovec iov = {(void *)(uintptr_t)buf, n};
 	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 	return transmit(sock, fd, &msg, flags);
 }
 
-LF_EXPORT ssize_t read(int fd, void *buf, size_t n)
+/* What a descriptor that is not ours pays for these two is a look at the table: the rest is out
+ * of line, so that they need no stack frame. */
+static __attribute__((noinline)) ssize_t read_sock(int fd, void *buf, size_t n)
 {
 	struct lf_sock *sock = n ? lf_sock_pin(fd) : NULL;
 	return sock ? receive_one(sock, fd, buf, n, 0) : lf_real.read(fd, buf, n);
 }
 
-LF_EXPORT ssize_t write(int fd, const void *buf, size_t n)
+LF_EXPORT ssize_t read(int fd, void *buf, size_t n)
+{
+	return lf_table_kind(lf_table_get(fd)) == LF_KIND_SOCK ? read_sock(fd, buf, n) :
+								 lf_real.read(fd, buf, n);
+}
+
+static __attribute__((noinline)) ssize_t write_sock(int fd, const void *buf, size_t n)
 {
 	struct lf_sock *sock = n ? lf_sock_pin(fd) : NULL;
 	return sock ? transmit_one(sock, fd, buf, n, 0) : lf_real.write(fd, buf, n);
+}
+
+LF_EXPORT ssize_t write(int fd, const void *buf, size_t n)
+{
+	return lf_table_kind(lf_table_get(fd)) == LF_KIND_SOCK ? write_sock(fd, buf, n) :
+								 lf_real.write(fd, buf, n);
 }
 
 /* readv and writev know limits that recvmsg and sendmsg report differently. */
