@@ -76,7 +76,7 @@ bool lf_wait_spin_by_score(struct lf_sock *sock, bool alone, bool (*look)(void *
 	int64_t end = lf_now() + lf_config.spin_ns;
 	bool found;
 	do {
-		for (int i = 0; !(found = look(context)) && i < looks; i++)
+		for (int i = 1; !(found = look(context)) && i < looks; i++)
 			lf_pause();
 		if (!found)
 			sched_yield();
