@@ -213,17 +213,22 @@ static ssize_t before_put(struct lf_sock *sock)
 	return 0;
 }
 
-/* Before a send: bytes that nobody has taken yet may be bytes that nobody ever will. Once in a
- * moment is enough, since neither a clock nor a peer's death is known more exactly; so a
- * stream pays for neither the clock nor the peer's tail with each send. Sends further apart
- * than that all look. */
+/* Once in a moment is enough to look around, since neither a clock nor a peer's death is known
+ * more exactly; so a stream pays for neither the clock nor the peer's tail with each send. Sends
+ * further apart than that all look. */
+static bool looked_just_now(const struct lf_sock *sock, uint64_t now)
+{
+	return !atomic_load_explicit(&sock->fin_seen, memory_order_relaxed) &&
+	       now - atomic_load_explicit(&sock->tx_looked, memory_order_relaxed) < lf_moment();
+}
+
+/* Before a send: bytes that nobody has taken yet may be bytes that nobody ever will. */
 static void check_reader(struct lf_sock *sock, int fd)
 {
-	bool fin_seen = atomic_load_explicit(&sock->fin_seen, memory_order_relaxed);
 	uint64_t now = lf_ticks();
-	if (!fin_seen &&
-	    now - atomic_load_explicit(&sock->tx_looked, memory_order_relaxed) < lf_moment())
+	if (looked_just_now(sock, now))
 		return;
+	bool fin_seen = atomic_load_explicit(&sock->fin_seen, memory_order_relaxed);
 	atomic_store_explicit(&sock->tx_looked, now, memory_order_relaxed);
 	uint64_t head = atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed);
 	bool unread = head != atomic_load_explicit(&sock->out->t.tail, memory_order_relaxed);
@@ -384,6 +389,38 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 		if (r)
 			return sent ? sent : r;
 	}
+}
+
+/* Under tx_lock. False: nothing was done. */
+static bool put_quickly(struct lf_sock *sock, const void *buf, size_t n)
+{
+	const struct lf_slot *slot = sock->slot;
+	if (lf_tx(sock) != LF_TX_FUSED || before_put(sock))
+		return false;
+	uint64_t head = atomic_load_explicit(&slot->tx_head, memory_order_relaxed);
+	uint64_t unread = head - atomic_load_explicit(&slot->tx_tail, memory_order_relaxed);
+	uint32_t half = atomic_load_explicit(&sock->out_limit, memory_order_relaxed) / 2;
+	if (unread > half || n > half) /* where room() looks at the peer's tail, or may say less */
+		return false;
+	size_t place = (size_t)(position_for(sock, head, n) & (sock->ring_size - 1));
+	if (n > sock->ring_size - place)
+		return false;
+	lf_copy(sock->out_ring + place, buf, n);
+	publish(sock, head + n);
+	return true;
+}
+
+bool lf_conn_send_quickly(struct lf_sock *sock, int fd, const void *buf, size_t n, int flags)
+{
+	if (n == 0 || n > PIECE || (flags & ~(MSG_NOSIGNAL | MSG_DONTWAIT)) ||
+	    lf_tx(sock) != LF_TX_FUSED || !looked_just_now(sock, lf_ticks()) ||
+	    !lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
+		return false;
+	bool done = put_quickly(sock, buf, n);
+	lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
+	if (done)
+		after_put(sock, fd, true);
+	return done;
 }
 
 static void try_fuse(struct lf_sock *sock, int fd)

@@ -43,6 +43,10 @@ static ssize_t receive_one(struct lf_sock *sock, int fd, void *buf, size_t n, in
 
 static ssize_t transmit_one(struct lf_sock *sock, int fd, const void *buf, size_t n, int flags)
 {
+	if (lf_conn_send_quickly(sock, fd, buf, n, flags)) {
+		lf_sock_unpin(sock);
+		return (ssize_t)n;
+	}
 	struct iovec iov = {(void *)(uintptr_t)buf, n};
 	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 	return transmit(sock, fd, &msg, flags);
