@@ -32,7 +32,7 @@ struct lf_io {
 
 ssize_t lf_conn_recv(struct lf_sock *sock, int fd, struct lf_io *io);
 ssize_t lf_conn_send(struct lf_sock *sock, int fd, struct lf_io *io);
-/* The common case of lf_conn_send(), with a third of its instructions: one short buffer for which
+/* The common case of lf_conn_send(), without a cursor: one short buffer for which
  * there is room, in the ring, and nothing else to look at. False: it is not that case, nothing was
  * done. Leaves errno alone. */
 bool lf_conn_send_quickly(struct lf_sock *sock, int fd, const void *buf, size_t n, int flags);
