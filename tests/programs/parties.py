@@ -301,11 +301,10 @@ def timeo(s, side, p):
         wait(p)
     else:
         s.setsockopt(1, 20, struct.pack("ll", 0, 100000))
-        t = time.time()
+        t = time.monotonic()
         say(attempt(s.recv, 10))
-        say(round(time.time() - t, 1))
+        say(time.monotonic() - t > 0.09)  # and on a busy machine, much
         s.setsockopt(1, 21, struct.pack("ll", 0, 100000))
-        t = time.time()
         n = 0
         try:
             while 1:
