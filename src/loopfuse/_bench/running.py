@@ -1,0 +1,162 @@
+"""One measurement with the C program of bench/: a server, a client, and a proof."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from loopfuse._bench import processes
+from loopfuse._bench.children import Child, running
+from loopfuse._bench.machine import cpus_of
+from loopfuse._bench.place import Place
+from loopfuse._bench.proof import Witness
+from loopfuse._bench.results import Latency, Sample
+from loopfuse._bench.sides import Side
+from loopfuse._bench.statistics import per_unit
+from loopfuse._bench.workloads import Workload
+from loopfuse._errors import BenchError
+
+_PATIENCE = 20.0
+_FLOOR_MEMORY = 1 << 20  # bench/floor.h
+_DESCRIPTORS = 5
+"""For a connection, at each end: two, and some that the library keeps."""
+_SPARE_DESCRIPTORS = 200
+
+
+class Latencies(msgspec.Struct):
+    """In nanoseconds."""
+
+    p50: float
+    p90: float
+    p99: float
+    p999: float
+    max: float
+
+    def in_microseconds(self) -> Latency:
+        return Latency(*(getattr(self, name) / 1e3 for name in self.__struct_fields__))
+
+
+class Measured(msgspec.Struct):
+    """What the client prints, bench/meter.c."""
+
+    units: int
+    bytes: int
+    seconds: float
+    client_cpu: float
+    server_cpu: float
+    sleeps: int
+    memory_kb: int
+    latency_ns: Latencies | None
+
+
+def obstacle(workload: Workload) -> str | None:
+    """Why it can't be measured here; None: it can."""
+    if workload.cpus == "two" and cpus_of("two") is None:
+        return "this process may use one CPU only"
+    needed = workload.connections * _DESCRIPTORS + _SPARE_DESCRIPTORS
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if needed > limit:
+        return f"needs up to {needed:,} descriptors, and the hard limit is {limit:,} (ulimit -Hn)"
+    return None
+
+
+def measure(place: Place, workload: Workload, side: Side, seconds: float) -> Sample:
+    """Raises BenchError if a program fails or takes too long."""
+    work = "many" if workload.kind == "memory" else workload.kind
+    patience = _PATIENCE + seconds + workload.connections / 100
+    common = [
+        f"over={side.over}",
+        f"waiting={'poll' if side.polling else 'block'}",
+        f"work={work}",
+        f"size={workload.size}",
+        f"connections={workload.connections}",
+        f"active={workload.active}",
+    ]
+    environment = place.environment(side)
+    # Two busy loops on one CPU would measure the scheduler's time slice.
+    where = "two" if side.polling and workload.cpus == "any" else workload.cpus
+    cpus = cpus_of(where) or (None, None)
+    before = processes.kernel_memory()
+    with _meeting_point(place, side) as (at, fds):
+        command = [place.measure, "server", *common, f"at={at}"]
+        with running(command, environment, fds=fds, cpu=cpus[0]) as server:
+            at = server.line(patience).removeprefix("ready ")
+            command = [place.measure, "client", *common, f"at={at}", f"seconds={seconds}"]
+            command.append(f"peer={server.pid}")
+            with running(command, environment, fds=fds, cpu=cpus[1]) as client:
+                port = int(at) if side.over == "tcp" else None
+                witness = Witness(place.broker, port)
+                sample = _watch(client, server, witness, workload, side, patience)
+                if workload.kind == "memory":
+                    pids = (server.pid, client.pid)
+                    after = processes.kernel_memory() + processes.private_memory(pids)
+                    sample.value = (after - before) / workload.connections
+                client.finish(patience)
+    return sample
+
+
+@contextmanager
+def _meeting_point(place: Place, side: Side) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """What the programs call `at`, and the descriptors they inherit for it."""
+    if side.over == "tcp":
+        yield "0", ()
+    elif side.over == "unix":
+        path = place.folder / "measure.sock"
+        path.unlink(missing_ok=True)
+        yield str(path), ()
+    else:
+        memory = os.memfd_create("loopfuse-bench-floor")
+        try:
+            os.ftruncate(memory, _FLOOR_MEMORY)
+            yield str(memory), (memory,)
+        finally:
+            os.close(memory)
+
+
+def _watch(
+    client: Child, server: Child, witness: Witness, workload: Workload, side: Side, patience: float
+) -> Sample:
+    if client.line(patience) != "warming":
+        raise client.failure("did not begin")
+    lasting = workload.kind != "rate"
+    if side.fused and lasting:
+        witness.wait_until_fused(workload.connections, lambda: not client.ended())
+    if side.fused:
+        witness.start()
+    client.tell()
+    answer = client.line(patience)
+    try:
+        measured = msgspec.json.decode(answer, type=Measured)
+    except msgspec.DecodeError as error:
+        raise BenchError(f"the measuring program printed nonsense: {error}") from error
+    pids = (client.pid, server.pid)
+    if not side.fused:
+        proof = witness.of_plain(pids)
+    elif lasting:
+        proof = witness.of_fused(pids, workload.connections, measured.bytes)
+    else:
+        proof = witness.of_short(pids)
+    units = measured.bytes / 1e6 if workload.kind == "stream" else measured.units
+    return Sample(
+        value=_value(workload, measured),
+        proof=proof,
+        latency=measured.latency_ns.in_microseconds() if measured.latency_ns else None,
+        client_cpu=per_unit(measured.client_cpu, units),
+        server_cpu=per_unit(measured.server_cpu, units),
+        sleeps=measured.sleeps / units if units else None,
+        memory_kb=measured.memory_kb,
+    )
+
+
+def _value(workload: Workload, measured: Measured) -> float:
+    if measured.units == 0 or measured.seconds <= 0:
+        raise BenchError(f"nothing was measured of: {workload.title}")
+    if workload.kind == "roundtrip":
+        return measured.seconds * 1e6 / measured.units
+    if workload.kind == "stream":
+        return measured.bytes / measured.seconds / 1e9
+    return measured.units / measured.seconds
