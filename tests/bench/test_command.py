@@ -168,8 +168,11 @@ def test_more_connections_than_descriptors_are_left_out(monkeypatch: pytest.Monk
     from loopfuse._bench.workloads import Workload
 
     monkeypatch.setattr(running.resource, "getrlimit", lambda _: (256, 256))
+    monkeypatch.setattr(running, "_SPARE_DESCRIPTORS", 100)
     assert "256" in (running.obstacle(Workload("many", 64, 100, 1)) or "")
     assert running.obstacle(Workload("roundtrip", 1)) is None
+    loads = session.plan(quick=False, only=["many"], rounds=1, seconds=1).loads
+    assert max(load.connections for load in loads) == running.most_connections() == 50
 
 
 def test_ended_by_a_signal_it_ends_what_it_started(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from loopfuse._control import fetch_rows
 from loopfuse._kernel import has_mapped
 from loopfuse._messages import Row
 from loopfuse._preload import LIBRARY_NAME, library_path
+from loopfuse._reasons import Reason
 
+_NOT_YET = (Reason.NO_COUNTERPART.code, Reason.NONE.code)
 _SECONDS = 10.0
 _CONNECTIONS_A_SECOND = 300
 """That a busy broker pairs at the least: how long many connections may take."""
@@ -45,7 +47,7 @@ class Witness:
             rows = self.rows()
             if sum(1 for row in rows if row.bytes_to_server) >= connections:
                 return
-            if any(row.state != "fused" and row.reason != "no-counterpart" for row in rows):
+            if any(row.state != "fused" and row.reason not in _NOT_YET for row in rows):
                 return
             time.sleep(0.01 + connections / 50000)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,9 +23,10 @@ from loopfuse._errors import BenchError
 
 _PATIENCE = 20.0
 _FLOOR_MEMORY = 1 << 20  # bench/floor.h
-_DESCRIPTORS = 5
-"""For a connection, at each end: two, and some that the library keeps."""
-_SPARE_DESCRIPTORS = 200
+_DESCRIPTORS = 2
+"""For a connection, at each end: the socket, and a doorbell."""
+_SPARE_DESCRIPTORS = 500
+_SETTLING_LOOKS, _SETTLING_SECONDS, _SETTLED_KB = 12, 0.25, 200
 
 
 class Latencies(msgspec.Struct):
@@ -57,11 +59,16 @@ def obstacle(workload: Workload) -> str | None:
     """Why it can't be measured here; None: it can."""
     if workload.cpus == "two" and cpus_of("two") is None:
         return "this process may use one CPU only"
-    needed = workload.connections * _DESCRIPTORS + _SPARE_DESCRIPTORS
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    if needed > limit:
-        return f"needs up to {needed:,} descriptors, and the hard limit is {limit:,} (ulimit -Hn)"
+    if workload.connections > most_connections():
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        return f"the hard limit of open files is {limit:,} (ulimit -Hn)"
     return None
+
+
+def most_connections() -> int:
+    """That a process can have here with both of their descriptors, in round figures."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return (limit - _SPARE_DESCRIPTORS) // _DESCRIPTORS // 50 * 50
 
 
 def measure(place: Place, workload: Workload, side: Side, seconds: float) -> Sample:
@@ -80,7 +87,7 @@ def measure(place: Place, workload: Workload, side: Side, seconds: float) -> Sam
     # Two busy loops on one CPU would measure the scheduler's time slice.
     where = "two" if side.polling and workload.cpus == "any" else workload.cpus
     cpus = cpus_of(where) or (None, None)
-    before = processes.kernel_memory()
+    before = _settled_kernel_memory() if workload.kind == "memory" else 0
     with _meeting_point(place, side) as (at, fds):
         command = [place.measure, "server", *common, f"at={at}"]
         with running(command, environment, fds=fds, cpu=cpus[0]) as server:
@@ -93,10 +100,21 @@ def measure(place: Place, workload: Workload, side: Side, seconds: float) -> Sam
                 sample = _watch(client, server, witness, workload, side, patience)
                 if workload.kind == "memory":
                     pids = (server.pid, client.pid)
-                    after = processes.kernel_memory() + processes.private_memory(pids)
+                    after = _settled_kernel_memory() + processes.private_memory(pids)
                     sample.value = (after - before) / workload.connections
                 client.finish(patience)
     return sample
+
+
+def _settled_kernel_memory() -> int:
+    """Once what ended before has been freed, or some seconds have passed."""
+    seen = processes.kernel_memory()
+    for _ in range(_SETTLING_LOOKS):
+        time.sleep(_SETTLING_SECONDS)
+        last, seen = seen, processes.kernel_memory()
+        if abs(seen - last) < _SETTLED_KB:
+            break
+    return seen
 
 
 @contextmanager

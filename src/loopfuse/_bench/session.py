@@ -47,7 +47,7 @@ class Plan:
 
 def plan(*, quick: bool, only: Sequence[str], rounds: int | None, seconds: float | None) -> Plan:
     """From what the command line says; `only` names kinds, none: all."""
-    loads = workloads.quick() if quick else workloads.full()
+    loads = workloads.quick() if quick else workloads.full(running.most_connections())
     programs = [p for p in PROGRAMS if not quick or p.id in ("redis-1", "asyncio")]
     if only:
         loads = [load for load in loads if load.kind in only]
