@@ -12,8 +12,9 @@ import msgspec
 import pytest
 
 from broker_fixtures import eventually
-from loopfuse._bench import children, proof, session
+from loopfuse._bench import children, proof, running, session
 from loopfuse._bench.results import Report, Row
+from loopfuse._bench.workloads import Workload
 
 COMMAND = [sys.executable, "-m", "loopfuse", "bench"]
 TINY = ("--quick", "--rounds", "1", "--seconds", "0.01")
@@ -108,6 +109,7 @@ def test_a_run_leaves_nothing_behind(measured: tuple[str, Report, str, list[str]
 
 
 def test_many_connections_are_all_fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "_SETTLING_LOOKS", 1)
     plan = session.plan(quick=True, only=["many", "memory"], rounds=1, seconds=0.01)
     report = session.run(plan, lambda _done, _what: None)
     proofs = samples(report.rows, fused=True)
@@ -164,9 +166,6 @@ def test_a_program_that_does_not_start_costs_only_its_own_figures(
 
 
 def test_more_connections_than_descriptors_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    from loopfuse._bench import running
-    from loopfuse._bench.workloads import Workload
-
     monkeypatch.setattr(running.resource, "getrlimit", lambda _: (256, 256))
     monkeypatch.setattr(running, "_SPARE_DESCRIPTORS", 100)
     assert "256" in (running.obstacle(Workload("many", 64, 100, 1)) or "")

@@ -40,6 +40,11 @@ def page(report: Report) -> str:
     if not drawn:
         parts.append(f"<p>{escape(plots.WITHOUT)}.</p>" if not plots.available() else "")
     titles = {side.key: side.title for side in report.sides}
+    if report.explanation is not None:
+        parts.append("<h2>What a round trip is made of</h2>")
+        if plots.available():
+            parts.append(plots.draw_parts(report.explanation))
+        parts.append(f"<p>{escape(report.explanation.words)}</p>")
     for kind, title, rows in kinds_of(report):
         parts.append(f"<h2>{escape(title)}</h2>")
         parts.extend(drawn.get(kind, ()))

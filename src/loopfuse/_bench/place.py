@@ -44,6 +44,8 @@ class Place:
         others = plain.pop("LD_PRELOAD", "").replace(":", " ").split()
         if kept := [path for path in others if Path(path).name != LIBRARY_NAME]:
             plain["LD_PRELOAD"] = ":".join(kept)
+        if side.spin_us is not None:
+            plain[_SPIN] = str(side.spin_us)
         return preload_environment(plain, self.broker) if side.fused else plain
 
 

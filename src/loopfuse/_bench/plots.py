@@ -7,7 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from loopfuse._bench.results import Report, Row
+from loopfuse._bench.explanation import PARTS
+from loopfuse._bench.results import Explanation, Report, Row
 from loopfuse._bench.statistics import gain, latency_of
 from loopfuse._bench.workloads import bytes_in_words
 
@@ -20,8 +21,10 @@ COLOURS = {
     "unix": "#8bb8e8",
     "unix-poll": "#2f6db3",
     "loopfuse": "#d9480f",
+    "loopfuse-sleep": "#f4a261",
     "floor": "#2b8a3e",
 }
+_PART_COLOURS = ("#d9480f", "#52606d", "#9aa5b1", "#8bb8e8", "#f2c14e")
 _STYLES = {"tcp-poll": "--", "unix-poll": "--", "floor": ":"}
 WITHOUT = "matplotlib is not installed, so there are no plots: pip install 'loopfuse[bench]'"
 
@@ -58,6 +61,25 @@ def draw(report: Report) -> dict[str, list[str]]:
     if programs:
         plots["programs"] = [_gains(programs, titles)]
     return plots
+
+
+def draw_parts(explanation: Explanation) -> str:
+    """Stacked bars of what round trips are made of."""
+    bars = explanation.bars[::-1]
+    made, axes = figure(9.0, 0.5 * len(bars) + 1.4)
+    left = [0.0] * len(bars)
+    for part, colour in zip(PARTS, _PART_COLOURS, strict=True):
+        widths = [bar.parts.get(part, 0.0) for bar in bars]
+        if any(widths):
+            axes.barh(range(len(bars)), widths, 0.65, left=left, label=part, color=colour)
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    for place, total in enumerate(left):
+        axes.text(total, place, f" {total:.3g} us", va="center", fontsize=8)
+    axes.set_yticks(range(len(bars)), [bar.title for bar in bars], fontsize=9)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("us a round trip of one byte")
+    axes.legend(frameon=False, fontsize=8)
+    return svg(made)
 
 
 def figure(width: float = 8.0, height: float = 4.0) -> tuple[Figure, Any]:

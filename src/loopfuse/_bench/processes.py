@@ -40,6 +40,16 @@ def cpu_seconds(root: int) -> float:
     return ticks / _TICKS
 
 
+def cpu_ticks(cpu: int) -> tuple[int, int]:
+    """Of one CPU since it was booted: ticks in softirqs, and all in which it was busy."""
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *fields = line.split()
+        if name == f"cpu{cpu}":
+            user, nice, system, _idle, _iowait, irq, softirq = map(int, fields[:7])
+            return softirq, user + nice + system + irq + softirq
+    return 0, 0
+
+
 def proportional_memory(pids: Iterable[int]) -> int:
     """Kilobytes of processes, each page divided among those that map it."""
     return sum(_kilobytes(f"/proc/{pid}/smaps_rollup", ("Pss",)) for pid in pids)

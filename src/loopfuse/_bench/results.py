@@ -47,6 +47,8 @@ class Sample(msgspec.Struct):
     server_cpu: float | None = None
     sleeps: float | None = None
     """Voluntary context switches for one unit of work, both ends together."""
+    softirq_share: float | None = None
+    """Of the CPU time of the CPU it ran on; only where all ran on one."""
     memory_kb: int | None = None
     """Resident memory of both ends, shared pages counted once."""
 
@@ -67,6 +69,10 @@ class Cell(msgspec.Struct):
     value: Spread | None = None
     """None: nothing was measured, or nothing that can be believed; `missing` says why."""
     missing: str | None = None
+
+    @property
+    def is_fused(self) -> bool:
+        return self.side.startswith("loopfuse")
 
 
 class Row(msgspec.Struct):
@@ -104,6 +110,21 @@ class Fact(msgspec.Struct):
     value: str
 
 
+class Bar(msgspec.Struct):
+    """A round trip, taken apart."""
+
+    title: str
+    parts: dict[str, float]
+    """Microseconds of each."""
+
+
+class Explanation(msgspec.Struct):
+    """What a round trip is made of, and what fusing takes away."""
+
+    bars: list[Bar]
+    words: str
+
+
 class Report(msgspec.Struct):
     """The whole run."""
 
@@ -120,6 +141,7 @@ class Report(msgspec.Struct):
     rows: list[Row]
     left_out: list[Fact]
     """What was not measured, and why not."""
+    explanation: Explanation | None = None
 
     def unproven(self) -> list[str]:
         """Cells whose figures were thrown away because something else was measured."""
@@ -143,8 +165,8 @@ class Report(msgspec.Struct):
     def proof(self) -> str:
         """What the broker and /proc said of all that was measured, in one sentence."""
         cells = [(row, cell) for row in self.rows for cell in row.cells]
-        plain = [s.proof for _, c in cells if c.side != "loopfuse" for s in c.samples]
-        ours = [(r, s.proof) for r, c in cells if c.side == "loopfuse" for s in c.samples]
+        plain = [s.proof for _, c in cells if not c.is_fused for s in c.samples]
+        ours = [(r, s.proof) for r, c in cells if c.is_fused for s in c.samples]
         short = [proof for row, proof in ours if row.kind == "rate"]
         fused = [proof for row, proof in ours if row.kind != "rate"]
         words = (

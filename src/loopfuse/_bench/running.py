@@ -73,7 +73,7 @@ def most_connections() -> int:
 
 def measure(place: Place, workload: Workload, side: Side, seconds: float) -> Sample:
     """Raises BenchError if a program fails or takes too long."""
-    work = "many" if workload.kind == "memory" else workload.kind
+    work = {"memory": "many", "explain": "roundtrip"}.get(workload.kind, workload.kind)
     patience = _PATIENCE + seconds + workload.connections / 100
     common = [
         f"over={side.over}",
@@ -87,6 +87,8 @@ def measure(place: Place, workload: Workload, side: Side, seconds: float) -> Sam
     # Two busy loops on one CPU would measure the scheduler's time slice.
     where = "two" if side.polling and workload.cpus == "any" else workload.cpus
     cpus = cpus_of(where) or (None, None)
+    if workload.kind == "self":
+        return _measure_in_one_process(place, common, side, seconds, cpus[1])
     before = _settled_kernel_memory() if workload.kind == "memory" else 0
     with _meeting_point(place, side) as (at, fds):
         command = [place.measure, "server", *common, f"at={at}"]
@@ -104,6 +106,33 @@ def measure(place: Place, workload: Workload, side: Side, seconds: float) -> Sam
                     sample.value = (after - before) / workload.connections
                 client.finish(patience)
     return sample
+
+
+def _measure_in_one_process(
+    place: Place, common: list[str], side: Side, seconds: float, cpu: int | None
+) -> Sample:
+    assert cpu is not None
+    with _meeting_point(place, side) as (at, _):
+        command = [place.measure, "client", *common, f"at={at}", f"seconds={seconds}"]
+        before = processes.cpu_ticks(cpu)
+        with running(command, place.environment(side), cpu=cpu) as client:
+            while client.line(_PATIENCE) != "warming":
+                pass  # it is its own server, and says where that is
+            client.tell()
+            measured = _decoded(client.line(_PATIENCE + seconds))
+            after = processes.cpu_ticks(cpu)
+            proof = Witness(place.broker, None).of_plain((client.pid,))
+            client.finish(_PATIENCE)
+    busy = after[1] - before[1]
+    return Sample(
+        value=measured.seconds * 1e6 / measured.units,
+        proof=proof,
+        latency=measured.latency_ns.in_microseconds() if measured.latency_ns else None,
+        client_cpu=per_unit(measured.client_cpu, measured.units),
+        sleeps=measured.sleeps / measured.units,
+        softirq_share=(after[0] - before[0]) / busy if busy else None,
+        memory_kb=measured.memory_kb,
+    )
 
 
 def _settled_kernel_memory() -> int:
@@ -146,11 +175,7 @@ def _watch(
     if side.fused:
         witness.start()
     client.tell()
-    answer = client.line(patience)
-    try:
-        measured = msgspec.json.decode(answer, type=Measured)
-    except msgspec.DecodeError as error:
-        raise BenchError(f"the measuring program printed nonsense: {error}") from error
+    measured = _decoded(client.line(patience))
     pids = (client.pid, server.pid)
     if not side.fused:
         proof = witness.of_plain(pids)
@@ -170,10 +195,18 @@ def _watch(
     )
 
 
-def _value(workload: Workload, measured: Measured) -> float:
+def _decoded(line: str) -> Measured:
+    try:
+        measured = msgspec.json.decode(line, type=Measured)
+    except msgspec.DecodeError as error:
+        raise BenchError(f"the measuring program printed nonsense: {error}") from error
     if measured.units == 0 or measured.seconds <= 0:
-        raise BenchError(f"nothing was measured of: {workload.title}")
-    if workload.kind == "roundtrip":
+        raise BenchError("the measuring program came to nothing: give it more --seconds")
+    return measured
+
+
+def _value(workload: Workload, measured: Measured) -> float:
+    if workload.kind in ("roundtrip", "explain"):
         return measured.seconds * 1e6 / measured.units
     if workload.kind == "stream":
         return measured.bytes / measured.seconds / 1e9

@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 
 from loopfuse import __version__
 from loopfuse._bench import machine, program_runs, running, workloads
+from loopfuse._bench.explanation import explanation_of
 from loopfuse._bench.place import Place, prepared
 from loopfuse._bench.program import Program
 from loopfuse._bench.programs import PROGRAMS
@@ -45,13 +46,23 @@ class Plan:
         return self.rounds * (cells + sum(len(program.sides) for program in self.programs))
 
 
-def plan(*, quick: bool, only: Sequence[str], rounds: int | None, seconds: float | None) -> Plan:
-    """From what the command line says; `only` names kinds, none: all."""
+def plan(
+    *,
+    quick: bool,
+    only: Sequence[str],
+    rounds: int | None,
+    seconds: float | None,
+    explain: bool = False,
+) -> Plan:
+    """From what the command line says; `only` names kinds, none: all, or just what the
+    explanation needs."""
     loads = workloads.quick() if quick else workloads.full(running.most_connections())
     programs = [p for p in PROGRAMS if not quick or p.id in ("redis-1", "asyncio")]
-    if only:
+    if only or explain:
         loads = [load for load in loads if load.kind in only]
         programs = programs if "programs" in only else []
+    if explain:
+        loads = [*workloads.explaining(), *loads]
     return Plan(loads, programs, rounds or (3 if quick else 5), seconds or (0.2 if quick else 0.5))
 
 
@@ -69,6 +80,11 @@ def run(plan: Plan, tell: Tell) -> Report:
     for row in rows:
         for cell in row.cells:
             summarise(cell)
+    explanation = explanation_of(rows)
+    if explanation is None and any(load.kind == "explain" for load in plan.loads):
+        left_out.append(
+            Fact("explanation", "it takes figures that are missing here, or longer --seconds")
+        )
     return Report(
         schema=SCHEMA,
         version=__version__,
@@ -80,6 +96,7 @@ def run(plan: Plan, tell: Tell) -> Report:
         sides=[SideFacts(side.key, side.title, side.words) for side in SIDES],
         rows=rows,
         left_out=left_out,
+        explanation=explanation,
     )
 
 

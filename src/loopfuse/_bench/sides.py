@@ -16,6 +16,8 @@ class Side:
     over: Literal["tcp", "unix", "ring"]
     polling: bool = False
     fused: bool = False
+    spin_us: int | None = None
+    """How long loopfuse spins before it sleeps, where that is not its own choice."""
 
 
 TCP = Side("tcp", "TCP", "plain TCP on 127.0.0.1, blocking calls", "tcp")
@@ -41,6 +43,14 @@ LOOPFUSE = Side(
     "tcp",
     fused=True,
 )
+LOOPFUSE_SLEEP = Side(
+    "loopfuse-sleep",
+    "loopfuse, sleeping",
+    "loopfuse, told never to spin (LOOPFUSE_SPIN_US=0): what is left when the peer takes long",
+    "tcp",
+    fused=True,
+    spin_us=0,
+)
 FLOOR = Side(
     "floor",
     "floor",
@@ -49,12 +59,14 @@ FLOOR = Side(
     "ring",
 )
 
-SIDES = (TCP, TCP_POLL, UNIX, UNIX_POLL, LOOPFUSE, FLOOR)
+SIDES = (TCP, TCP_POLL, UNIX, UNIX_POLL, LOOPFUSE, LOOPFUSE_SLEEP, FLOOR)
 
-_WITHOUT_FLOOR = SIDES[:-1]
+_WITHOUT_FLOOR = (TCP, TCP_POLL, UNIX, UNIX_POLL, LOOPFUSE)
 _OF_KIND = {
-    "roundtrip": SIDES,
-    "stream": SIDES,
+    "self": (TCP, UNIX),
+    "explain": (TCP, TCP_POLL, LOOPFUSE, LOOPFUSE_SLEEP, FLOOR),
+    "roundtrip": (*_WITHOUT_FLOOR, FLOOR),
+    "stream": (*_WITHOUT_FLOOR, FLOOR),
     "many": _WITHOUT_FLOOR,
     "rate": _WITHOUT_FLOOR,
     "memory": (TCP, UNIX, LOOPFUSE),

@@ -10,6 +10,8 @@ from loopfuse._bench.results import Cell, Fact, Report, Row
 from loopfuse._bench.statistics import cpu_of, gain, latency_of, median_of
 
 _TITLES = {
+    "self": "Both ends in one process",
+    "explain": "The same between two processes",
     "roundtrip": "Round trips",
     "stream": "Streams",
     "many": "Many connections (64 B each way)",
@@ -35,6 +37,9 @@ def show(report: Report, console: Console) -> None:
     for _, title, rows in kinds_of(report):
         console.print(_values(title, rows, titles))
         console.print(_details(title, rows, titles))
+    if report.explanation is not None:
+        console.print("[bold]What a round trip is made of[/bold]")
+        console.print(report.explanation.words, width=min(console.width, 100))
     _facts(console, "Machine", report.machine)
     _facts(console, "Method", report.method)
     _facts(console, "What was seen", [Fact("proof", report.proof())])

@@ -8,11 +8,13 @@ from typing import Literal
 from loopfuse._bench.results import Better, Cell, Row
 from loopfuse._bench.sides import sides_of
 
-Kind = Literal["roundtrip", "stream", "many", "rate", "memory"]
+Kind = Literal["self", "explain", "roundtrip", "stream", "many", "rate", "memory"]
 KINDS = ("roundtrip", "stream", "many", "rate", "memory", "programs")
 """All that ``--only`` can name. Real programs are in `programs`."""
 
 _UNITS: dict[Kind, tuple[str, str, Better]] = {
+    "self": ("us", "round trip", "less"),
+    "explain": ("us", "round trip", "less"),
     "roundtrip": ("us", "round trip", "less"),
     "stream": ("GB/s", "MB", "more"),
     "many": ("messages/s", "message", "more"),
@@ -42,7 +44,9 @@ class Workload:
 
     @property
     def title(self) -> str:
-        if self.kind == "roundtrip":
+        if self.kind == "self":
+            return f"round trip, {bytes_in_words(self.size)}, both ends in one process"
+        if self.kind in ("roundtrip", "explain"):
             where = {"any": "", "one": ", both ends on one CPU", "two": ", one CPU for each end"}
             return f"round trip, {bytes_in_words(self.size)}{where[self.cpus]}"
         if self.kind == "stream":
@@ -89,3 +93,12 @@ def quick() -> list[Workload]:
     loads += [Workload("stream", size) for size in (64, 16384)]
     loads += [Workload("many", 64, 100, active) for active in (1, 100)]
     return [*loads, Workload("rate", 64), Workload("memory", 64, 200, 200)]
+
+
+def explaining() -> list[Workload]:
+    """What `explanation` needs."""
+    return [
+        Workload("self", 1, cpus="one"),
+        Workload("explain", 1, cpus="one"),
+        Workload("explain", 1, cpus="two"),
+    ]

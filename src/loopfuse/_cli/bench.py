@@ -33,6 +33,12 @@ if TYPE_CHECKING:
     help="Write a report to FILE: one page with tables and plots.",
 )
 @click.option(
+    "--explain",
+    is_flag=True,
+    help="Say what a plain round trip is made of, and which part fusing removes; by itself, "
+    "nothing else is measured.",
+)
+@click.option(
     "--only",
     metavar="KIND",
     multiple=True,
@@ -55,6 +61,7 @@ def command(
     quick: bool,
     json_path: Path | None,
     html_path: Path | None,
+    explain: bool,
     only: tuple[str, ...],
     rounds: int | None,
     seconds: float | None,
@@ -72,7 +79,7 @@ def command(
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     from loopfuse._bench import session
 
-    plan = session.plan(quick=quick, only=only, rounds=rounds, seconds=seconds)
+    plan = session.plan(quick=quick, only=only, rounds=rounds, seconds=seconds, explain=explain)
     report = _run(plan)
     _write(report, json_path, html_path)
     if report.unproven() or report.incomplete():
