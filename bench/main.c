@@ -12,6 +12,7 @@
  *   work        roundtrip, stream, many, rate; self: both ends in this one process
  *   waiting     block (the default) or poll
  *   connections, active    for `many`
+ *   sockmap     for round trips: an inherited eBPF map to put the socket into
  */
 #define _GNU_SOURCE
 #include "measure.h"
@@ -109,7 +110,7 @@ static int one_of(const char *text, const char *const *words)
 static void take_argument(struct measure_order *order, char *argument)
 {
 	static const char *const names[] = {"over", "at",	"waiting",     "work",	 "size",
-					    "seconds", "peer", "connections", "active", NULL};
+					    "seconds", "peer", "connections", "active", "sockmap", NULL};
 	static const char *const overs[] = {"tcp", "unix", "ring", NULL};
 	static const char *const waitings[] = {"block", "poll", NULL};
 	char *value = strchr(argument, '=');
@@ -125,7 +126,8 @@ static void take_argument(struct measure_order *order, char *argument)
 	case 5: order->seconds = atof(value); break;
 	case 6: order->peer = (pid_t)number(value, 1, 1L << 30); break;
 	case 7: order->connections = (int)number(value, 1, 1000000); break;
-	default: order->active = (int)number(value, 1, 1000000); break;
+	case 8: order->active = (int)number(value, 1, 1000000); break;
+	default: order->sockmap = (int)number(value, 0, 1000000); break;
 	}
 }
 
@@ -151,7 +153,7 @@ int main(int argc, char **argv)
 		     {"rate", work_rate_serve, work_rate_ask},
 		     {"self", NULL, work_self_ask}};
 	struct measure_order order = {.at = "0", .work = "", .size = 1, .seconds = 1,
-				      .connections = 1, .active = 1};
+				      .connections = 1, .active = 1, .sockmap = -1};
 	if (argc < 2)
 		return fprintf(stderr, "measure: server or client, and what? See main.c\n"), 2;
 	order.server = one_of(argv[1], ends) == 1;

@@ -25,6 +25,7 @@ struct measure_order {
 	pid_t peer; /* the server's process, whose CPU time and memory the client reads */
 	int connections;
 	int active; /* so many of them talk, the others idle */
+	int sockmap; /* an inherited map to put the socket into, -1: none (sockmap.h) */
 };
 
 /* Prints "measure: what: why" to standard error and exits with 1. */

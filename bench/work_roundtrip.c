@@ -4,6 +4,7 @@
 #define _GNU_SOURCE
 #include "channel.h"
 #include "meter.h"
+#include "sockmap.h"
 #include "work.h"
 
 #include "../csrc/clock.h"
@@ -17,6 +18,8 @@ enum { ROUNDS_PER_LOOK = 64 };
 void work_roundtrip_serve(const struct measure_order *order)
 {
 	struct channel channel = channel_serve(order);
+	if (order->sockmap >= 0)
+		sockmap_join_as_server(order->sockmap, channel.fd);
 	while (channel_take(&channel, there, order->size))
 		channel_put(&channel, there, order->size);
 	channel_close(&channel);
@@ -47,6 +50,8 @@ void work_roundtrip_ask(const struct measure_order *order)
 	static struct histogram latencies;
 	struct channel channel = channel_connect(order);
 	struct meter meter;
+	if (order->sockmap >= 0)
+		sockmap_join_as_client(order->sockmap, channel.fd);
 	compare(&channel, order->size);
 	while (measure_warming())
 		for (int i = 0; i < ROUNDS_PER_LOOK; i++)
@@ -61,6 +66,8 @@ void work_roundtrip_ask(const struct measure_order *order)
 	}
 	meter_stop(&meter);
 	compare(&channel, order->size);
+	if (order->sockmap >= 0 && sockmap_bytes_by_tcp(channel.fd) > order->size * latencies.count / 2)
+		measure_wrong("the bytes went by TCP, not by the sockmap");
 	meter_print(&meter, latencies.count, latencies.count * order->size * 2, &latencies);
 	measure_hold();
 	channel_close(&channel);

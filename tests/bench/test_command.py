@@ -12,8 +12,9 @@ import msgspec
 import pytest
 
 from broker_fixtures import eventually
-from loopfuse._bench import children, proof, running, session
+from loopfuse._bench import children, proof, running, session, sockmap
 from loopfuse._bench.results import Report, Row
+from loopfuse._bench.sides import sides_of
 from loopfuse._bench.workloads import Workload
 
 COMMAND = [sys.executable, "-m", "loopfuse", "bench"]
@@ -90,7 +91,8 @@ def test_what_is_called_loopfuse_was_fused(measured: tuple[str, Report, str, lis
 def test_what_is_called_plain_was_not(measured: tuple[str, Report, str, list[str]]) -> None:
     _, report, _, _ = measured
     proofs = samples(report.rows, fused=False)
-    assert len(proofs) == 6 * 5 + 4
+    kinds = [row.kind for row in report.rows]
+    assert len(proofs) == sum(len(sides_of(kind)) - 1 for kind in kinds)
     assert all(p.holds and p.connections == p.ring_bytes == 0 for p in proofs)
 
 
@@ -172,6 +174,23 @@ def test_more_connections_than_descriptors_are_left_out(monkeypatch: pytest.Monk
     assert running.obstacle(Workload("roundtrip", 1)) is None
     loads = session.plan(quick=False, only=["many"], rounds=1, seconds=1).loads
     assert max(load.connections for load in loads) == running.most_connections() == 50
+
+
+def test_a_sockmap_needs_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockmap, "obstacle", lambda: "needs root")
+    assert "sockmap" not in {side.key for side in sides_of("roundtrip")}
+    report = session.run(session.Plan((), (), 1, 0.01), lambda _done, _what: None)
+    assert any(f.name == "eBPF sockmap" and "needs root" in f.value for f in report.left_out)
+
+
+def test_a_sockmap_gets_around_tcp() -> None:
+    """The measuring program itself gives up if the payload went by TCP."""
+    if (why := sockmap.obstacle()) is not None:
+        pytest.skip(f"eBPF sockmap: {why}")
+    plan = session.plan(quick=True, only=["roundtrip"], rounds=1, seconds=0.02)
+    report = session.run(session.Plan(plan.loads[:1], (), 1, 0.02), lambda _done, _what: None)
+    cell = report.rows[0].cell("sockmap")
+    assert cell is not None and cell.value is not None
 
 
 def test_ended_by_a_signal_it_ends_what_it_started(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ COLOURS = {
     "unix": "#8bb8e8",
     "unix-poll": "#2f6db3",
     "loopfuse": "#d9480f",
+    "sockmap": "#7e57c2",
     "loopfuse-sleep": "#f4a261",
     "floor": "#2b8a3e",
 }

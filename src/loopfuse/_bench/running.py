@@ -7,10 +7,11 @@ import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import msgspec
 
-from loopfuse._bench import processes
+from loopfuse._bench import processes, sockmap
 from loopfuse._bench.children import Child, running
 from loopfuse._bench.machine import cpus_of
 from loopfuse._bench.place import Place
@@ -90,13 +91,13 @@ def measure(place: Place, workload: Workload, side: Side, seconds: float) -> Sam
     if workload.kind == "self":
         return _measure_in_one_process(place, common, side, seconds, cpus[1])
     before = _settled_kernel_memory() if workload.kind == "memory" else 0
-    with _meeting_point(place, side) as (at, fds):
-        command = [place.measure, "server", *common, f"at={at}"]
-        with running(command, environment, fds=fds, cpu=cpus[0]) as server:
+    with _meeting_point(place, side) as (at, fds), _joining(side) as ends:
+        command = [place.measure, "server", *common, f"at={at}", *ends[0].words]
+        with running(command, environment, fds=(*fds, *ends[0].fds), cpu=cpus[0]) as server:
             at = server.line(patience).removeprefix("ready ")
             command = [place.measure, "client", *common, f"at={at}", f"seconds={seconds}"]
-            command.append(f"peer={server.pid}")
-            with running(command, environment, fds=fds, cpu=cpus[1]) as client:
+            command += [f"peer={server.pid}", *ends[1].words]
+            with running(command, environment, fds=(*fds, *ends[1].fds), cpu=cpus[1]) as client:
                 port = int(at) if side.over == "tcp" else None
                 witness = Witness(place.broker, port)
                 sample = _watch(client, server, witness, workload, side, patience)
@@ -162,6 +163,23 @@ def _meeting_point(place: Place, side: Side) -> Iterator[tuple[str, tuple[int, .
             yield str(memory), (memory,)
         finally:
             os.close(memory)
+
+
+class Joining(NamedTuple):
+    """What an end is told and given to have its sends redirected."""
+
+    words: tuple[str, ...] = ()
+    fds: tuple[int, ...] = ()
+
+
+@contextmanager
+def _joining(side: Side) -> Iterator[list[Joining]]:
+    """For the server and the client."""
+    if not side.sockmap:
+        yield [Joining(), Joining()]
+        return
+    with sockmap.maps() as maps:
+        yield [Joining((f"sockmap={fd}",), (fd,)) for fd in maps]
 
 
 def _watch(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from loopfuse import __version__
-from loopfuse._bench import machine, program_runs, running, workloads
+from loopfuse._bench import machine, program_runs, running, sockmap, workloads
 from loopfuse._bench.explanation import explanation_of
 from loopfuse._bench.place import Place, prepared
 from loopfuse._bench.program import Program
@@ -22,11 +22,9 @@ from loopfuse._errors import BenchError
 Tell = Callable[[int, str], None]
 """Called as so many of the measurements are done and the named one begins."""
 
-_SOCKMAP = Fact(
-    "eBPF sockmap",
-    "needs root and programs loaded into the kernel; and a redirected socket has no "
-    "back-pressure: a sender whose reader stands still fills all of the host's TCP memory, "
-    "which no benchmark should risk on a machine that others use",
+_SOCKMAP = (
+    "only round trips are measured: a redirected socket has no back-pressure, so a stream whose "
+    "reader is slower fills all of the host's TCP memory, which no benchmark should risk"
 )
 
 
@@ -74,7 +72,7 @@ def run(plan: Plan, tell: Tell) -> Report:
     with prepared() as place:
         session = _Session(place, plan, tell)
         rows = [*session.loads(), *session.programs()]
-    left_out = [*session.left_out, _SOCKMAP]
+    left_out = [*session.left_out, Fact("eBPF sockmap", sockmap.obstacle() or _SOCKMAP)]
     if warning is not None:
         left_out.insert(0, Fact("an idle machine", warning))
     for row in rows:

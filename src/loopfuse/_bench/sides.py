@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from loopfuse._bench import sockmap
+
 
 @dataclass(frozen=True)
 class Side:
@@ -18,6 +20,8 @@ class Side:
     fused: bool = False
     spin_us: int | None = None
     """How long loopfuse spins before it sleeps, where that is not its own choice."""
+    sockmap: bool = False
+    """What is sent is redirected by eBPF."""
 
 
 TCP = Side("tcp", "TCP", "plain TCP on 127.0.0.1, blocking calls", "tcp")
@@ -35,6 +39,13 @@ UNIX_POLL = Side(
     "a unix stream socket, both ends in a busy loop",
     "unix",
     polling=True,
+)
+SOCKMAP = Side(
+    "sockmap",
+    "TCP, sockmap",
+    "TCP whose sends an eBPF program redirects into the peer's receive queue; blocking calls",
+    "tcp",
+    sockmap=True,
 )
 LOOPFUSE = Side(
     "loopfuse",
@@ -59,13 +70,13 @@ FLOOR = Side(
     "ring",
 )
 
-SIDES = (TCP, TCP_POLL, UNIX, UNIX_POLL, LOOPFUSE, LOOPFUSE_SLEEP, FLOOR)
+SIDES = (TCP, TCP_POLL, UNIX, UNIX_POLL, SOCKMAP, LOOPFUSE, LOOPFUSE_SLEEP, FLOOR)
 
 _WITHOUT_FLOOR = (TCP, TCP_POLL, UNIX, UNIX_POLL, LOOPFUSE)
 _OF_KIND = {
     "self": (TCP, UNIX),
     "explain": (TCP, TCP_POLL, LOOPFUSE, LOOPFUSE_SLEEP, FLOOR),
-    "roundtrip": (*_WITHOUT_FLOOR, FLOOR),
+    "roundtrip": (TCP, TCP_POLL, UNIX, UNIX_POLL, SOCKMAP, LOOPFUSE, FLOOR),
     "stream": (*_WITHOUT_FLOOR, FLOOR),
     "many": _WITHOUT_FLOOR,
     "rate": _WITHOUT_FLOOR,
@@ -75,5 +86,6 @@ _OF_KIND = {
 
 def sides_of(kind: str) -> tuple[Side, ...]:
     """Those that make sense for this kind of work: a bare ring has no connections to set up
-    or to choose among, and memory does not depend on who polls."""
-    return _OF_KIND[kind]
+    or to choose among, and memory does not depend on who polls. A sockmap only where there can
+    be one, and only for round trips: a stream would outrun its reader without end."""
+    return tuple(side for side in _OF_KIND[kind] if not side.sockmap or sockmap.obstacle() is None)
