@@ -79,7 +79,7 @@ def _values(rows: list[Row], titles: dict[str, str]) -> str:
     head = ["", *(escape(titles[key]) for key in keys), "loopfuse to TCP"]
     body = []
     for row in rows:
-        line = [f'<td>{escape(row.title)} <span class="unit">{escape(row.unit)}</span></td>']
+        line = [f'<td>{escape(row.title)} <span class="unit">({escape(row.unit)})</span></td>']
         for key in keys:
             median, _, rest = value_in_words(row.cell(key)).partition(" ")
             mark = ' class="ours"' if key == "loopfuse" else ""
@@ -103,7 +103,7 @@ def _details(rows: list[Row], titles: dict[str, str]) -> str:
             ]
             numbers += [median_of(cell, name) for name in ("client_cpu", "server_cpu")]
             numbers += [cpu_of(cell), median_of(cell, "sleeps"), median_of(cell, "memory_kb")]
-            what = f'{escape(row.title)} <span class="unit">a {escape(row.work)}</span>'
+            what = f'{escape(row.title)} <span class="unit">(a {escape(row.work)})</span>'
             line = [f"<td>{what}</td>", f"<td>{escape(titles[cell.side])}</td>"]
             body.append([*line, *(f"<td>{figure(number)}</td>" for number in numbers)])
     return f"<details><summary>Latency, CPU, memory</summary>{_table(head, body)}</details>"

@@ -57,7 +57,7 @@ def _values(title: str, rows: list[Row], titles: dict[str, str]) -> Table:
     table.add_column("loopfuse to TCP", justify="right", style="bold")
     for row in rows:
         cells = [value_in_words(row.cell(key)) for key in keys]
-        table.add_row(f"{row.title} [dim]{row.unit}[/dim]", *cells, gain_in_words(row))
+        table.add_row(f"{row.title} [dim]({row.unit})[/dim]", *cells, gain_in_words(row))
     return table
 
 
@@ -68,6 +68,7 @@ def _details(title: str, rows: list[Row], titles: dict[str, str]) -> Table:
     for column in ("p50 us", "p99 us", "p99.9 us", "client CPU us", "server CPU us", "kB"):
         table.add_column(column, justify="right")
     for row in rows:
+        what = f"{row.title} [dim](a {row.work})[/dim]"
         for cell in row.cells:
             if cell.value is None:
                 continue
@@ -76,10 +77,12 @@ def _details(title: str, rows: list[Row], titles: dict[str, str]) -> Table:
             cpu = (median_of(cell, "client_cpu"), median_of(cell, "server_cpu"))
             memory = median_of(cell, "memory_kb")
             table.add_row(
-                f"{row.title} [dim]a {row.work}[/dim]",
+                what,
                 titles[cell.side],
                 *(figure(value) for value in (*quantiles, *cpu, memory)),
             )
+            what = ""
+        table.add_section()
     return table
 
 
@@ -96,6 +99,8 @@ def value_in_words(cell: Cell | None) -> str:
     if cell is None or cell.value is None:
         return "-"
     value = cell.value
+    if value.low == value.high:
+        return figure(value.median)
     return f"{figure(value.median)} ({figure(value.low)} to {figure(value.high)})"
 
 

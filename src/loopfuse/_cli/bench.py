@@ -129,7 +129,7 @@ def _run(plan: Plan) -> Report:
 def _write(report: Report, json_path: Path | None, html_path: Path | None) -> None:
     from rich.console import Console
 
-    from loopfuse._bench import table
+    from loopfuse._bench import plots, table
 
     # A pipe has no width: whole lines for grep.
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
@@ -147,5 +147,9 @@ def _write(report: Report, json_path: Path | None, html_path: Path | None) -> No
             text = page(report)
         path.write_text(text)
         console.print(f"The {what}: {path}")
+    if not plots.available():
+        console.print(plots.WITHOUT, markup=False)
+    elif html_path is None:
+        console.print("For plots and all percentiles: --html FILE")
     for words in report.unproven():
         console.print(f"[red]Thrown away:[/red] {words}")
