@@ -36,7 +36,7 @@ def page(report: Report) -> str:
     ]
     failed = report.incomplete()
     if failed:
-        parts.append(f'<p class="bad">{len(failed)} cells have no figure; see the end.</p>')
+        parts.append(f'<p class="bad">{len(failed)} cells are not complete; see the end.</p>')
     if not drawn:
         parts.append(f"<p>{escape(plots.WITHOUT)}.</p>" if not plots.available() else "")
     titles = {side.key: side.title for side in report.sides}
@@ -56,7 +56,10 @@ def page(report: Report) -> str:
         ("Machine", report.machine),
         ("Method", report.method),
         ("Left out", report.left_out),
-        ("Without a figure", [Fact(name, why) for name, why in failed.items()]),
+        (
+            "Without a figure, or not from all rounds",
+            [Fact(name, why) for name, why in failed.items()],
+        ),
     ):
         if facts:
             parts.append(f"<h2>{title}</h2>{_facts(facts)}")

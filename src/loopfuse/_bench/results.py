@@ -154,12 +154,12 @@ class Report(msgspec.Struct):
         ]
 
     def incomplete(self) -> dict[str, str]:
-        """Cells without a figure, and why."""
+        """Cells without a figure, or with one that is not from all rounds, and why."""
         return {
             f"{row.title}, {cell.side}": cell.missing or "never measured"
             for row in self.rows
             for cell in row.cells
-            if cell.value is None
+            if cell.value is None or cell.missing is not None
         }
 
     def proof(self) -> str:

@@ -45,7 +45,11 @@ def show(report: Report, console: Console) -> None:
     _facts(console, "What was seen", [Fact("proof", report.proof())])
     _facts(console, "Left out", report.left_out)
     failed = report.incomplete().items()
-    _facts(console, "Without a figure", [Fact(name, why) for name, why in failed])
+    _facts(
+        console,
+        "Without a figure, or not from all rounds",
+        [Fact(name, why) for name, why in failed],
+    )
 
 
 def _values(title: str, rows: list[Row], titles: dict[str, str]) -> Table:
