@@ -65,7 +65,8 @@ def prepared() -> Iterator[Place]:
             folder.chmod(0o755)
         socket = folder / "broker.sock"
         command = [sys.executable, "-m", "loopfuse", "broker", "--socket", str(socket)]
-        command += ["--idle-exit", "0", "--log-level", "error"]
+        # Longer than any stretch of plain sides; it ends by itself if we are killed.
+        command += ["--idle-exit", "600", "--log-level", "error"]
         with running(command, _broker_environment()) as broker:
             deadline = time.monotonic() + _BROKER_SECONDS
             while not answers(socket):
