@@ -51,3 +51,7 @@ class SockDiagError(LoopfuseError):
 
 class PolicyError(LoopfuseError):
     """A policy file can't be read, or says what it can't say; or another policy holds."""
+
+
+class BenchError(LoopfuseError):
+    """A measurement can't be made, or one of the programs in it failed."""

@@ -8,6 +8,7 @@ from importlib import import_module
 import click
 
 _VERBS = {
+    "bench": "Measure what fusing gives on this machine.",
     "broker": "Run the broker in the foreground.",
     "defuse": "Send connections back to plain TCP.",
     "doctor": "Is everything in place on this machine, and can PROGRAM be fused?",
