@@ -166,7 +166,7 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	prctl(PR_SET_PDEATHSIG, SIGKILL); /* nobody else would end a server */
 	raise_descriptor_limit();
-	lf_copy_init();
+	lf_copy_choose();
 	for (size_t i = 0; i < sizeof(works) / sizeof(works[0]); i++) {
 		if (strcmp(order.work, works[i].name) != 0)
 			continue;
