@@ -33,13 +33,14 @@ static void before_fork(void)
 
 static void after_fork_in_parent(void)
 {
+	lf_lock_after_fork_in_parent();
 	lf_sock_after_fork_in_parent();
 }
 
 static void after_fork_in_child(void)
 {
 	pid = (pid_t)syscall(SYS_getpid);
-	lf_lock_after_fork();
+	lf_lock_after_fork_in_child();
 	lf_rank_after_fork();
 	lf_table_after_fork();
 	lf_epoll_after_fork();
