@@ -15,7 +15,6 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 static struct lf_armed_line *armed_line(struct lf_sock *sock, enum lf_want want)
@@ -123,42 +122,34 @@ static void run_what_is_held(const sigset_t *before)
 	pthread_sigmask(SIG_SETMASK, &held, NULL);
 }
 
-/* Handlers of both kinds exist. Sleeping with the restarting ones blocked, and a
+/* There are handlers that end the call. Sleeping with the restarting ones blocked, and a
  * signalfd to be woken by them all the same, tells them apart: a restarting signal
  * ends ppoll through the signalfd and is handled on the way out, any other ends it
  * with EINTR. -1 and ERESTART: nothing but a restarting one. */
 static int ppoll_telling_signals_apart(struct pollfd *fds, nfds_t n, const struct timespec *ts,
 				       const sigset_t *base)
 {
-	sigset_t restarting, mask;
-	lf_signals_restarting(&restarting);
-	int fd = signalfd(-1, &restarting, SFD_CLOEXEC | SFD_NONBLOCK);
-	if (fd == -1)
-		return lf_real.ppoll(fds, n, ts, base);
+	sigset_t before, mask;
 	if (base)
-		mask = *base;
+		before = *base;
 	else
-		pthread_sigmask(SIG_SETMASK, NULL, &mask);
-	sigorset(&mask, &mask, &restarting);
-	fds[n] = (struct pollfd){.fd = fd, .events = POLLIN};
+		pthread_sigmask(SIG_SETMASK, NULL, &before);
+	/* One that the program itself has blocked would wake us again and again. */
+	uint64_t apart = lf_signals_restarting() & ~lf_signals_bits(&before);
+	struct lf_signals_fd woken __attribute__((cleanup(lf_signals_fd_done))) = lf_signals_fd(apart);
+	if (woken.fd == -1)
+		return lf_real.ppoll(fds, n, ts, base);
+	lf_signals_fill(&mask, lf_signals_bits(&before) | apart);
+	fds[n] = (struct pollfd){.fd = woken.fd, .events = POLLIN};
 	int r = lf_real.ppoll(fds, n + 1, ts, &mask);
-	int saved = errno;
-	lf_real.close(fd);
-	errno = saved;
 	if (r <= 0 || !fds[n].revents)
 		return r;
 	if (base)
 		run_what_is_held(base);
 	/* The handlers have run. With flags that another thread has changed meanwhile? */
-	sigset_t now;
-	lf_signals_restarting(&now);
-	for (int signal = 1; signal <= 64; signal++)
-		if (sigismember(&restarting, signal) && !sigismember(&now, signal)) {
-			errno = EINTR;
-			return -1;
-		}
-	if (r == 1) {
-		errno = ERESTART;
+	bool interrupted = (apart & lf_signals_returning()) != 0;
+	if (interrupted || r == 1) {
+		errno = interrupted ? EINTR : ERESTART;
 		return -1;
 	}
 	return r;
@@ -170,10 +161,10 @@ static int ppoll_telling_signals_apart(struct pollfd *fds, nfds_t n, const struc
 static int ppoll_for_a_call(struct pollfd *fds, nfds_t n, const struct timespec *ts,
 			    const sigset_t *mask)
 {
-	if (lf_signals_interrupt() == LF_INTERRUPT_MIXED)
+	if (lf_signals_returning())
 		return ppoll_telling_signals_apart(fds, n, ts, mask);
 	int r = lf_real.ppoll(fds, n, ts, mask);
-	if (r == -1 && errno == EINTR && lf_signals_interrupt() == LF_INTERRUPT_RESTART)
+	if (r == -1 && errno == EINTR && !lf_signals_returning())
 		errno = ERESTART;
 	return r;
 }
