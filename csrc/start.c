@@ -4,6 +4,7 @@
 
 #include "broker.h"
 #include "config.h"
+#include "conn.h"
 #include "copy.h"
 #include "epoll.h"
 #include "lock.h"
@@ -41,6 +42,7 @@ static void after_fork_in_child(void)
 {
 	pid = (pid_t)syscall(SYS_getpid);
 	lf_lock_after_fork_in_child();
+	lf_wait_after_fork();
 	lf_rank_after_fork();
 	lf_table_after_fork();
 	lf_epoll_after_fork();

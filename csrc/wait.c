@@ -110,9 +110,51 @@ static bool peer_is_here(const struct lf_sock *sock, enum lf_want want)
 	return there && there == (uint32_t)sched_getcpu() + 1;
 }
 
-static void stop_waiting(struct lf_sock **sock)
+/* The wait of this thread that is under way. One that a handler has jumped out of (siglongjmp)
+ * stands here until the thread waits again: otherwise its socket had one waiter too many for
+ * ever, and its bell were never drained. A handler that waits itself takes the wait which it
+ * interrupted for such a one; rightly, since ppoll returns after a handler. */
+static _Thread_local struct under_way {
+	_Atomic(struct lf_sock *) sock; /* NULL: none */
+	uint32_t generation;
+	uint32_t number;
+} under_way __attribute__((tls_model("initial-exec")));
+
+/* One exchange, so that a handler that waits in the middle of it and we do not both count. */
+static void drop(void)
 {
-	atomic_fetch_sub(&(*sock)->waiters, 1);
+	uint32_t generation = under_way.generation;
+	struct lf_sock *sock = atomic_exchange(&under_way.sock, NULL);
+	if (sock && sock->generation == generation)
+		atomic_fetch_sub(&sock->waiters, 1);
+}
+
+static uint32_t start_waiting(struct lf_sock *sock)
+{
+	static _Thread_local uint32_t numbers __attribute__((tls_model("initial-exec")));
+	drop();
+	atomic_fetch_add(&sock->waiters, 1);
+	uint32_t number = ++numbers;
+	under_way.generation = sock->generation;
+	under_way.number = number;
+	atomic_store(&under_way.sock, sock);
+	return number;
+}
+
+static bool still_counted(uint32_t number)
+{
+	return atomic_load(&under_way.sock) && under_way.number == number;
+}
+
+static void stop_waiting(uint32_t *number)
+{
+	if (still_counted(*number))
+		drop();
+}
+
+void lf_wait_after_fork(void)
+{
+	atomic_store(&under_way.sock, NULL);
 }
 
 static void run_what_is_held(const sigset_t *before)
@@ -182,7 +224,7 @@ void lf_hold_end(struct lf_hold *hold)
 		pthread_sigmask(SIG_SETMASK, &hold->before, NULL);
 }
 
-static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait)
+static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait, uint32_t number)
 {
 	int64_t ns = LF_FOREVER;
 	if (wait->deadline != LF_FOREVER) {
@@ -223,7 +265,7 @@ static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait)
 		lf_conn_peer_gone(sock, fd);
 	else if (fds[1].revents) {
 		/* The caller looks at the ring next, and arms again before it sleeps. */
-		if (lf_wait_may_drain(sock))
+		if (still_counted(number) && lf_wait_may_drain(sock))
 			lf_bell_drain(sock);
 		else
 			sched_yield(); /* let the other sleeper see it too */
@@ -262,8 +304,7 @@ int lf_wait(struct lf_sock *sock, int fd, const struct lf_wait *wait)
 	if (!wait->spun && lf_wait_spin(sock, wait))
 		return 0;
 	/* The cleanup also runs when pthread_cancel unwinds through here. */
-	struct lf_sock *waiting __attribute__((cleanup(stop_waiting), unused)) = sock;
-	atomic_fetch_add(&sock->waiters, 1);
+	uint32_t number __attribute__((cleanup(stop_waiting))) = start_waiting(sock);
 	lf_wait_arm(sock, wait->want);
 	if (stirred(sock, wait)) {
 		lf_wait_disarm(sock, wait->want);
@@ -271,5 +312,5 @@ int lf_wait(struct lf_sock *sock, int fd, const struct lf_wait *wait)
 	}
 	if (lf_conn_service(sock, fd))
 		return 0;
-	return sleep_once(sock, fd, wait);
+	return sleep_once(sock, fd, wait, number);
 }
