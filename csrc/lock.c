@@ -42,19 +42,19 @@ uint32_t lf_lock_tid(void)
 
 /* This process has been forked or has forked: others may wait for its locks. Alone it need not
  * prepare, since its death ends all. */
-static bool may_leave_heirs;
+static _Atomic bool may_leave_heirs;
 
 static _Thread_local struct robust_list_head *robust __attribute__((tls_model("initial-exec")));
 static _Thread_local bool robust_known __attribute__((tls_model("initial-exec")));
 
 void lf_lock_after_fork_in_parent(void)
 {
-	may_leave_heirs = true;
+	atomic_store_explicit(&may_leave_heirs, true, memory_order_relaxed);
 }
 
 void lf_lock_after_fork_in_child(void)
 {
-	may_leave_heirs = true;
+	atomic_store_explicit(&may_leave_heirs, true, memory_order_relaxed);
 	this_tid = 0;
 	robust_known = false;
 }
@@ -173,7 +173,7 @@ bool lf_lock_acquire(struct lf_lock *lock, enum lf_rank rank)
 {
 	uint32_t tid = lf_lock_tid(), free = 0;
 	uintptr_t frame = (uintptr_t)__builtin_frame_address(0);
-	if (may_leave_heirs)
+	if (atomic_load_explicit(&may_leave_heirs, memory_order_relaxed))
 		announce(lock);
 	if (!atomic_compare_exchange_strong_explicit(&lock->word, &free, tid, memory_order_acquire,
 						      memory_order_relaxed) &&
@@ -195,6 +195,6 @@ void lf_lock_release(struct lf_lock *lock, enum lf_rank rank)
 		(void)syscall(SYS_futex, &lock->word, FUTEX_WAKE, 1, NULL, NULL, 0);
 		errno = saved;
 	}
-	if (may_leave_heirs)
+	if (atomic_load_explicit(&may_leave_heirs, memory_order_relaxed))
 		withdraw(lock);
 }
