@@ -73,51 +73,93 @@ bool lf_signals_handled(sigset_t *set)
 
 /* --- signalfds ---
  *
- * One for each set of signals, made at its first use and never changed or closed: another
- * thread may be about to poll it. A program has one or two such sets. */
+ * One for each set of signals, made at its first use and kept: a program has one or two such
+ * sets. Hidden, but perhaps in the program's range: so it is given back when numbers run out,
+ * unless somebody sleeps on it. */
 enum { KEPT = 4 };
 static struct {
-	_Atomic uint64_t bits; /* 0: a free place */
-	_Atomic int place;     /* fd + 1; 0: being made, or it failed */
+	_Atomic uint64_t bits;  /* 0: a free place */
+	_Atomic int place;      /* fd + 1; 0: being made, or given back */
+	_Atomic uint32_t users; /* threads that poll it or are about to */
 } kept[KEPT];
 
 static int make(uint64_t bits)
 {
 	sigset_t set;
 	lf_signals_fill(&set, bits);
-	int saved = errno;
-	int fd = lf_real.signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return lf_real.signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static void make_kept(int i, uint64_t bits)
+{
+	int fd = make(bits);
 	if (fd != -1)
 		fd = lf_table_hide(fd);
-	errno = saved;
-	return fd;
+	if (fd == -1)
+		atomic_store(&kept[i].bits, 0);
+	else
+		atomic_store(&kept[i].place, fd + 1);
+}
+
+/* Dekker with lf_signals_give_back(): we store `users`, then load `place`. */
+static int use(int i)
+{
+	atomic_fetch_add(&kept[i].users, 1);
+	int place = atomic_load(&kept[i].place);
+	if (!place)
+		atomic_fetch_sub(&kept[i].users, 1);
+	return place - 1;
 }
 
 struct lf_signals_fd lf_signals_fd(uint64_t bits)
 {
-	for (int i = 0; i < KEPT; i++) {
-		uint64_t there = atomic_load(&kept[i].bits);
-		if (there == 0 && atomic_compare_exchange_strong(&kept[i].bits, &there, bits)) {
-			int fd = make(bits);
-			if (fd == -1)
-				atomic_store(&kept[i].bits, 0);
-			else
-				atomic_store(&kept[i].place, fd + 1);
-			return (struct lf_signals_fd){fd, true};
-		}
-		int place = atomic_load(&kept[i].place);
-		if (there == bits && place)
-			return (struct lf_signals_fd){place - 1, true};
+	int saved = errno, fd = -1;
+	for (int i = 0; i < KEPT && fd == -1; i++) {
+		uint64_t there = 0;
+		if (atomic_compare_exchange_strong(&kept[i].bits, &there, bits))
+			make_kept(i, bits);
+		else if (there != bits)
+			continue;
+		fd = use(i);
+		if (fd == -1)
+			break;
+		errno = saved;
+		return (struct lf_signals_fd){fd, i};
 	}
-	return (struct lf_signals_fd){make(bits), false};
+	/* Short of numbers, or too many sets: one for this time, where the kernel puts it. */
+	fd = make(bits);
+	errno = saved;
+	return (struct lf_signals_fd){fd, -1};
 }
 
 void lf_signals_fd_done(struct lf_signals_fd *it)
 {
 	int saved = errno;
-	if (!it->kept && it->fd != -1)
-		lf_table_unhide(it->fd);
+	if (it->kept >= 0)
+		atomic_fetch_sub(&kept[it->kept].users, 1);
+	else if (it->fd != -1)
+		lf_real.close(it->fd);
 	errno = saved;
+}
+
+bool lf_signals_give_back(int limit)
+{
+	bool any = false;
+	for (int i = 0; i < KEPT; i++) {
+		int place = atomic_load(&kept[i].place);
+		if (place == 0 || place > limit ||
+		    !atomic_compare_exchange_strong(&kept[i].place, &place, 0))
+			continue;
+		/* The other half of Dekker: `place` is stored, now `users`. */
+		if (atomic_load(&kept[i].users)) {
+			atomic_store(&kept[i].place, place);
+			continue;
+		}
+		lf_table_unhide(place - 1);
+		atomic_store(&kept[i].bits, 0);
+		any = true;
+	}
+	return any;
 }
 
 void lf_signals_fd_moved(int from, int to)

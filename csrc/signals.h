@@ -29,15 +29,17 @@ uint64_t lf_signals_restarting(void);
 /* All that have handlers; false: there are none. */
 bool lf_signals_handled(sigset_t *set);
 
-/* A hidden signalfd for these signals, to be polled and nothing else; -1 where there is none
- * to be had. Most are kept for the next time. */
+/* A signalfd for these signals, to be polled and nothing else; -1 where there is none to be
+ * had. Usually a hidden one, which is kept for the next time. */
 struct lf_signals_fd {
 	int fd;
-	bool kept;
+	int kept; /* which one of those that are kept, or -1 */
 };
 struct lf_signals_fd lf_signals_fd(uint64_t bits);
 void lf_signals_fd_done(struct lf_signals_fd *it);
 /* The program has taken number `from`; -1: our descriptor is gone. */
 void lf_signals_fd_moved(int from, int to);
+/* The program needs numbers below `limit`. True: it has one more now. */
+bool lf_signals_give_back(int limit);
 
 #endif
