@@ -198,6 +198,8 @@ void lf_hold_end(struct lf_hold *hold);
 
 /* Returns 0 (look again), -EINTR or -EAGAIN (the deadline has passed). */
 int lf_wait(struct lf_sock *sock, int fd, const struct lf_wait *wait);
+/* In a forked child, where nobody waits yet. */
+void lf_wait_after_fork(void);
 /* The first half of it, which looks at memory only. True: look again. */
 bool lf_wait_spin(struct lf_sock *sock, const struct lf_wait *wait);
 /* Sleeps on TCP alone, for a call that the kernel itself would not let wait any more.

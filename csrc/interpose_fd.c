@@ -6,6 +6,7 @@
 #include "options.h"
 #include "real.h"
 #include "shortage.h"
+#include "signals.h"
 #include "start.h"
 
 #include <fcntl.h>
@@ -78,6 +79,7 @@ void lf_fd_born(int fd)
 			(void)lf_broker_leave();
 		}
 		lf_sock_bell_moved(fd, -1);
+		lf_signals_fd_moved(fd, -1);
 	} else {
 		struct lf_sock *sock = lf_sock_pin(fd);
 		if (sock && lf_sock_remove_descriptor(sock, fd)) {
@@ -236,9 +238,11 @@ static struct lf_sock *make_way(int fd)
 	if (elsewhere >= 0) {
 		lf_broker_moved(fd, elsewhere);
 		lf_sock_bell_moved(fd, elsewhere);
+		lf_signals_fd_moved(fd, elsewhere);
 	} else if (lf_broker_fd() == fd) {
 		(void)lf_broker_leave();
 	} else {
+		lf_signals_fd_moved(fd, -1);
 		wanted_number = fd;
 		lf_sock_each(give_up_wanted_number);
 	}

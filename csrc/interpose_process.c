@@ -1,4 +1,4 @@
-/* interpose_process.c - fork, exec, exit, signals: what happens to fused sockets when
+/* interpose_process.c - fork, exec, exit: what happens to fused sockets when
  * processes come and go.
  *
  * fork: nothing to do but to count (pthread_atfork handlers in start.c); parent and
@@ -10,7 +10,6 @@
 #include "clock.h"
 #include "conn.h"
 #include "real.h"
-#include "signals.h"
 #include "start.h"
 
 #include <alloca.h>
@@ -264,39 +263,4 @@ LF_EXPORT _Noreturn void _exit(int status)
 LF_EXPORT _Noreturn void _Exit(int status)
 {
 	_exit(status);
-}
-
-/* --- signals: only remembered, for SA_RESTART --- */
-
-LF_EXPORT int sigaction(int signal, const struct sigaction *action, struct sigaction *old)
-{
-	lf_start();
-	int r = lf_real.sigaction(signal, action, old);
-	if (r == 0)
-		lf_signals_note(signal, action);
-	return r;
-}
-
-LF_EXPORT void (*signal(int number, void (*handler)(int)))(int)
-{
-	lf_start();
-	void (*old)(int) = lf_real.signal(number, handler);
-	if (old != SIG_ERR) {
-		struct sigaction now;
-		if (lf_real.sigaction(number, NULL, &now) == 0)
-			lf_signals_note(number, &now);
-	}
-	return old;
-}
-
-LF_EXPORT int siginterrupt(int number, int flag)
-{
-	struct sigaction action;
-	if (sigaction(number, NULL, &action) == -1)
-		return -1;
-	if (flag)
-		action.sa_flags &= ~SA_RESTART;
-	else
-		action.sa_flags |= SA_RESTART;
-	return sigaction(number, &action, NULL);
 }

@@ -145,6 +145,13 @@ void lf_real_init(void)
 	resolve(&lf_real.setsockopt, "setsockopt");
 	resolve(&lf_real.sigaction, "sigaction");
 	resolve(&lf_real.signal, "signal");
+	resolve(&lf_real.bsd_signal, "bsd_signal");
+	resolve(&lf_real.ssignal, "ssignal");
+	resolve(&lf_real.sysv_signal, "sysv_signal");
+	resolve(&lf_real.__sysv_signal, "__sysv_signal");
+	resolve(&lf_real.sigset, "sigset");
+	resolve(&lf_real.sigignore, "sigignore");
+	resolve(&lf_real.siginterrupt, "siginterrupt");
 	resolve(&lf_real.fork, "fork");
 	resolve(&lf_real.execve, "execve");
 	resolve(&lf_real.execvpe, "execvpe");

@@ -19,6 +19,8 @@
 #include <sys/uio.h>
 #include <time.h>
 
+typedef void lf_handler(int);
+
 struct lf_real {
 	int (*connect)(int, const struct sockaddr *, socklen_t);
 	int (*accept4)(int, struct sockaddr *, socklen_t *, int);
@@ -56,7 +58,14 @@ struct lf_real {
 	int (*getpeername)(int, struct sockaddr *, socklen_t *);
 	int (*setsockopt)(int, int, int, const void *, socklen_t);
 	int (*sigaction)(int, const struct sigaction *, struct sigaction *);
-	void (*(*signal)(int, void (*)(int)))(int);
+	lf_handler *(*signal)(int, lf_handler *);
+	lf_handler *(*bsd_signal)(int, lf_handler *);
+	lf_handler *(*ssignal)(int, lf_handler *);
+	lf_handler *(*sysv_signal)(int, lf_handler *);
+	lf_handler *(*__sysv_signal)(int, lf_handler *);
+	lf_handler *(*sigset)(int, lf_handler *);
+	int (*sigignore)(int);
+	int (*siginterrupt)(int, int);
 	pid_t (*fork)(void);
 	int (*execve)(const char *, char *const[], char *const[]);
 	int (*execvpe)(const char *, char *const[], char *const[]);

@@ -4,6 +4,7 @@
 
 #include "broker.h"
 #include "config.h"
+#include "conn.h"
 #include "epoll.h"
 #include "lock.h"
 #include "rank.h"
@@ -32,13 +33,15 @@ static void before_fork(void)
 
 static void after_fork_in_parent(void)
 {
+	lf_lock_after_fork_in_parent();
 	lf_sock_after_fork_in_parent();
 }
 
 static void after_fork_in_child(void)
 {
 	pid = (pid_t)syscall(SYS_getpid);
-	lf_lock_after_fork();
+	lf_lock_after_fork_in_child();
+	lf_wait_after_fork();
 	lf_rank_after_fork();
 	lf_table_after_fork();
 	lf_epoll_after_fork();

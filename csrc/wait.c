@@ -15,7 +15,6 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 static struct lf_armed_line *armed_line(struct lf_sock *sock, enum lf_want want)
@@ -111,9 +110,51 @@ static bool peer_is_here(const struct lf_sock *sock, enum lf_want want)
 	return there && there == (uint32_t)sched_getcpu() + 1;
 }
 
-static void stop_waiting(struct lf_sock **sock)
+/* The wait of this thread that is under way. One that a handler has jumped out of (siglongjmp)
+ * stands here until the thread waits again: otherwise its socket had one waiter too many for
+ * ever, and its bell were never drained. A handler that waits itself takes the wait which it
+ * interrupted for such a one; rightly, since ppoll returns after a handler. */
+static _Thread_local struct under_way {
+	_Atomic(struct lf_sock *) sock; /* NULL: none */
+	uint32_t generation;
+	uint32_t number;
+} under_way __attribute__((tls_model("initial-exec")));
+
+/* One exchange, so that a handler that waits in the middle of it and we do not both count. */
+static void drop(void)
 {
-	atomic_fetch_sub(&(*sock)->waiters, 1);
+	uint32_t generation = under_way.generation;
+	struct lf_sock *sock = atomic_exchange(&under_way.sock, NULL);
+	if (sock && sock->generation == generation)
+		atomic_fetch_sub(&sock->waiters, 1);
+}
+
+static uint32_t start_waiting(struct lf_sock *sock)
+{
+	static _Thread_local uint32_t numbers __attribute__((tls_model("initial-exec")));
+	drop();
+	atomic_fetch_add(&sock->waiters, 1);
+	uint32_t number = ++numbers;
+	under_way.generation = sock->generation;
+	under_way.number = number;
+	atomic_store(&under_way.sock, sock);
+	return number;
+}
+
+static bool still_counted(uint32_t number)
+{
+	return atomic_load(&under_way.sock) && under_way.number == number;
+}
+
+static void stop_waiting(uint32_t *number)
+{
+	if (still_counted(*number))
+		drop();
+}
+
+void lf_wait_after_fork(void)
+{
+	atomic_store(&under_way.sock, NULL);
 }
 
 static void run_what_is_held(const sigset_t *before)
@@ -123,42 +164,34 @@ static void run_what_is_held(const sigset_t *before)
 	pthread_sigmask(SIG_SETMASK, &held, NULL);
 }
 
-/* Handlers of both kinds exist. Sleeping with the restarting ones blocked, and a
+/* There are handlers that end the call. Sleeping with the restarting ones blocked, and a
  * signalfd to be woken by them all the same, tells them apart: a restarting signal
  * ends ppoll through the signalfd and is handled on the way out, any other ends it
  * with EINTR. -1 and ERESTART: nothing but a restarting one. */
 static int ppoll_telling_signals_apart(struct pollfd *fds, nfds_t n, const struct timespec *ts,
 				       const sigset_t *base)
 {
-	sigset_t restarting, mask;
-	lf_signals_restarting(&restarting);
-	int fd = signalfd(-1, &restarting, SFD_CLOEXEC | SFD_NONBLOCK);
-	if (fd == -1)
-		return lf_real.ppoll(fds, n, ts, base);
+	sigset_t before, mask;
 	if (base)
-		mask = *base;
+		before = *base;
 	else
-		pthread_sigmask(SIG_SETMASK, NULL, &mask);
-	sigorset(&mask, &mask, &restarting);
-	fds[n] = (struct pollfd){.fd = fd, .events = POLLIN};
+		pthread_sigmask(SIG_SETMASK, NULL, &before);
+	/* One that the program itself has blocked would wake us again and again. */
+	uint64_t apart = lf_signals_restarting() & ~lf_signals_bits(&before);
+	struct lf_signals_fd woken __attribute__((cleanup(lf_signals_fd_done))) = lf_signals_fd(apart);
+	if (woken.fd == -1)
+		return lf_real.ppoll(fds, n, ts, base);
+	lf_signals_fill(&mask, lf_signals_bits(&before) | apart);
+	fds[n] = (struct pollfd){.fd = woken.fd, .events = POLLIN};
 	int r = lf_real.ppoll(fds, n + 1, ts, &mask);
-	int saved = errno;
-	lf_real.close(fd);
-	errno = saved;
 	if (r <= 0 || !fds[n].revents)
 		return r;
 	if (base)
 		run_what_is_held(base);
 	/* The handlers have run. With flags that another thread has changed meanwhile? */
-	sigset_t now;
-	lf_signals_restarting(&now);
-	for (int signal = 1; signal <= 64; signal++)
-		if (sigismember(&restarting, signal) && !sigismember(&now, signal)) {
-			errno = EINTR;
-			return -1;
-		}
-	if (r == 1) {
-		errno = ERESTART;
+	bool interrupted = (apart & lf_signals_returning()) != 0;
+	if (interrupted || r == 1) {
+		errno = interrupted ? EINTR : ERESTART;
 		return -1;
 	}
 	return r;
@@ -170,10 +203,10 @@ static int ppoll_telling_signals_apart(struct pollfd *fds, nfds_t n, const struc
 static int ppoll_for_a_call(struct pollfd *fds, nfds_t n, const struct timespec *ts,
 			    const sigset_t *mask)
 {
-	if (lf_signals_interrupt() == LF_INTERRUPT_MIXED)
+	if (lf_signals_returning())
 		return ppoll_telling_signals_apart(fds, n, ts, mask);
 	int r = lf_real.ppoll(fds, n, ts, mask);
-	if (r == -1 && errno == EINTR && lf_signals_interrupt() == LF_INTERRUPT_RESTART)
+	if (r == -1 && errno == EINTR && !lf_signals_returning())
 		errno = ERESTART;
 	return r;
 }
@@ -191,7 +224,7 @@ void lf_hold_end(struct lf_hold *hold)
 		pthread_sigmask(SIG_SETMASK, &hold->before, NULL);
 }
 
-static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait)
+static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait, uint32_t number)
 {
 	int64_t ns = LF_FOREVER;
 	if (wait->deadline != LF_FOREVER) {
@@ -232,7 +265,7 @@ static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait)
 		lf_conn_peer_gone(sock, fd);
 	else if (fds[1].revents) {
 		/* The caller looks at the ring next, and arms again before it sleeps. */
-		if (lf_wait_may_drain(sock))
+		if (still_counted(number) && lf_wait_may_drain(sock))
 			lf_bell_drain(sock);
 		else
 			sched_yield(); /* let the other sleeper see it too */
@@ -271,8 +304,7 @@ int lf_wait(struct lf_sock *sock, int fd, const struct lf_wait *wait)
 	if (!wait->spun && lf_wait_spin(sock, wait))
 		return 0;
 	/* The cleanup also runs when pthread_cancel unwinds through here. */
-	struct lf_sock *waiting __attribute__((cleanup(stop_waiting), unused)) = sock;
-	atomic_fetch_add(&sock->waiters, 1);
+	uint32_t number __attribute__((cleanup(stop_waiting))) = start_waiting(sock);
 	lf_wait_arm(sock, wait->want);
 	if (stirred(sock, wait)) {
 		lf_wait_disarm(sock, wait->want);
@@ -280,5 +312,5 @@ int lf_wait(struct lf_sock *sock, int fd, const struct lf_wait *wait)
 	}
 	if (lf_conn_service(sock, fd))
 		return 0;
-	return sleep_once(sock, fd, wait);
+	return sleep_once(sock, fd, wait, number);
 }
