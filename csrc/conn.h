@@ -199,12 +199,15 @@ bool lf_wait_spin(struct lf_sock *sock, const struct lf_wait *wait);
 /* Sleeps on TCP alone, for a call that the kernel itself would not let wait any more.
  * Returns 0 (try again) or -EINTR. */
 int lf_wait_tcp(int fd, short events);
-/* Raises the armed flag; the caller looks at the ring once more before it sleeps. */
+/* Counts the caller as one who relies on the doorbell, before it arms. False: another thread
+ * is just emptying it, so the caller may sleep for LF_SHARED_SLEEP_NS at the most. */
+bool lf_wait_begin(struct lf_sock *sock);
+void lf_wait_end(struct lf_sock *sock);
+/* Raises the armed flag; the caller looks at the ring once more before it sleeps. Only who
+ * rings takes it down again: it is one flag for all who sleep. */
 void lf_wait_arm(struct lf_sock *sock, enum lf_want want);
-void lf_wait_disarm(struct lf_sock *sock, enum lf_want want);
-/* May a sleeper take the doorbell's bytes away? Not while another thread relies on
- * them. */
-bool lf_wait_may_drain(const struct lf_sock *sock);
+/* Takes the doorbell's bytes away, unless others than `mine` of the waiters rely on them. */
+bool lf_wait_drain(struct lf_sock *sock, uint32_t mine);
 /* Spins on `look` for as long as a sleep would cost, if that has been paying off for this
  * socket. True: look() said yes. `alone`: the one we wait for can't run beside us. */
 bool lf_wait_spin_by_score(struct lf_sock *sock, bool alone, bool (*look)(void *), void *context);

@@ -93,7 +93,7 @@ static void stop_waiting(struct set *set)
 	for (nfds_t i = 0; i < set->n; i++) {
 		struct watched *w = &set->watched[i];
 		if (w->waiting)
-			atomic_fetch_sub(&w->sock->waiters, 1);
+			lf_wait_end(w->sock);
 		w->waiting = false;
 	}
 }
@@ -209,7 +209,7 @@ static void arm_all(struct set *set)
 		struct watched *w = &set->watched[i];
 		if (!w->sock || !lf_sock_paired(w->sock))
 			continue;
-		atomic_fetch_add(&w->sock->waiters, 1);
+		set->must_poll |= !lf_wait_begin(w->sock);
 		w->waiting = true;
 		if (set->fds[i].events & (POLLIN | POLLRDNORM))
 			lf_wait_arm(w->sock, LF_WANT_READ);
@@ -231,8 +231,8 @@ static void see_to(struct set *set)
 			continue;
 		if (bell & (POLLHUP | POLLERR))
 			lf_conn_peer_gone(sock, set->fds[i].fd);
-		else if (lf_wait_may_drain(sock))
-			lf_bell_drain(sock);
+		else
+			(void)lf_wait_drain(sock, 1);
 		lf_conn_service(sock, set->fds[i].fd);
 	}
 	if (set->expects)

@@ -68,6 +68,7 @@ struct lf_sock {
 
 	/* Waiting. */
 	_Atomic uint32_t waiters;   /* threads and cold epoll registrations that rely on bells */
+	_Atomic uint32_t drains;    /* threads that are just emptying the bell */
 	_Atomic int32_t spin_score; /* grows when spinning paid off, see wait.c */
 
 	_Atomic(struct lf_registration *) registration; /* in an epoll set; one at the most */

@@ -30,15 +30,37 @@ void lf_wait_arm(struct lf_sock *sock, enum lf_want want)
 	atomic_thread_fence(memory_order_seq_cst);
 }
 
-void lf_wait_disarm(struct lf_sock *sock, enum lf_want want)
+bool lf_wait_begin(struct lf_sock *sock)
 {
-	/* A ring that crosses this costs one look for nothing. */
-	atomic_store_explicit(&armed_line(sock, want)->armed, 0, memory_order_relaxed);
+	/* Dekker with lf_wait_drain(), seq_cst on both sides. */
+	atomic_fetch_add(&sock->waiters, 1);
+	return atomic_load(&sock->drains) == 0;
 }
 
-bool lf_wait_may_drain(const struct lf_sock *sock)
+void lf_wait_end(struct lf_sock *sock)
 {
-	return atomic_load_explicit(&sock->waiters, memory_order_relaxed) <= 1;
+	atomic_fetch_sub(&sock->waiters, 1);
+}
+
+static void drain_ends(struct lf_sock **sock)
+{
+	atomic_fetch_sub(&(*sock)->drains, 1);
+}
+
+bool lf_wait_drain(struct lf_sock *sock, uint32_t mine)
+{
+	/* The cleanup also runs when pthread_cancel unwinds through here. */
+	struct lf_sock *draining __attribute__((cleanup(drain_ends), unused)) = sock;
+	/* We store that we drain, then look for waiters; a waiter counts itself, then looks
+	 * for us. If neither saw the other's store, each store would have to come after the
+	 * other in the single order of seq_cst operations. So either we see the waiter, and
+	 * leave it the byte, or it sees us, and does not rely on the bell; or it came after
+	 * our drain, hence armed and looked at the ring after it, too. */
+	atomic_fetch_add(&sock->drains, 1);
+	if (atomic_load(&sock->waiters) > mine)
+		return false;
+	lf_bell_drain(sock);
+	return true;
 }
 
 /* Something in memory changed that the caller should look at. */
@@ -113,7 +135,7 @@ static bool peer_is_here(const struct lf_sock *sock, enum lf_want want)
 
 static void stop_waiting(struct lf_sock **sock)
 {
-	atomic_fetch_sub(&(*sock)->waiters, 1);
+	lf_wait_end(*sock);
 }
 
 static void run_what_is_held(const sigset_t *before)
@@ -191,7 +213,8 @@ void lf_hold_end(struct lf_hold *hold)
 		pthread_sigmask(SIG_SETMASK, &hold->before, NULL);
 }
 
-static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait)
+/* `bell`: its doorbell can be relied on. */
+static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait, bool bell)
 {
 	int64_t ns = LF_FOREVER;
 	if (wait->deadline != LF_FOREVER) {
@@ -200,9 +223,9 @@ static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait)
 			return -EAGAIN;
 	}
 	/* Nothing wakes a writer of a ring when a thread beside it shuts the socket down. */
-	int64_t longest = lf_sock_must_poll(sock)	  ? LF_SHARED_SLEEP_NS :
-			  wait->want == LF_WANT_WRITE ? LF_WRITER_SLEEP_NS :
-							LF_FOREVER;
+	int64_t longest = !bell || lf_sock_must_poll(sock) ? LF_SHARED_SLEEP_NS :
+			  wait->want == LF_WANT_WRITE	   ? LF_WRITER_SLEEP_NS :
+							     LF_FOREVER;
 	bool capped = ns > longest;
 	if (capped)
 		ns = longest;
@@ -232,9 +255,7 @@ static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait)
 		lf_conn_peer_gone(sock, fd);
 	else if (fds[1].revents) {
 		/* The caller looks at the ring next, and arms again before it sleeps. */
-		if (lf_wait_may_drain(sock))
-			lf_bell_drain(sock);
-		else
+		if (!lf_wait_drain(sock, 1))
 			sched_yield(); /* let the other sleeper see it too */
 	}
 	return 0;
@@ -272,13 +293,11 @@ int lf_wait(struct lf_sock *sock, int fd, const struct lf_wait *wait)
 		return 0;
 	/* The cleanup also runs when pthread_cancel unwinds through here. */
 	struct lf_sock *waiting __attribute__((cleanup(stop_waiting), unused)) = sock;
-	atomic_fetch_add(&sock->waiters, 1);
+	bool bell = lf_wait_begin(sock);
 	lf_wait_arm(sock, wait->want);
-	if (stirred(sock, wait)) {
-		lf_wait_disarm(sock, wait->want);
+	/* The flag stays up if there is something: it may be another thread's, which sleeps
+	 * already and looks no more. A ring for nobody costs one look for nothing. */
+	if (stirred(sock, wait) || lf_conn_service(sock, fd))
 		return 0;
-	}
-	if (lf_conn_service(sock, fd))
-		return 0;
-	return sleep_once(sock, fd, wait);
+	return sleep_once(sock, fd, wait, bell);
 }
