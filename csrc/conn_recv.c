@@ -174,7 +174,7 @@ static ssize_t take_from_ring(struct lf_sock *sock, struct lf_cursor *cursor, in
 	if (n == 0)
 		return 0;
 	if (flags & MSG_TRUNC)
-		cursor->left -= n; /* TCP's MSG_TRUNC throws bytes away, tcp(7) */
+		lf_cursor_advance(cursor, n); /* TCP's MSG_TRUNC throws bytes away, tcp(7) */
 	else
 		lf_ring_get(sock->in_ring, sock->ring_size, tail + origin_of(sock), cursor, n);
 	if (flags & MSG_PEEK)

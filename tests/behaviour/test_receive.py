@@ -16,3 +16,24 @@ def test_a_thread_that_finds_its_byte_leaves_the_other_one_its_wake_up(
     fused.environment["LOOPFUSE_SPIN_US"] = "0"
     said = same(plain, fused, programs / "conn_receive", "two-sleepers")
     assert said == "each byte woke a thread\n"
+
+
+def test_a_receive_of_all_gets_more_than_the_sender_may_have_under_way(
+    plain: Session, fused: Session, programs: Path
+) -> None:
+    said = same(plain, fused, programs / "conn_receive", "wait-for-all")
+    assert said == "each receive got all\n"
+
+
+def test_a_small_send_buffer_lets_the_low_water_mark_be_reached(
+    plain: Session, fused: Session, programs: Path
+) -> None:
+    said = same(plain, fused, programs / "conn_receive", "low-water")
+    assert said == "poll says 1, and there is as much\n"
+
+
+def test_truncation_ends_with_what_was_asked_for(
+    plain: Session, fused: Session, programs: Path
+) -> None:
+    said = same(plain, fused, programs / "conn_receive", "truncated")
+    assert said == "100, then 70\n"

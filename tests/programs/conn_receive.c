@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 
 /* --- two threads, asleep in receives of one byte each: whoever gets the first byte of a round
@@ -83,10 +84,123 @@ static void two_sleepers(void)
 	act(send_two_a_round, take_the_others);
 }
 
+/* --- receives of more than the sender may have under way --- */
+
+enum { MUCH = 256 * 1024, TIMES = 20 };
+
+static void send_much(int fd, size_t n)
+{
+	static char bytes[65536];
+	for (size_t sent = 0; sent < n;) {
+		size_t rest = n - sent;
+		ssize_t r = send(fd, bytes, rest < sizeof(bytes) ? rest : sizeof(bytes), 0);
+		if (r <= 0)
+			return;
+		sent += (size_t)r;
+	}
+}
+
+static void send_times(int fd)
+{
+	char byte;
+	int small = 16 * 1024;
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
+	for (int i = 0; i < TIMES; i++) {
+		send_much(fd, MUCH);
+		recv(fd, &byte, 1, 0);
+	}
+	pause();
+}
+
+static void receive_all(int fd)
+{
+	static char bytes[MUCH];
+	for (int i = 0; i < TIMES; i++) {
+		struct timeval patience = {5, 0};
+		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+		ssize_t n = recv(fd, bytes, sizeof(bytes), MSG_WAITALL);
+		if (n != sizeof(bytes)) {
+			say("%zd of %d\n", n, MUCH);
+			return;
+		}
+		send(fd, "x", 1, 0);
+	}
+	say("each receive got all\n");
+}
+
+static void wait_for_all(void)
+{
+	act(send_times, receive_all);
+}
+
+static void send_much_from_a_small_buffer(int fd)
+{
+	int small = 32 * 1024;
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
+	recv(fd, &(char){0}, 1, 0);
+	send_much(fd, 4 * MUCH);
+	pause();
+}
+
+static void wait_for_low_water(int fd)
+{
+	static char bytes[4 * MUCH];
+	int low_water = 2 * MUCH;
+	setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &low_water, sizeof(low_water));
+	send(fd, "x", 1, 0);
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	int ready = poll(&p, 1, 5000);
+	ssize_t n = recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT);
+	say("poll says %d, and there is %s\n", ready, n >= low_water ? "as much" : "less");
+}
+
+static void low_water(void)
+{
+	act(send_much_from_a_small_buffer, wait_for_low_water);
+}
+
+/* --- MSG_TRUNC throws away as much as was asked, across the end of a ring, too --- */
+
+static void send_over_the_end(int fd)
+{
+	char bytes[100] = {0};
+	uint32_t rate = 1 << 30;
+	send(fd, bytes, 60, 0);
+	/* An option that only TCP can honour. */
+	setsockopt(fd, SOL_SOCKET, SO_MAX_PACING_RATE, &rate, sizeof(rate));
+	send(fd, bytes, 100, 0);
+	send(fd, bytes, 10, 0);
+	pause();
+}
+
+static void await_queued(int fd, int least)
+{
+	int queued = 0;
+	for (int64_t end = now_ms() + 5000; queued < least && now_ms() < end; usleep(1000))
+		ioctl(fd, FIONREAD, &queued);
+}
+
+static void throw_away(int fd)
+{
+	char bytes[200];
+	await_queued(fd, 170);
+	ssize_t first = recv(fd, bytes, 100, MSG_TRUNC);
+	ssize_t second = recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT);
+	say("%zd, then %zd\n", first, second);
+}
+
+static void truncated(void)
+{
+	act(send_over_the_end, throw_away);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct scenario scenarios[] = {
 		{"two-sleepers", two_sleepers},
+		{"wait-for-all", wait_for_all},
+		{"low-water", low_water},
+		{"truncated", truncated},
 		{NULL, NULL},
 	};
 	return act_out(scenarios, argc, argv);
