@@ -74,6 +74,8 @@ uint64_t lf_conn_ring_received(struct lf_sock *sock);
  * the ring has the last word, so that the kernel's are to be left out. Looks at memory
  * only, until an end of the connection is near. */
 short lf_conn_ready(struct lf_sock *sock, short *known);
+/* SO_RCVLOWAT, but never more than the ring will hold before its writer waits for us. */
+size_t lf_conn_low_water(const struct lf_sock *sock);
 /* Would a receive of `need` bytes find them (or an error) in the ring? */
 bool lf_conn_has_input(struct lf_sock *sock, size_t need);
 /* The same, or anything else that a waiting receive must look at. */

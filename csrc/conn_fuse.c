@@ -154,17 +154,13 @@ static bool identity_checks_out(const struct lf_segment *segment, const struct l
 	       segment->ring_size == fuse->ring_size;
 }
 
-/* What a receive buffer takes before its reader has read anything: half of tcp_rmem[1] of
- * tcp(7), as machines have it. */
-enum { UNTRIED_WINDOW = 64 * 1024 };
-
 uint32_t lf_conn_peer_share(const struct lf_sock *sock)
 {
 	uint32_t in = atomic_load_explicit(&sock->peer_limit, memory_order_relaxed);
 	uint32_t ring = sock->ring_size;
 	/* Who bounds what it sends counts on being stopped when nobody reads. */
 	if (in == 0)
-		in = atomic_load(&sock->slot->sndbuf) ? UNTRIED_WINDOW : ring / 8 * 3;
+		in = atomic_load(&sock->slot->sndbuf) ? LF_UNTRIED_WINDOW : ring / 8 * 3;
 	return in < ring ? in : ring;
 }
 
@@ -189,8 +185,10 @@ void lf_conn_limits_changed(struct lf_sock *sock)
 {
 	if (!lf_sock_paired(sock))
 		return;
-	atomic_store_explicit(&sock->in->c.limit, lf_options_receive_limit(sock),
-			      memory_order_relaxed);
+	uint32_t ours = lf_options_receive_limit(sock);
+	/* A writer that sleeps, because the ring is full for it, looks again. */
+	if (atomic_exchange_explicit(&sock->in->c.limit, ours, memory_order_relaxed) != ours)
+		lf_bell_ring(sock, &sock->in->writer);
 	atomic_store_explicit(&sock->out_limit, limit_of(sock), memory_order_relaxed);
 }
 

@@ -489,6 +489,8 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 	bool dontwait = (io->flags & MSG_DONTWAIT) || lf_sock_nonblocking(sock);
 	bool all = (io->flags & MSG_WAITALL) != 0, peek = (io->flags & MSG_PEEK) != 0;
 	size_t need = atomic_load_explicit(&sock->slot->rcvlowat, memory_order_relaxed);
+	if (peek && need > lf_conn_low_water(sock))
+		need = lf_conn_low_water(sock);
 	if (all || need > wanted)
 		need = wanted;
 	if (peek && need <= 1)
@@ -538,7 +540,9 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 			return got ? got : -EAGAIN;
 		if (wait.want != LF_WANT_READ)
 			wait = reading_wait(sock, need, &hold);
-		wait.need = peek ? need : need > (size_t)got ? need - (size_t)got : 1;
+		/* Taking what there is, however little: a writer that has filled the ring waits
+		 * for that, and will publish no more before. */
+		wait.need = peek ? need : 1;
 		wait.spun = spun;
 		spun = false;
 		if (got)

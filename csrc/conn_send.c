@@ -531,14 +531,15 @@ bool lf_conn_writable(struct lf_sock *sock)
 	/* As TCP has it: writable once a third of the buffer is free. By the tail as last seen,
 	 * if that is enough. */
 	uint32_t limit = atomic_load_explicit(&sock->out_limit, memory_order_relaxed);
-	return leaves_a_third(sock, atomic_load_explicit(&sock->slot->tx_tail, memory_order_relaxed),
-			      limit) ||
-	       leaves_a_third(sock, atomic_load_explicit(&sock->out->t.tail, memory_order_acquire),
+	if (leaves_a_third(sock, atomic_load_explicit(&sock->slot->tx_tail, memory_order_relaxed),
+			   limit))
+		return true;
+	limit = follow_peers_limit(sock, limit);
+	return leaves_a_third(sock, atomic_load_explicit(&sock->out->t.tail, memory_order_acquire),
 			      limit);
 }
 
-/* SO_RCVLOWAT, but never more than the ring will hold before its writer waits for us. */
-static size_t low_water(const struct lf_sock *sock)
+size_t lf_conn_low_water(const struct lf_sock *sock)
 {
 	size_t wanted = atomic_load_explicit(&sock->slot->rcvlowat, memory_order_relaxed);
 	size_t limit = atomic_load_explicit(&sock->slot->rcvbuf, memory_order_relaxed);
@@ -584,7 +585,10 @@ short lf_conn_ready(struct lf_sock *sock, short *known)
 			bits |= POLLERR;
 		return bits;
 	}
-	size_t lowat = low_water(sock);
+	/* What lies in a ring that has ended is not all: TCP goes on behind it. */
+	size_t lowat = atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) == LF_MARK_ENDED ?
+			       1 :
+			       lf_conn_low_water(sock);
 	/* Not lf_conn_readable(): a readable socket must not answer EAGAIN. */
 	if (lf_conn_has_input(sock, lowat))
 		bits |= POLLIN | POLLRDNORM;
