@@ -104,6 +104,11 @@ int lf_conn_counts_agree(struct lf_sock *sock, int fd, bool sending);
 
 /* Ends our sending direction: later bytes go by TCP. Under tx_lock. */
 void lf_conn_end_tx(struct lf_sock *sock, enum lf_reason reason);
+/* Another thread, or process, is just sending again by TCP what the peer did not read in the
+ * ring, and holds tx_lock meanwhile; what we send comes after that. */
+bool lf_conn_is_resending(const struct lf_sock *sock);
+/* Under tx_lock: who was at it has died. */
+void lf_conn_finish_resending(struct lf_sock *sock);
 /* Does what the peer wished (end marks, take-back). True: something was done. Cheap
  * when there is nothing. */
 bool lf_conn_service(struct lf_sock *sock, int fd);

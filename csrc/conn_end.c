@@ -19,14 +19,21 @@
 #include <poll.h>
 #include <sys/socket.h>
 
-static void end_at(struct lf_sock *sock, uint64_t position, enum lf_reason reason)
+static void mark_end(struct lf_sock *sock, uint64_t position, enum lf_reason reason)
 {
 	atomic_store_explicit(&sock->out->p.end_pos, position, memory_order_relaxed);
 	atomic_store_explicit(&sock->out->p.reason, (uint32_t)reason, memory_order_relaxed);
 	/* release: end_pos before the mark; the mark before any TCP byte that follows. */
 	atomic_store_explicit(&sock->out->p.mark, LF_MARK_ENDED, memory_order_release);
-	atomic_store_explicit(&sock->slot->tx, LF_TX_ENDED, memory_order_release);
 	lf_bell_ring(sock, &sock->out->reader);
+}
+
+/* After the mark, and after all that has to come before other threads' sends: those look at
+ * the state without the lock. */
+static void go_on_in_tcp(struct lf_sock *sock)
+{
+	atomic_store_explicit(&sock->slot->tx, LF_TX_ENDED, memory_order_release);
+	atomic_store_explicit(&sock->slot->resending, 0, memory_order_release);
 	lf_epoll_refresh(sock);
 }
 
@@ -34,7 +41,12 @@ void lf_conn_end_tx(struct lf_sock *sock, enum lf_reason reason)
 {
 	switch (lf_tx(sock)) {
 	case LF_TX_FUSED:
-		end_at(sock, atomic_load(&sock->slot->tx_head), reason);
+		if (atomic_load(&sock->slot->resending)) {
+			lf_conn_finish_resending(sock);
+			break;
+		}
+		mark_end(sock, atomic_load(&sock->slot->tx_head), reason);
+		go_on_in_tcp(sock);
 		break;
 	case LF_TX_PLAIN:
 		atomic_store(&sock->slot->tx, LF_TX_ENDED);
@@ -70,20 +82,21 @@ static bool tcp_has_failed(struct lf_sock *sock, int fd)
 	return true;
 }
 
-/* Sends the n bytes at `position` by TCP, waiting for room as long as the peer lives.
- * What TCP says against it is kept for the program to see. */
-static void resend_by_tcp(struct lf_sock *sock, int fd, uint64_t position, size_t n)
+/* Sends what is in the ring from slot->resent on by TCP, waiting for room as long as the peer
+ * lives. What TCP says against it is kept for the program to see. */
+static void resend_by_tcp(struct lf_sock *sock, int fd)
 {
-	while (n) {
+	uint64_t position, end = atomic_load(&sock->slot->tx_head);
+	while ((position = atomic_load(&sock->slot->resent)) != end) {
 		struct iovec pieces[2];
+		size_t n = (size_t)(end - position);
 		uint64_t origin = atomic_load_explicit(&sock->slot->tx_origin, memory_order_relaxed);
 		int count = lf_ring_pieces(sock->out_ring, sock->ring_size, position + origin, n,
 					   pieces);
 		struct msghdr msg = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
 		ssize_t sent = lf_real.sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (sent > 0) {
-			position += (uint64_t)sent;
-			n -= (size_t)sent;
+			atomic_store(&sock->slot->resent, position + (uint64_t)sent);
 		} else if (sent == -1 && errno == EAGAIN) {
 			struct pollfd p = {.fd = fd, .events = POLLOUT};
 			lf_real.poll(&p, 1, 100);
@@ -109,11 +122,30 @@ static void take_back(struct lf_sock *sock, int fd, enum lf_reason reason)
 		return;
 	}
 	uint64_t tail = atomic_load(&sock->slot->tx_head) - n;
+	atomic_store(&sock->slot->resent, tail);
+	atomic_store(&sock->slot->resending, 1);
 	/* The mark first: the receiver must not take the resent bytes for bytes that came
-	 * around a live ring. */
-	end_at(sock, tail, reason);
+	 * around a live ring. The state last: other threads send by TCP as soon as they see it,
+	 * and must not overtake the resent bytes. */
+	mark_end(sock, tail, reason);
 	if (n && !tcp_has_failed(sock, fd))
-		resend_by_tcp(sock, fd, tail, n);
+		resend_by_tcp(sock, fd);
+	go_on_in_tcp(sock);
+}
+
+bool lf_conn_is_resending(const struct lf_sock *sock)
+{
+	return atomic_load_explicit(&sock->slot->resending, memory_order_relaxed) &&
+	       lf_lock_is_elsewhere(&sock->slot->tx_lock);
+}
+
+void lf_conn_finish_resending(struct lf_sock *sock)
+{
+	/* Before the mark nothing was resent, so that is still where the ring ends. */
+	if (atomic_load(&sock->out->p.mark) != LF_MARK_ENDED)
+		mark_end(sock, atomic_load(&sock->slot->resent), LF_REASON_PEER_GONE);
+	resend_by_tcp(sock, atomic_load(&sock->fd));
+	go_on_in_tcp(sock);
 }
 
 /* Why somebody wants the ring ended, out of shared memory: their word, so checked. */
@@ -132,7 +164,8 @@ bool lf_conn_service(struct lf_sock *sock, int fd)
 	      atomic_load_explicit(&out->c.closed, memory_order_relaxed) |
 	      atomic_load_explicit(&sock->segment->broker_wish, memory_order_relaxed)))
 		return false;
-	if (!lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
+	/* Who is at it already may have to wait for the peer to read, and the peer for us. */
+	if (lf_conn_is_resending(sock) || !lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
 		return false;
 	int saved = errno;
 	bool done = lf_tx(sock) == LF_TX_FUSED;
@@ -140,7 +173,9 @@ bool lf_conn_service(struct lf_sock *sock, int fd)
 		/* acquire: the reader's last tail is older than its wish. */
 		uint32_t wish = atomic_load_explicit(&out->c.wish, memory_order_acquire);
 		uint32_t closed = atomic_load_explicit(&out->c.closed, memory_order_acquire);
-		if (closed)
+		if (atomic_load(&sock->slot->resending))
+			lf_conn_finish_resending(sock);
+		else if (closed)
 			take_back(sock, fd, LF_REASON_PEER_CLOSED);
 		else if (wish == LF_WISH_TAKE_BACK &&
 			 /* If this fails the consumer has gone back to reading: wish is PLAIN. */
@@ -576,7 +611,7 @@ void lf_conn_peer_gone(struct lf_sock *sock, int fd)
 		goto out;
 	/* An outsider still holds the socket, or everything was read: TCP from here. */
 	if (lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX)) {
-		if (lf_tx(sock) == LF_TX_FUSED)
+		if (lf_tx(sock) == LF_TX_FUSED && !atomic_load(&sock->slot->resending))
 			take_back(sock, fd, LF_REASON_PEER_GONE);
 		else
 			lf_conn_end_tx(sock, LF_REASON_PEER_GONE);

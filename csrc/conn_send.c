@@ -206,6 +206,10 @@ static ssize_t full(struct lf_sock *sock, int fd)
 /* Under tx_lock, FUSED: what forbids or ends it? 0: go on. */
 static ssize_t before_put(struct lf_sock *sock)
 {
+	if (atomic_load_explicit(&sock->slot->resending, memory_order_relaxed)) {
+		lf_conn_finish_resending(sock);
+		return LF_LOOK_AGAIN;
+	}
 	if (atomic_load_explicit(&sock->slot->shut, memory_order_relaxed) & LF_SHUT_WR)
 		return -EPIPE;
 	if (wished_away(sock))
@@ -358,11 +362,14 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 	if (!dontwait && cursor.left >= LONG_COPY)
 		lf_hold_begin(&hold);
 	for (;;) {
-		if (!lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
-			return sent ? sent : -EAGAIN;
-		ssize_t n = put(sock, fd, &cursor);
-		lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
-		after_put(sock, fd, n > 0);
+		ssize_t n = -EAGAIN;
+		if (!lf_conn_is_resending(sock)) {
+			if (!lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
+				return sent ? sent : -EAGAIN;
+			n = put(sock, fd, &cursor);
+			lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
+			after_put(sock, fd, n > 0);
+		}
 		if (n == LF_USE_TCP)
 			return sent ? sent + rest_by_tcp(sock, fd, &cursor, io) : LF_LOOK_AGAIN;
 		if (n == LF_LOOK_AGAIN)
@@ -474,11 +481,14 @@ ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 			ssize_t bad = lf_tx(sock) == LF_TX_ENDED ? after_reset(sock, 0) : 0;
 			return bad ? bad : LF_USE_TCP;
 		}
-		if (!lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
-			return -EAGAIN;
-		ssize_t r = move_in(sock, fd, bulk);
-		lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
-		after_put(sock, fd, r > 0);
+		ssize_t r = -EAGAIN;
+		if (!lf_conn_is_resending(sock)) {
+			if (!lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
+				return -EAGAIN;
+			r = move_in(sock, fd, bulk);
+			lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
+			after_put(sock, fd, r > 0);
+		}
 		if (r == LF_LOOK_AGAIN)
 			continue;
 		if (r == -EPIPE)
@@ -497,7 +507,7 @@ uint64_t lf_conn_ring_sent(struct lf_sock *sock)
 {
 	if (!lf_sock_paired(sock))
 		return 0;
-	if (lf_tx(sock) == LF_TX_FUSED)
+	if (lf_tx(sock) == LF_TX_FUSED && !lf_conn_is_resending(sock))
 		return atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed);
 	return atomic_load_explicit(&sock->out->p.mark, memory_order_relaxed) == LF_MARK_ENDED ?
 		       atomic_load_explicit(&sock->out->p.end_pos, memory_order_relaxed) :
@@ -522,6 +532,8 @@ static bool leaves_a_third(const struct lf_sock *sock, uint64_t tail, uint32_t l
 
 bool lf_conn_writable(struct lf_sock *sock)
 {
+	if (lf_tx(sock) == LF_TX_FUSED && lf_conn_is_resending(sock))
+		return false;
 	if (lf_tx(sock) != LF_TX_FUSED || wished_away(sock) ||
 	    atomic_load_explicit(&sock->slot->reset, memory_order_relaxed) ||
 	    /* A send that finds no room goes by TCP. */

@@ -38,6 +38,7 @@ struct set {
 	bool fused;    /* at least one */
 	bool expects;  /* eager: answers of the broker are due */
 	bool must_poll;
+	bool writes; /* armed for room in a ring */
 };
 
 /* A socket of ours. An epoll set that is itself waited for is the kernel's to judge. */
@@ -191,9 +192,13 @@ static bool leave_bells_out(struct set *set)
 
 static int ask_kernel(struct set *set, int64_t ns, const sigset_t *mask)
 {
-	/* Another thread may take in the broker's answer. */
-	bool capped = (set->must_poll || set->expects) && ns > LF_SHARED_SLEEP_NS;
-	struct timespec ts = lf_timespec(capped ? LF_SHARED_SLEEP_NS : ns);
+	/* Another thread may take in the broker's answer, or end the ring, of whose room the
+	 * kernel was not asked. */
+	int64_t longest = set->must_poll || set->expects ? LF_SHARED_SLEEP_NS :
+			  set->writes			 ? LF_WRITER_SLEEP_NS :
+							   LF_FOREVER;
+	bool capped = ns > longest;
+	struct timespec ts = lf_timespec(capped ? longest : ns);
 	struct timespec *limit = ns == LF_FOREVER && !capped ? NULL : &ts;
 	int r = lf_real.ppoll(set->kernel, set->kernel_n, limit, mask);
 	if (r == -1 && errno == EINVAL && leave_bells_out(set)) {
@@ -213,8 +218,10 @@ static void arm_all(struct set *set)
 		w->waiting = true;
 		if (set->fds[i].events & (POLLIN | POLLRDNORM))
 			lf_wait_arm(w->sock, LF_WANT_READ);
-		if ((set->fds[i].events & (POLLOUT | POLLWRNORM)) && lf_tx(w->sock) == LF_TX_FUSED)
+		if ((set->fds[i].events & (POLLOUT | POLLWRNORM)) && lf_tx(w->sock) == LF_TX_FUSED) {
 			lf_wait_arm(w->sock, LF_WANT_WRITE);
+			set->writes = true;
+		}
 	}
 }
 
@@ -332,7 +339,7 @@ int lf_poll(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask)
 			if (left <= 0)
 				return 0;
 		}
-		set.fused = set.expects = set.must_poll = false;
+		set.fused = set.expects = set.must_poll = set.writes = false;
 		for (nfds_t i = 0; i < n; i++)
 			if (set.watched[i].sock)
 				follow_pairing(&set, i);
