@@ -81,6 +81,10 @@ bool lf_conn_has_input(struct lf_sock *sock, size_t need);
 /* The same, or anything else that a waiting receive must look at. */
 bool lf_conn_readable(struct lf_sock *sock, size_t need);
 bool lf_conn_writable(struct lf_sock *sock);
+/* Before arming for room: tells the peer how little must be left unread. */
+void lf_conn_say_when_writable(struct lf_sock *sock);
+/* Is a writer at the other end that has armed still short of that? */
+bool lf_conn_writer_has_to_wait(const struct lf_sock *sock);
 /* The program has set the size of a buffer, here or (as seen in the ring) over there. */
 void lf_conn_limits_changed(struct lf_sock *sock);
 

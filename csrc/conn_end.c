@@ -662,7 +662,7 @@ int lf_conn_shutdown(struct lf_sock *sock, int fd, int how)
 	enum lf_rx rx = lf_rx(sock);
 	/* A writer that sleeps would on TCP find no window, and sleep on. */
 	if (r == 0 && rx != LF_RX_PLAIN && rx != LF_RX_ENDED &&
-	    !atomic_load(&sock->in->writer.armed))
+	    !(atomic_load(&sock->in->writer.armed) && lf_conn_writer_has_to_wait(sock)))
 		lf_conn_refuse_more(sock);
 	/* Threads of ours that sleep in the ring: TCP's own wake-up reaches readers; a
 	 * writer is told by its doorbell only if the peer rings, so it looks at TCP too. */

@@ -190,6 +190,9 @@ void lf_conn_limits_changed(struct lf_sock *sock)
 	if (atomic_exchange_explicit(&sock->in->c.limit, ours, memory_order_relaxed) != ours)
 		lf_bell_ring(sock, &sock->in->writer);
 	atomic_store_explicit(&sock->out_limit, limit_of(sock), memory_order_relaxed);
+	lf_conn_say_when_writable(sock);
+	/* Dekker, as in lf_wait_arm(): who may be armed looks at the tail next. */
+	atomic_thread_fence(memory_order_seq_cst);
 }
 
 static enum lf_reason map(struct lf_sock *sock, const struct lf_wire_fuse *fuse, int fd)

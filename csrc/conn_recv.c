@@ -299,18 +299,22 @@ static ssize_t step(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int 
 
 /* After step() took bytes, and the release of rx_lock: tail is stored, a full fence stands
  * between that and our look at `armed`, as one stands between a writer's store of `armed` and
- * its look at tail; see bell.c. A sleeping writer is worth waking once it has room for a good
- * piece, or when we may sleep next. The last reader of a ring always empties it before
- * sleeping, so the wake-up can't be missed. */
+ * its look at tail; see bell.c. A sleeping writer is woken once it counts as writable, not
+ * before: by its own limit, which stands beside the flag and was stored before it. */
 static void after_step(struct lf_sock *sock)
 {
 	lf_lock_fence_released();
-	if (!atomic_load_explicit(&sock->in->writer.armed, memory_order_relaxed))
-		return;
+	/* acquire: pairs with the release in lf_wait_arm(), for `below`. */
+	if (atomic_load_explicit(&sock->in->writer.armed, memory_order_acquire) &&
+	    !lf_conn_writer_has_to_wait(sock))
+		lf_bell_wake(sock, &sock->in->writer);
+}
+
+bool lf_conn_writer_has_to_wait(const struct lf_sock *sock)
+{
 	uint64_t unread = atomic_load_explicit(&sock->in->p.head, memory_order_relaxed) -
 			  atomic_load_explicit(&sock->slot->rx_tail, memory_order_relaxed);
-	if (unread <= sock->ring_size / 2)
-		lf_bell_wake(sock, &sock->in->writer);
+	return unread > atomic_load_explicit(&sock->in->writer.below, memory_order_relaxed);
 }
 
 bool lf_conn_enter_plain_rx(struct lf_sock *sock)

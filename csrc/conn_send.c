@@ -527,7 +527,13 @@ size_t lf_conn_unsent(struct lf_sock *sock)
 static bool leaves_a_third(const struct lf_sock *sock, uint64_t tail, uint32_t limit)
 {
 	uint64_t unread = atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed) - tail;
-	return unread <= limit && limit - unread >= limit / 3;
+	return unread <= limit - limit / 3;
+}
+
+void lf_conn_say_when_writable(struct lf_sock *sock)
+{
+	uint32_t limit = atomic_load_explicit(&sock->out_limit, memory_order_relaxed);
+	atomic_store_explicit(&sock->out->writer.below, limit - limit / 3, memory_order_relaxed);
 }
 
 bool lf_conn_writable(struct lf_sock *sock)

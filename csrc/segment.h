@@ -35,7 +35,7 @@
 #include <stdint.h>
 
 #define LF_SEGMENT_MAGIC 0x314553554650304cULL /* "L0PFUSE1", little endian */
-#define LF_SEGMENT_VERSION 2u
+#define LF_SEGMENT_VERSION 3u
 #define LF_SEGMENT_EXTRA 4096u /* bytes beside the two rings */
 #define LF_SEGMENT_HEADER 2048u
 #define LF_SEGMENT_SHORT 1024u /* bytes of each ring in the header's page */
@@ -98,7 +98,8 @@ struct lf_consumer_line {
 /* Set by the end that is going to sleep, cleared by the end that rings. */
 struct lf_armed_line {
 	_Atomic uint32_t armed;
-	uint8_t pad[LF_LINE - 4];
+	_Atomic uint32_t below; /* writer: it can go on once no more bytes are unread than this */
+	uint8_t pad[LF_LINE - 8];
 };
 
 struct lf_direction {
@@ -183,6 +184,7 @@ static_assert(offsetof(struct lf_consumer_line, closed) == 0x04, "closed");
 static_assert(offsetof(struct lf_consumer_line, wish) == 0x08, "wish");
 static_assert(offsetof(struct lf_consumer_line, reason) == 0x0c, "consumer reason");
 static_assert(offsetof(struct lf_consumer_line, limit) == 0x14, "limit");
+static_assert(offsetof(struct lf_armed_line, below) == 0x04, "below");
 static_assert(offsetof(struct lf_direction, t) == 0x080, "tail line");
 static_assert(offsetof(struct lf_direction, c) == 0x100, "consumer line");
 static_assert(offsetof(struct lf_direction, reader) == 0x180, "reader armed");

@@ -25,7 +25,10 @@ static struct lf_armed_line *armed_line(struct lf_sock *sock, enum lf_want want)
 
 void lf_wait_arm(struct lf_sock *sock, enum lf_want want)
 {
-	atomic_store_explicit(&armed_line(sock, want)->armed, 1, memory_order_relaxed);
+	if (want == LF_WANT_WRITE)
+		lf_conn_say_when_writable(sock);
+	/* release: what was said before. */
+	atomic_store_explicit(&armed_line(sock, want)->armed, 1, memory_order_release);
 	/* Pairs with the fence in lf_bell_ring(). */
 	atomic_thread_fence(memory_order_seq_cst);
 }
