@@ -166,6 +166,9 @@ int lf_conn_shutdown(struct lf_sock *sock, int fd, int how);
 /* This process lets go of its last descriptor; before the kernel's close. */
 void lf_conn_before_close(struct lf_sock *sock, int fd);
 
+/* The same, by the last receive of it that slept when another thread closed it. */
+void lf_conn_close_ring(struct lf_sock *sock);
+
 /* --- doorbells (bell.c) --- */
 
 /* Wakes the peer if the flag says that it sleeps; call after the store it waits for. */

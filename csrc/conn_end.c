@@ -144,7 +144,7 @@ void lf_conn_finish_resending(struct lf_sock *sock)
 	/* Before the mark nothing was resent, so that is still where the ring ends. */
 	if (atomic_load(&sock->out->p.mark) != LF_MARK_ENDED)
 		mark_end(sock, atomic_load(&sock->slot->resent), LF_REASON_PEER_GONE);
-	resend_by_tcp(sock, atomic_load(&sock->fd));
+	resend_by_tcp(sock, lf_sock_named(sock, atomic_load(&sock->fd)));
 	go_on_in_tcp(sock);
 }
 
@@ -354,7 +354,7 @@ void lf_conn_corrupt(struct lf_sock *sock)
 	atomic_store(&slot->tx, LF_TX_ENDED);
 	atomic_store(&slot->rx, LF_RX_ENDED);
 	atomic_store(&sock->out->p.reason, LF_REASON_CORRUPT);
-	(void)lf_real.shutdown(atomic_load(&sock->fd), SHUT_RDWR);
+	(void)lf_real.shutdown(lf_sock_named(sock, atomic_load(&sock->fd)), SHUT_RDWR);
 }
 
 bool lf_conn_give_up_bell(struct lf_sock *sock)
@@ -673,6 +673,12 @@ int lf_conn_shutdown(struct lf_sock *sock, int fd, int how)
 	return r;
 }
 
+void lf_conn_close_ring(struct lf_sock *sock)
+{
+	atomic_store(&sock->in->c.closed, 1);
+	lf_bell_ring_always(sock);
+}
+
 void lf_conn_before_close(struct lf_sock *sock, int fd)
 {
 	/* Our last chance to take back what the peer asked for. */
@@ -683,6 +689,9 @@ void lf_conn_before_close(struct lf_sock *sock, int fd)
 	lf_conn_announce_end(sock);
 	enum lf_rx rx = lf_rx(sock);
 	if (rx == LF_RX_PLAIN || rx == LF_RX_ENDED)
+		return;
+	/* A thread that sleeps in a receive still gets what comes, and closes the ring then. */
+	if (atomic_load(&sock->readers))
 		return;
 	if (!lf_lock_acquire(&slot->rx_lock, LF_RANK_RX))
 		return;

@@ -370,6 +370,8 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 			lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
 			after_put(sock, fd, n > 0);
 		}
+		if (n == LF_USE_TCP && fd < 0)
+			return sent ? sent : -EPIPE;
 		if (n == LF_USE_TCP)
 			return sent ? sent + rest_by_tcp(sock, fd, &cursor, io) : LF_LOOK_AGAIN;
 		if (n == LF_LOOK_AGAIN)
@@ -390,6 +392,9 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 		int r = lf_wait(sock, fd, &wait);
 		if (r)
 			return sent ? sent : r;
+		/* Closed by another thread, the kernel's would go on with the open file: so does
+		 * this one, with -1, as far as the ring goes. */
+		fd = lf_sock_named(sock, fd);
 	}
 }
 
@@ -500,6 +505,9 @@ ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 		int w = lf_wait(sock, fd, &wait);
 		if (w)
 			return w;
+		fd = lf_sock_named(sock, fd);
+		if (fd < 0) /* closed by another thread */
+			return -EPIPE;
 	}
 }
 

@@ -95,6 +95,7 @@ void lf_sock_track(int fd, enum lf_wire_side side)
 	atomic_store(&sock->bell, -1);
 	atomic_store(&sock->waiters, 0);
 	atomic_store(&sock->drains, 0);
+	atomic_store(&sock->readers, 0);
 	atomic_store(&sock->spin_score, 0);
 	atomic_store(&sock->hung_up, 0);
 	atomic_store(&sock->left, 0);
@@ -268,6 +269,7 @@ static void child_resets(struct lf_sock *sock)
 	atomic_compare_exchange_strong(&sock->pairing, &claimed, LF_PAIRING_TRACKED);
 	atomic_store(&sock->waiters, 0);
 	atomic_store(&sock->drains, 0);
+	atomic_store(&sock->readers, 0);
 	/* Only the forking thread exists here: the table's use and this one's pin. */
 	atomic_store(&sock->users, 2);
 }

@@ -69,6 +69,7 @@ struct lf_sock {
 	/* Waiting. */
 	_Atomic uint32_t waiters;   /* threads and cold epoll registrations that rely on bells */
 	_Atomic uint32_t drains;    /* threads that are just emptying the bell */
+	_Atomic uint32_t readers;   /* threads that sleep in a receive */
 	_Atomic int32_t spin_score; /* grows when spinning paid off, see wait.c */
 
 	_Atomic(struct lf_registration *) registration; /* in an epoll set; one at the most */
@@ -120,6 +121,19 @@ void lf_sock_after_fork_in_parent(void);
 /* The fork came to nothing: undoes lf_sock_before_fork()'s count. */
 void lf_sock_fork_failed(void);
 void lf_sock_after_fork_in_child(void);
+
+/* A number that names this pinned socket: fd if it still does, else another; -1: another thread
+ * has closed it, and fd may be anything's by now. */
+static inline int lf_sock_named(const struct lf_sock *sock, int fd)
+{
+	for (int tries = 0; tries < 2; tries++) {
+		uintptr_t entry = lf_table_get(fd);
+		if (lf_table_kind(entry) == LF_KIND_SOCK && lf_table_pointer(entry) == sock)
+			return fd;
+		fd = atomic_load_explicit(&sock->fd, memory_order_relaxed);
+	}
+	return -1;
+}
 
 static inline enum lf_tx lf_tx(const struct lf_sock *sock)
 {

@@ -136,9 +136,15 @@ static bool peer_is_here(const struct lf_sock *sock, enum lf_want want)
 	return there && there == (uint32_t)sched_getcpu() + 1;
 }
 
-static void stop_waiting(struct lf_sock **sock)
+struct waiting {
+	struct lf_sock *sock;
+	uint32_t reads; /* 1: for a receive */
+};
+
+static void stop_waiting(struct waiting *waiting)
 {
-	lf_wait_end(*sock);
+	atomic_fetch_sub(&waiting->sock->readers, waiting->reads);
+	lf_wait_end(waiting->sock);
 }
 
 static void run_what_is_held(const sigset_t *before)
@@ -254,6 +260,10 @@ static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait, 
 		return -errno;
 	if (r == 0)
 		return capped ? 0 : -EAGAIN;
+	fd = lf_sock_named(sock, fd);
+	/* Given away meanwhile, the number was no bell's any more when poll looked again. */
+	if (fds[1].fd != atomic_load(&sock->bell))
+		return 0;
 	if (fds[1].revents & (POLLHUP | POLLERR))
 		lf_conn_peer_gone(sock, fd);
 	else if (fds[1].revents) {
@@ -295,7 +305,9 @@ int lf_wait(struct lf_sock *sock, int fd, const struct lf_wait *wait)
 	if (!wait->spun && lf_wait_spin(sock, wait))
 		return 0;
 	/* The cleanup also runs when pthread_cancel unwinds through here. */
-	struct lf_sock *waiting __attribute__((cleanup(stop_waiting), unused)) = sock;
+	struct waiting waiting __attribute__((cleanup(stop_waiting), unused)) = {
+		sock, wait->want == LF_WANT_READ};
+	atomic_fetch_add(&sock->readers, waiting.reads);
 	bool bell = lf_wait_begin(sock);
 	lf_wait_arm(sock, wait->want);
 	/* The flag stays up if there is something: it may be another thread's, which sleeps
