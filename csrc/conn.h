@@ -189,6 +189,7 @@ struct lf_wait {
 	int64_t deadline; /* on lf_now()'s clock, or LF_FOREVER */
 	/* The program set a timeout, or part has been moved: signals always interrupt. */
 	bool never_restarts;
+	bool seen_in_tcp; /* it has bytes that are to stay there: don't let it wake us for those */
 	bool spun; /* lf_wait_spin() was in vain: sleep at once */
 	struct lf_hold *hold;
 };

@@ -23,6 +23,14 @@
 
 enum { PIECES = 16 };
 
+static struct lf_cursor cursor_of(const struct msghdr *msg)
+{
+	struct lf_cursor cursor = {.iov = msg->msg_iov, .count = msg->msg_iovlen};
+	for (size_t i = 0; i < msg->msg_iovlen; i++)
+		cursor.left += msg->msg_iov[i].iov_len;
+	return cursor;
+}
+
 static ssize_t tcp_recv(int fd, const struct lf_cursor *cursor, size_t most, int flags)
 {
 	struct iovec pieces[PIECES];
@@ -317,6 +325,41 @@ bool lf_conn_writer_has_to_wait(const struct lf_sock *sock)
 	return unread > atomic_load_explicit(&sock->in->writer.below, memory_order_relaxed);
 }
 
+/* The peer's ring is final, and TCP goes on behind it in the same stream. Urgent data come
+ * next? A receive ends before them, tcp(7). */
+static bool goes_on_in_tcp(const struct lf_sock *sock)
+{
+	return atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) == LF_MARK_ENDED &&
+	       atomic_load_explicit(&sock->in->p.reason, memory_order_relaxed) !=
+		       LF_REASON_URGENT_DATA;
+}
+
+/* Under rx_lock, after a step() that peeked at n bytes: at those, too, that follow them at the
+ * other place. `cursor` is as it was before. The sum. */
+static ssize_t peek_beyond_the_switch(struct lf_sock *sock, int fd, struct lf_cursor cursor, ssize_t n,
+				      int flags)
+{
+	const struct lf_slot *slot = sock->slot;
+	ssize_t more = 0;
+	lf_cursor_advance(&cursor, (size_t)n);
+	if (!cursor.left)
+		return n;
+	if (lf_rx(sock) == LF_RX_DRAIN) {
+		if (atomic_load(&slot->rx_tcp_left) == (uint64_t)n)
+			more = take_from_ring(sock, &cursor, flags);
+	} else if (lf_rx(sock) == LF_RX_FUSED && goes_on_in_tcp(sock)) {
+		if (atomic_load(&sock->in->p.end_pos) == atomic_load(&slot->rx_tail) + (uint64_t)n)
+			more = tcp_recv(fd, &cursor, SIZE_MAX, flags);
+	}
+	return more > 0 ? n + more : n;
+}
+
+/* Bytes that were peeked at, and stay where they are, lie in TCP: it would not let us sleep. */
+static bool tcp_has_been_seen(struct lf_sock *sock)
+{
+	return lf_rx(sock) != LF_RX_FUSED || goes_on_in_tcp(sock);
+}
+
 bool lf_conn_enter_plain_rx(struct lf_sock *sock)
 {
 	/* Dekker with lf_conn_try_ready(): it stores READY, then loads rx_inside; we store
@@ -372,14 +415,6 @@ static ssize_t plain_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 	if (n > 0 && !(io->flags & MSG_PEEK))
 		call.received = n;
 	return n == -1 ? -errno : n;
-}
-
-static struct lf_cursor cursor_of(const struct msghdr *msg)
-{
-	struct lf_cursor cursor = {.iov = msg->msg_iov, .count = msg->msg_iovlen};
-	for (size_t i = 0; i < msg->msg_iovlen; i++)
-		cursor.left += msg->msg_iov[i].iov_len;
-	return cursor;
 }
 
 static struct lf_wait reading_wait(struct lf_sock *sock, size_t need, struct lf_hold *hold)
@@ -453,10 +488,7 @@ static bool more_beyond_the_switch(struct lf_sock *sock)
 	case LF_RX_DRAIN:
 		return ring_input(sock) != 0;
 	case LF_RX_FUSED:
-		/* Urgent data come next then: a receive ends before them, tcp(7). */
-		return ring_is_over(sock) && atomic_load_explicit(&sock->in->p.reason,
-								 memory_order_relaxed) !=
-						     LF_REASON_URGENT_DATA;
+		return ring_is_over(sock) && goes_on_in_tcp(sock);
 	default:
 		return false;
 	}
@@ -536,6 +568,8 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 		if (!lf_lock_acquire(&sock->slot->rx_lock, LF_RANK_RX))
 			return got ? got : -EAGAIN;
 		ssize_t n = step(sock, fd, &cursor, io->flags);
+		if (peek && n > 0)
+			n = peek_beyond_the_switch(sock, fd, cursor_of(io->msg), n, io->flags);
 		lf_lock_release(&sock->slot->rx_lock, LF_RANK_RX);
 		if (n > 0)
 			after_step(sock);
@@ -574,6 +608,7 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 		/* Taking what there is, however little: a writer that has filled the ring waits
 		 * for that, and will publish no more before. */
 		wait.need = peek ? need : 1;
+		wait.seen_in_tcp = peek && n > 0 && tcp_has_been_seen(sock);
 		wait.spun = spun;
 		spun = false;
 		if (got)

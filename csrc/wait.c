@@ -222,6 +222,8 @@ void lf_hold_end(struct lf_hold *hold)
 		pthread_sigmask(SIG_SETMASK, &hold->before, NULL);
 }
 
+enum { SEEN_SLEEP_NS = 1000 * 1000 };
+
 /* `bell`: its doorbell can be relied on. */
 static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait, bool bell)
 {
@@ -235,12 +237,15 @@ static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait, 
 	int64_t longest = !bell || lf_sock_must_poll(sock) ? LF_SHARED_SLEEP_NS :
 			  wait->want == LF_WANT_WRITE	   ? LF_WRITER_SLEEP_NS :
 							     LF_FOREVER;
+	if (wait->seen_in_tcp)
+		longest = SEEN_SLEEP_NS;
 	bool capped = ns > longest;
 	if (capped)
 		ns = longest;
 	/* A reader also wants FIN; a writer of a ring only hang-ups and errors, which poll
 	 * always reports, and room once its bytes go by TCP. */
-	short events = wait->want == LF_WANT_READ ? POLLIN | POLLRDHUP :
+	short events = wait->seen_in_tcp	  ? POLLRDHUP :
+		       wait->want == LF_WANT_READ ? POLLIN | POLLRDHUP :
 		       lf_tx(sock) == LF_TX_FUSED ? 0 :
 						     POLLOUT;
 	struct pollfd fds[3] = {

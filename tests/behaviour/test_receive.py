@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from two_ends import same
 
 from sessions import Session
@@ -37,3 +38,17 @@ def test_truncation_ends_with_what_was_asked_for(
 ) -> None:
     said = same(plain, fused, programs / "conn_receive", "truncated")
     assert said == "100, then 70\n"
+
+
+def test_a_peek_sees_past_the_end_of_a_ring(plain: Session, fused: Session, programs: Path) -> None:
+    said = same(plain, fused, programs / "conn_receive", "peek-past-the-end")
+    assert said == "2 ab 2 ab 2 ab\n"
+
+
+@pytest.mark.parametrize("after", ["5", "6"])
+def test_a_peek_sees_past_the_beginning_of_a_ring(
+    plain: Session, lazily_fused: Session, programs: Path, after: str
+) -> None:
+    lazily_fused.environment["LOOPFUSE_AFTER"] = after
+    said = same(plain, lazily_fused, programs / "conn_receive", "peek-past-the-beginning")
+    assert said == "40 pairs\n"

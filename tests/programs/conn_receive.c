@@ -194,6 +194,77 @@ static void truncated(void)
 	act(send_over_the_end, throw_away);
 }
 
+/* --- peeks see past the end of a ring, and past its beginning --- */
+
+static void send_byte_and_byte(int fd)
+{
+	uint32_t rate = 1 << 30;
+	send(fd, "a", 1, 0);
+	/* An option that only TCP can honour. */
+	setsockopt(fd, SOL_SOCKET, SO_MAX_PACING_RATE, &rate, sizeof(rate));
+	send(fd, "b", 1, 0);
+	pause();
+}
+
+static void peek_twice(int fd)
+{
+	char bytes[3] = "";
+	await_queued(fd, 2);
+	ssize_t n = recv(fd, bytes, 2, MSG_PEEK);
+	say("%zd %s", n, bytes);
+	n = recv(fd, bytes, 2, MSG_PEEK | MSG_WAITALL);
+	say(" %zd %s", n, bytes);
+	n = recv(fd, bytes, 2, 0);
+	say(" %zd %s\n", n, bytes);
+}
+
+static void peek_past_the_end(void)
+{
+	act(send_byte_and_byte, peek_twice);
+}
+
+enum { PAIRS = 40 };
+
+static void send_pairs(int fd)
+{
+	char byte;
+	for (int i = 0; i < PAIRS; i++) {
+		send(fd, "a", 1, 0);
+		usleep(8000);
+		send(fd, "b", 1, 0);
+		recv(fd, &byte, 1, 0);
+	}
+	pause();
+}
+
+/* Without a warming up: the switch comes while it goes on. */
+static void peek_past_the_beginning(void)
+{
+	int port, listener = listen_somewhere(&port);
+	pid_t child = fork();
+	if (child == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		int fd = socket(AF_INET, SOCK_STREAM, 0);
+		if (connect_to(fd, port) == 0)
+			send_pairs(fd);
+		_exit(1);
+	}
+	int fd = accept(listener, NULL, NULL), pairs = 0;
+	no_delay(fd);
+	char bytes[2];
+	for (ssize_t n = 2; n == 2 && pairs < PAIRS; pairs += n == 2) {
+		int64_t patience = now_ms() + 3000;
+		while ((n = recv(fd, bytes, 2, MSG_PEEK)) == 1 && now_ms() < patience)
+			usleep(500);
+		if (n == 2 && recv(fd, bytes, 2, 0) == 2)
+			send(fd, "k", 1, 0);
+	}
+	say("%d pairs\n", pairs);
+	fprintf(stderr, "%s\n", has_a_segment() ? "fused" : "plain");
+	kill(child, SIGKILL);
+	waitpid(child, NULL, 0);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct scenario scenarios[] = {
@@ -201,6 +272,8 @@ int main(int argc, char **argv)
 		{"wait-for-all", wait_for_all},
 		{"low-water", low_water},
 		{"truncated", truncated},
+		{"peek-past-the-end", peek_past_the_end},
+		{"peek-past-the-beginning", peek_past_the_beginning},
 		{NULL, NULL},
 	};
 	return act_out(scenarios, argc, argv);
