@@ -118,13 +118,24 @@ void lf_conn_finish_resending(struct lf_sock *sock);
 bool lf_conn_service(struct lf_sock *sock, int fd);
 /* Makes both directions plain with nothing left in the ring we read from: for holders that
  * know only TCP. Waits for the peer, a second at the most, only if there are unread bytes,
- * which it has to send again by TCP. If it is busy elsewhere and `stay` (this process goes
- * on with the socket), they stay readable here; else the peer sends them at its next call. */
+ * which it has to send again by TCP. If it is busy elsewhere, it does so at its next call; if
+ * `stay`, this process goes on with the socket, and may read them until then. */
 void lf_conn_defuse(struct lf_sock *sock, int fd, enum lf_reason reason, bool stay);
 #define LF_TAKE_BACK_NS (INT64_C(1000) * 1000000)
 /* The same with a time limit of the caller's, on lf_now()'s clock. */
 void lf_conn_defuse_until(struct lf_sock *sock, int fd, enum lf_reason reason, bool stay,
 			  int64_t deadline);
+/* Around a look into the ring, under rx_lock: while the peer is asked to take unread bytes
+ * back, and has not begun, it is kept from it, then asked again. The first is true if so. */
+bool lf_conn_take_turn(struct lf_sock *sock);
+void lf_conn_ask_again(struct lf_sock *sock);
+/* What lies unread in the ring comes, or has come, by TCP instead: the ring is out of bounds. */
+bool lf_conn_has_been_taken_back(const struct lf_sock *sock);
+static inline bool lf_conn_taken_back(const struct lf_sock *sock)
+{
+	return atomic_load_explicit(&sock->in->c.wish, memory_order_relaxed) == LF_WISH_TAKEN &&
+	       lf_conn_has_been_taken_back(sock);
+}
 /* The same for a holder that will read the ring to its end. Never waits. */
 void lf_conn_return_to_tcp(struct lf_sock *sock, enum lf_reason reason);
 /* Bytes that nobody has taken yet may be bytes that nobody ever will: finds out now. */

@@ -155,6 +155,30 @@ static enum lf_reason reason_in(_Atomic uint32_t *place)
 	return why <= LF_REASON_DESCRIPTOR_NEEDED ? (enum lf_reason)why : LF_REASON_NONE;
 }
 
+/* Under tx_lock, FUSED. False: there is nothing to do any more. */
+static bool grant(struct lf_sock *sock, int fd)
+{
+	struct lf_consumer_line *c = &sock->out->c;
+	/* acquire: the reader's last tail is older than its wish. */
+	uint32_t wish = atomic_load_explicit(&c->wish, memory_order_acquire);
+	uint32_t broker = atomic_load_explicit(&sock->segment->broker_wish, memory_order_relaxed);
+	if (atomic_load(&sock->slot->resending))
+		lf_conn_finish_resending(sock);
+	else if (atomic_load_explicit(&c->closed, memory_order_acquire))
+		take_back(sock, fd, LF_REASON_PEER_CLOSED);
+	else if (wish == LF_WISH_TAKEN || /* who was about to has died before it began */
+		 (wish == LF_WISH_TAKE_BACK &&
+		  atomic_compare_exchange_strong(&c->wish, &wish, LF_WISH_TAKEN)))
+		take_back(sock, fd, reason_in(&c->reason));
+	else if (wish) /* as it is now, if the consumer was quicker: it may be reading */
+		lf_conn_end_tx(sock, reason_in(&c->reason));
+	else if (broker)
+		lf_conn_end_tx(sock, reason_in(&sock->segment->broker_wish));
+	else
+		return false;
+	return true;
+}
+
 bool lf_conn_service(struct lf_sock *sock, int fd)
 {
 	if (!lf_sock_paired(sock) || lf_tx(sock) != LF_TX_FUSED)
@@ -168,24 +192,7 @@ bool lf_conn_service(struct lf_sock *sock, int fd)
 	if (lf_conn_is_resending(sock) || !lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
 		return false;
 	int saved = errno;
-	bool done = lf_tx(sock) == LF_TX_FUSED;
-	if (done) {
-		/* acquire: the reader's last tail is older than its wish. */
-		uint32_t wish = atomic_load_explicit(&out->c.wish, memory_order_acquire);
-		uint32_t closed = atomic_load_explicit(&out->c.closed, memory_order_acquire);
-		if (atomic_load(&sock->slot->resending))
-			lf_conn_finish_resending(sock);
-		else if (closed)
-			take_back(sock, fd, LF_REASON_PEER_CLOSED);
-		else if (wish == LF_WISH_TAKE_BACK &&
-			 /* If this fails the consumer has gone back to reading: wish is PLAIN. */
-			 atomic_compare_exchange_strong(&out->c.wish, &wish, LF_WISH_TAKEN))
-			take_back(sock, fd, reason_in(&out->c.reason));
-		else if (wish)
-			lf_conn_end_tx(sock, reason_in(&out->c.reason));
-		else
-			lf_conn_end_tx(sock, reason_in(&sock->segment->broker_wish));
-	}
+	bool done = lf_tx(sock) == LF_TX_FUSED && grant(sock, fd);
 	lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
 	if (done)
 		lf_bell_ring_always(sock);
@@ -211,7 +218,8 @@ static bool bell_hung_up(struct lf_sock *sock, int timeout_ms)
 static bool has_unread(struct lf_sock *sock)
 {
 	/* seq_cst: see leave_ring(). */
-	return atomic_load(&sock->in->p.head) != atomic_load(&sock->slot->rx_tail);
+	return !lf_conn_taken_back(sock) &&
+	       atomic_load(&sock->in->p.head) != atomic_load(&sock->slot->rx_tail);
 }
 
 /* Under rx_lock: the peer has been asked to end its direction and to take back what we
@@ -236,25 +244,34 @@ static void await_end_of_ring(struct lf_sock *sock, int fd, int64_t deadline)
 	}
 }
 
-/* The producer has not answered in time: the bytes stay here, if it has not begun just now. */
-static bool go_on_reading(struct lf_sock *sock, int fd)
+/* Over whatever was wished before, but not over what the producer has begun. */
+static void wish_all_back(struct lf_sock *sock)
 {
-	if (atomic_load(&sock->in->p.mark) != LF_MARK_FUSED)
-		return false;
-	uint32_t wish = LF_WISH_TAKE_BACK;
-	if (atomic_compare_exchange_strong(&sock->in->c.wish, &wish, LF_WISH_PLAIN))
-		return true;
-	await_end_of_ring(sock, fd, lf_deadline(LF_TAKE_BACK_NS));
-	return false;
+	uint32_t wish = atomic_load(&sock->in->c.wish);
+	while (wish != LF_WISH_TAKEN &&
+	       !atomic_compare_exchange_weak(&sock->in->c.wish, &wish, LF_WISH_TAKE_BACK))
+		;
+}
+
+/* Under rx_lock, all wished back: may this end look at TCP alone from now on? A ring that had
+ * ended before, or whose producer is dead, may hold bytes that nobody can take back: they stay
+ * readable here. */
+static void leave_unless_stuck(struct lf_sock *sock)
+{
+	uint32_t mark = atomic_load_explicit(&sock->in->p.mark, memory_order_acquire);
+	bool stuck = mark == LF_MARK_ENDED ?
+			     atomic_load(&sock->in->p.end_pos) != atomic_load(&sock->slot->rx_tail) :
+			     mark == LF_MARK_FUSED && has_unread(sock) && bell_hung_up(sock, 0);
+	if (!stuck)
+		atomic_store(&sock->slot->rx, LF_RX_ENDED);
 }
 
 /* Under rx_lock, with a ring that we watch: from here on every byte is to come by TCP. */
 static void leave_ring(struct lf_sock *sock, int fd, enum lf_reason reason, int64_t deadline,
 		       bool stay)
 {
-	struct lf_slot *slot = sock->slot;
-	/* Asked before, and gone on reading since. */
-	if (stay && atomic_load(&sock->in->c.wish) == LF_WISH_PLAIN && has_unread(sock))
+	/* Asked before, and not answered yet. */
+	if (stay && atomic_load(&sock->in->c.wish) == LF_WISH_TAKE_BACK && has_unread(sock))
 		return;
 	atomic_store(&sock->in->c.reason, (uint32_t)reason);
 	/* Dekker, twice, seq_cst on both sides. We store the wish, then load mark and head.
@@ -262,21 +279,53 @@ static void leave_ring(struct lf_sock *sock, int fd, enum lf_reason reason, int6
 	 * see PLAIN, it will end at position 0. It stores head and loads the wish after each
 	 * byte: if we see no unread ones, it will find the wish, and take back what it has
 	 * put there since. */
-	atomic_store(&sock->in->c.wish, LF_WISH_TAKE_BACK);
+	wish_all_back(sock);
 	if (atomic_load(&sock->in->p.mark) == LF_MARK_FUSED && has_unread(sock)) {
 		await_end_of_ring(sock, fd, deadline);
-		if (stay && go_on_reading(sock, fd))
+		/* Not in time: it sends them by TCP at its next call. Until then our own
+		 * receives read them, see lf_conn_take_turn(). */
+		if (stay && atomic_load(&sock->in->p.mark) == LF_MARK_FUSED)
 			return;
 	}
-	uint32_t mark = atomic_load_explicit(&sock->in->p.mark, memory_order_acquire);
-	/* A ring that had ended before, or whose producer is dead, may hold bytes that nobody
-	 * can take back: they stay readable here. A producer that is alive but busy elsewhere
-	 * sends them by TCP at its next call. */
-	bool stuck = mark == LF_MARK_ENDED ?
-			     atomic_load(&sock->in->p.end_pos) != atomic_load(&slot->rx_tail) :
-			     mark == LF_MARK_FUSED && has_unread(sock) && bell_hung_up(sock, 0);
-	if (!stuck)
-		atomic_store(&slot->rx, LF_RX_ENDED);
+	leave_unless_stuck(sock);
+}
+
+/* Each unread byte is either read here or sent again, never both. The producer takes them back
+ * by swapping TAKE_BACK to TAKEN, and loads our tail after that; we read only after we swapped
+ * TAKE_BACK to NONE, and wish again after our tail was stored. One swap finds TAKE_BACK, the
+ * other one fails. If it is the producer's that finds it, it reads from our last store of
+ * TAKE_BACK, hence sees each tail stored before; and the ring is out of bounds for us from then
+ * on. What it puts into the ring while it sees NONE is what it would find unread later. */
+bool lf_conn_take_turn(struct lf_sock *sock)
+{
+	uint32_t wish = LF_WISH_TAKE_BACK;
+	if (atomic_load_explicit(&sock->in->c.wish, memory_order_relaxed) != LF_WISH_TAKE_BACK ||
+	    lf_rx(sock) == LF_RX_PLAIN || lf_rx(sock) == LF_RX_ENDED)
+		return false;
+	return atomic_compare_exchange_strong(&sock->in->c.wish, &wish, LF_WISH_NONE);
+}
+
+bool lf_conn_has_been_taken_back(const struct lf_sock *sock)
+{
+	/* A producer that died before it had ended the ring sends nothing; one that could not
+	 * send any more left us all up to its end. */
+	if (atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) != LF_MARK_ENDED)
+		return !atomic_load(&sock->hung_up);
+	return atomic_load(&sock->in->p.end_pos) == atomic_load(&sock->slot->rx_tail);
+}
+
+void lf_conn_ask_again(struct lf_sock *sock)
+{
+	uint32_t none = LF_WISH_NONE;
+	int saved = errno;
+	/* Dekker, as in leave_ring(). A producer that looked meanwhile, and sleeps, is rung. */
+	if (atomic_compare_exchange_strong(&sock->in->c.wish, &none, LF_WISH_TAKE_BACK)) {
+		if (atomic_load(&sock->in->p.mark) == LF_MARK_FUSED && has_unread(sock))
+			lf_bell_ring_always(sock);
+		else if (lf_rx(sock) != LF_RX_ENDED)
+			leave_unless_stuck(sock);
+	}
+	errno = saved;
 }
 
 void lf_conn_defuse(struct lf_sock *sock, int fd, enum lf_reason reason, bool stay)
@@ -325,8 +374,9 @@ static bool end_both(struct lf_sock *sock, enum lf_reason reason)
 	enum lf_rx rx = lf_rx(sock);
 	atomic_store(&sock->in->c.reason, (uint32_t)reason);
 	/* Dekker, as in leave_ring(): if the mark is still PLAIN, the producer will see the
-	 * wish before its first byte. */
-	atomic_store(&sock->in->c.wish, LF_WISH_PLAIN);
+	 * wish before its first byte. One that stands says as much, and more. */
+	uint32_t none = LF_WISH_NONE;
+	(void)atomic_compare_exchange_strong(&sock->in->c.wish, &none, LF_WISH_PLAIN);
 	if (rx == LF_RX_PLAIN || atomic_load(&sock->in->p.mark) == LF_MARK_PLAIN)
 		atomic_store(&slot->rx, LF_RX_ENDED);
 	lf_lock_release(&slot->rx_lock, LF_RANK_RX);
@@ -378,7 +428,7 @@ bool lf_conn_give_up_bell(struct lf_sock *sock)
 /* The peer closed its doorbell for want of descriptors. */
 static bool gave_up_its_bell(struct lf_sock *sock)
 {
-	return atomic_load(&sock->out->c.wish) == LF_WISH_PLAIN &&
+	return atomic_load(&sock->out->c.wish) != LF_WISH_NONE &&
 	       atomic_load(&sock->out->c.reason) == LF_REASON_DESCRIPTOR_NEEDED;
 }
 
@@ -699,7 +749,7 @@ void lf_conn_before_close(struct lf_sock *sock, int fd)
 	 * head, then loads closed. */
 	atomic_store(&sock->in->c.closed, 1);
 	atomic_thread_fence(memory_order_seq_cst);
-	bool unread = atomic_load(&sock->in->p.head) != atomic_load(&slot->rx_tail);
+	bool unread = has_unread(sock);
 	lf_lock_release(&slot->rx_lock, LF_RANK_RX);
 	lf_bell_ring(sock, &sock->in->writer);
 	if (unread && atomic_load(&slot->handed_on)) {

@@ -20,7 +20,6 @@
 #include <poll.h>
 #include <string.h>
 
-
 enum { PIECES = 16 };
 
 static struct lf_cursor cursor_of(const struct msghdr *msg)
@@ -243,6 +242,12 @@ static ssize_t look_at_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 static ssize_t step_fused(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int flags)
 {
 	struct lf_slot *slot = sock->slot;
+	if (lf_conn_taken_back(sock)) {
+		if (!ring_is_over(sock))
+			return -EAGAIN; /* it is just being ended */
+		enter_rx(sock, LF_RX_ENDED);
+		return LF_LOOK_AGAIN;
+	}
 	/* Before a writer that sleeps finds the room which we make. */
 	if (atomic_load_explicit(&slot->shut, memory_order_relaxed) & LF_SHUT_RD)
 		lf_conn_refuse_more(sock);
@@ -345,7 +350,7 @@ static ssize_t peek_beyond_the_switch(struct lf_sock *sock, int fd, struct lf_cu
 	if (!cursor.left)
 		return n;
 	if (lf_rx(sock) == LF_RX_DRAIN) {
-		if (atomic_load(&slot->rx_tcp_left) == (uint64_t)n)
+		if (atomic_load(&slot->rx_tcp_left) == (uint64_t)n && !lf_conn_taken_back(sock))
 			more = take_from_ring(sock, &cursor, flags);
 	} else if (lf_rx(sock) == LF_RX_FUSED && goes_on_in_tcp(sock)) {
 		if (atomic_load(&sock->in->p.end_pos) == atomic_load(&slot->rx_tail) + (uint64_t)n)
@@ -475,6 +480,8 @@ static uint64_t ring_input(struct lf_sock *sock)
 	default:
 		return 0;
 	}
+	if (lf_conn_taken_back(sock))
+		return 0;
 	return atomic_load_explicit(&sock->in->p.head, memory_order_acquire) -
 	       atomic_load_explicit(&slot->rx_tail, memory_order_relaxed);
 }
@@ -522,8 +529,11 @@ static ssize_t take_what_is_left(struct lf_sock *sock, struct lf_cursor *cursor,
 {
 	if (!lf_lock_acquire(&sock->slot->rx_lock, LF_RANK_RX))
 		return 0;
+	bool asked = lf_conn_take_turn(sock);
 	uint64_t unread = ring_input(sock);
 	ssize_t n = unread && unread <= sock->ring_size ? take_from_ring(sock, cursor, flags) : 0;
+	if (asked)
+		lf_conn_ask_again(sock);
 	lf_lock_release(&sock->slot->rx_lock, LF_RANK_RX);
 	return n > 0 ? n : 0;
 }
@@ -567,9 +577,12 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 	for (;;) {
 		if (!lf_lock_acquire(&sock->slot->rx_lock, LF_RANK_RX))
 			return got ? got : -EAGAIN;
+		bool asked = lf_conn_take_turn(sock);
 		ssize_t n = step(sock, fd, &cursor, io->flags);
 		if (peek && n > 0)
 			n = peek_beyond_the_switch(sock, fd, cursor_of(io->msg), n, io->flags);
+		if (asked)
+			lf_conn_ask_again(sock);
 		lf_lock_release(&sock->slot->rx_lock, LF_RANK_RX);
 		if (n > 0)
 			after_step(sock);
@@ -692,6 +705,8 @@ static ssize_t move_out(struct lf_sock *sock, int fd, const struct lf_bulk *bulk
 	/* No byte was asked for, so 0 may mean bytes, FIN, or a plain phase. */
 	if (lf_rx(sock) != LF_RX_FUSED)
 		return move_out_of_tcp(sock, fd, bulk);
+	if (lf_conn_taken_back(sock))
+		return -EAGAIN;
 	uint64_t tail = atomic_load(&slot->rx_tail);
 	uint64_t unread = atomic_load_explicit(&sock->in->p.head, memory_order_acquire) - tail;
 	if (unread == 0)
@@ -723,7 +738,10 @@ ssize_t lf_conn_recv_into(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 	for (;;) {
 		if (!lf_lock_acquire(&sock->slot->rx_lock, LF_RANK_RX))
 			return -EAGAIN;
+		bool asked = lf_conn_take_turn(sock);
 		ssize_t r = move_out(sock, fd, bulk);
+		if (asked)
+			lf_conn_ask_again(sock);
 		lf_lock_release(&sock->slot->rx_lock, LF_RANK_RX);
 		if (r > 0)
 			after_step(sock);
@@ -735,30 +753,6 @@ ssize_t lf_conn_recv_into(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 		fd = lf_sock_named(sock, fd);
 		if (fd < 0) /* closed by another thread */
 			return 0;
-	}
-}
-
-size_t lf_conn_unread(struct lf_sock *sock)
-{
-	if (!lf_sock_paired(sock) || lf_rx(sock) == LF_RX_ENDED || lf_rx(sock) == LF_RX_PLAIN)
-		return 0;
-	uint64_t unread = atomic_load_explicit(&sock->in->p.head, memory_order_acquire) -
-			  atomic_load(&sock->slot->rx_tail);
-	return unread <= sock->ring_size ? (size_t)unread : 0;
-}
-
-uint64_t lf_conn_ring_received(struct lf_sock *sock)
-{
-	if (!lf_sock_paired(sock))
-		return 0;
-	/* acquire: end_pos was stored before the mark. */
-	switch (atomic_load_explicit(&sock->in->p.mark, memory_order_acquire)) {
-	case LF_MARK_FUSED:
-		return atomic_load_explicit(&sock->in->p.head, memory_order_relaxed);
-	case LF_MARK_ENDED:
-		return atomic_load_explicit(&sock->in->p.end_pos, memory_order_relaxed);
-	default:
-		return 0;
 	}
 }
 

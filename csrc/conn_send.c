@@ -511,27 +511,6 @@ ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 	}
 }
 
-uint64_t lf_conn_ring_sent(struct lf_sock *sock)
-{
-	if (!lf_sock_paired(sock))
-		return 0;
-	if (lf_tx(sock) == LF_TX_FUSED && !lf_conn_is_resending(sock))
-		return atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed);
-	return atomic_load_explicit(&sock->out->p.mark, memory_order_relaxed) == LF_MARK_ENDED ?
-		       atomic_load_explicit(&sock->out->p.end_pos, memory_order_relaxed) :
-		       0;
-}
-
-size_t lf_conn_unsent(struct lf_sock *sock)
-{
-	uint64_t sent = lf_conn_ring_sent(sock);
-	if (sent == 0)
-		return 0;
-	uint64_t unread = sent - atomic_load_explicit(&sock->out->t.tail, memory_order_acquire);
-	uint32_t share = lf_conn_peer_share(sock);
-	return unread > share && unread <= sock->ring_size ? (size_t)(unread - share) : 0;
-}
-
 static bool leaves_a_third(const struct lf_sock *sock, uint64_t tail, uint32_t limit)
 {
 	uint64_t unread = atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed) - tail;

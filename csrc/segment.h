@@ -52,12 +52,12 @@ enum lf_mark {
 
 /* What the consumer wants of the producer. From TAKE_BACK on there are two ways, and one
  * compare-and-swap decides: the producer's to TAKEN, then the unread bytes are its own again;
- * or the consumer's back to PLAIN, then they stay in the ring and the consumer reads them. */
+ * or the consumer's to NONE, for as long as it reads some of them after all. */
 enum lf_wish {
 	LF_WISH_NONE = 0,
 	LF_WISH_PLAIN = 1,     /* write the end mark before your next send */
-	LF_WISH_TAKE_BACK = 2, /* the same, and send what is unread by TCP: I stopped reading */
-	LF_WISH_TAKEN = 3,     /* the producer is about to */
+	LF_WISH_TAKE_BACK = 2, /* the same, and send what is unread by TCP: I am not reading */
+	LF_WISH_TAKEN = 3,     /* the producer is about to, or has; final */
 };
 
 /* What the producer is about to do to its TCP socket. A hint: TCP itself decides. */
