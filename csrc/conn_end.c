@@ -211,7 +211,8 @@ enum { DEATH_MS = 50 }; /* between the closing of two descriptors in one exit(2)
 static bool bell_hung_up(struct lf_sock *sock, int timeout_ms)
 {
 	struct pollfd p = {.fd = atomic_load(&sock->bell)};
-	return lf_real.poll(&p, 1, timeout_ms) == 1 && (p.revents & (POLLHUP | POLLERR));
+	return lf_real.poll(&p, 1, timeout_ms) == 1 && (p.revents & (POLLHUP | POLLERR)) &&
+	       p.fd == atomic_load(&sock->bell); /* still, so it was all the time */
 }
 
 /* Bytes that lie unread in the ring we read from. */
@@ -234,7 +235,7 @@ static void await_end_of_ring(struct lf_sock *sock, int fd, int64_t deadline)
 		lf_sock_each(service);
 		struct pollfd p = {.fd = atomic_load(&sock->bell), .events = POLLIN};
 		if (lf_real.poll(&p, 1, 1) == 1) {
-			if (p.revents & (POLLHUP | POLLERR))
+			if (p.fd == atomic_load(&sock->bell) && (p.revents & (POLLHUP | POLLERR)))
 				return;
 			lf_bell_drain(sock);
 			/* Closed past us: then we look again without being rung. */
@@ -419,8 +420,10 @@ bool lf_conn_give_up_bell(struct lf_sock *sock)
 	lf_epoll_bell_closes(sock);
 	lf_epoll_refresh(sock);
 	int bell = atomic_exchange(&sock->bell, -1);
-	if (bell >= 0)
+	if (bell >= 0) {
+		lf_sock_bell_is_free(sock);
 		lf_table_unhide(bell);
+	}
 	errno = saved;
 	return bell >= 0;
 }

@@ -227,6 +227,20 @@ static enum lf_reason map(struct lf_sock *sock, const struct lf_wire_fuse *fuse,
 	return LF_REASON_NONE;
 }
 
+/* Another thread may set O_NONBLOCK, then note that it did, while we look and note what we saw.
+ * Looking once more after the note tells: a change that came before that look is seen by it, one
+ * that comes later is noted later. */
+static void note_nonblocking(struct lf_slot *slot, int fd)
+{
+	for (int flags, tries = 0; tries < 16; tries++) {
+		flags = lf_real.fcntl(fd, F_GETFL);
+		bool nonblock = flags != -1 && (flags & O_NONBLOCK);
+		if (tries && nonblock == (atomic_load(&slot->nonblock) != 0))
+			return;
+		atomic_store(&slot->nonblock, nonblock);
+	}
+}
+
 bool lf_conn_pair(struct lf_sock *sock, const struct lf_wire_fuse *fuse, int segment_fd,
 		  int bell, enum lf_reason *reason)
 {
@@ -245,8 +259,7 @@ bool lf_conn_pair(struct lf_sock *sock, const struct lf_wire_fuse *fuse, int seg
 	}
 	bell = lf_table_hide(bell);
 	atomic_store(&sock->bell, bell);
-	int flags = lf_real.fcntl(fd, F_GETFL);
-	atomic_store(&slot->nonblock, flags != -1 && (flags & O_NONBLOCK));
+	note_nonblocking(slot, fd);
 	if (bell == -1)
 		*reason = LF_REASON_NO_DESCRIPTORS;
 	else if (!lf_epoll_adopt(sock))

@@ -234,7 +234,8 @@ static void see_to(struct set *set)
 		short bell = w->bell ? set->kernel[w->bell].revents : 0;
 		if (sock && set->kernel[i].revents)
 			lf_conn_resolve_fin(sock, set->fds[i].fd);
-		if (!bell)
+		/* Given away meanwhile, the number was no bell's any more when poll looked. */
+		if (!bell || set->kernel[w->bell].fd != atomic_load(&sock->bell))
 			continue;
 		if (bell & (POLLHUP | POLLERR))
 			lf_conn_peer_gone(sock, set->fds[i].fd);

@@ -53,6 +53,7 @@ struct lf_sock {
 	_Atomic uint32_t out_limit;  /* unread bytes we may have towards the peer */
 	_Atomic uint32_t peer_limit; /* what of it the peer's receive buffer allows, 0: any */
 	_Atomic int bell;   /* doorbell, or -1 */
+	_Atomic uint32_t bell_users; /* threads that are just ringing or emptying it, by number */
 	_Atomic uint32_t hung_up;   /* enum lf_hung_up */
 	_Atomic uint32_t left;      /* 1: no longer counted as a holder, for an exec */
 	_Atomic uint32_t fin_seen;  /* TCP has said that the peer sends no more, or worse */
@@ -96,6 +97,11 @@ void lf_sock_unpin(struct lf_sock *sock);
 
 /* Calls fn for each live socket, pinned. */
 void lf_sock_each(void (*fn)(struct lf_sock *sock));
+
+/* After `bell` was changed: waits until no thread uses the number that stood there. They are
+ * in the middle of a call that does not wait, so this is short; in vain only for one that a
+ * signal handler, in which we are, has interrupted there. */
+void lf_sock_bell_is_free(struct lf_sock *sock);
 
 /* The doorbell with this number has moved to another. */
 void lf_sock_bell_moved(int from, int to);
