@@ -21,9 +21,22 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+static void let_go(struct lf_sock **sock)
+{
+	atomic_fetch_sub(&(*sock)->bell_users, 1);
+}
+
+/* The number stays the bell's until let_go(), see lf_sock_bell_is_free(). Dekker, seq_cst on
+ * both sides: we count ourselves, then load the number; who gives it away stores -1, then looks
+ * whether somebody counts. The cleanup also runs when pthread_cancel unwinds through here. */
+#define HOLD_BELL(sock, bell)                                                             \
+	struct lf_sock *held __attribute__((cleanup(let_go), unused)) = (sock);           \
+	atomic_fetch_add(&(sock)->bell_users, 1);                                         \
+	int bell = atomic_load(&(sock)->bell)
+
 void lf_bell_ring_always(struct lf_sock *sock)
 {
-	int bell = atomic_load_explicit(&sock->bell, memory_order_relaxed);
+	HOLD_BELL(sock, bell);
 	if (bell < 0)
 		return;
 	char byte = 0;
@@ -50,7 +63,7 @@ void lf_bell_ring(struct lf_sock *sock, struct lf_armed_line *line)
 
 void lf_bell_drain(struct lf_sock *sock)
 {
-	int bell = atomic_load_explicit(&sock->bell, memory_order_relaxed);
+	HOLD_BELL(sock, bell);
 	if (bell < 0)
 		return;
 	char bytes[256]; /* a flooder keeps its own end awake, nobody else's */

@@ -78,11 +78,17 @@ uint64_t lf_conn_ring_received(struct lf_sock *sock);
  * the ring has the last word, so that the kernel's are to be left out. Looks at memory
  * only, until an end of the connection is near. */
 short lf_conn_ready(struct lf_sock *sock, short *known);
+/* SO_RCVLOWAT, but never more than the ring will hold before its writer waits for us. */
+size_t lf_conn_low_water(const struct lf_sock *sock);
 /* Would a receive of `need` bytes find them (or an error) in the ring? */
 bool lf_conn_has_input(struct lf_sock *sock, size_t need);
 /* The same, or anything else that a waiting receive must look at. */
 bool lf_conn_readable(struct lf_sock *sock, size_t need);
 bool lf_conn_writable(struct lf_sock *sock);
+/* Before arming for room: tells the peer how little must be left unread. */
+void lf_conn_say_when_writable(struct lf_sock *sock);
+/* Is a writer at the other end that has armed still short of that? */
+bool lf_conn_writer_has_to_wait(const struct lf_sock *sock);
 /* The program has set the size of a buffer, here or (as seen in the ring) over there. */
 void lf_conn_limits_changed(struct lf_sock *sock);
 
@@ -106,18 +112,34 @@ int lf_conn_counts_agree(struct lf_sock *sock, int fd, bool sending);
 
 /* Ends our sending direction: later bytes go by TCP. Under tx_lock. */
 void lf_conn_end_tx(struct lf_sock *sock, enum lf_reason reason);
+/* Another thread, or process, is just sending again by TCP what the peer did not read in the
+ * ring, and holds tx_lock meanwhile; what we send comes after that. */
+bool lf_conn_is_resending(const struct lf_sock *sock);
+/* Under tx_lock: who was at it has died. */
+void lf_conn_finish_resending(struct lf_sock *sock);
 /* Does what the peer wished (end marks, take-back). True: something was done. Cheap
  * when there is nothing. */
 bool lf_conn_service(struct lf_sock *sock, int fd);
 /* Makes both directions plain with nothing left in the ring we read from: for holders that
  * know only TCP. Waits for the peer, a second at the most, only if there are unread bytes,
- * which it has to send again by TCP. If it is busy elsewhere and `stay` (this process goes
- * on with the socket), they stay readable here; else the peer sends them at its next call. */
+ * which it has to send again by TCP. If it is busy elsewhere, it does so at its next call; if
+ * `stay`, this process goes on with the socket, and may read them until then. */
 void lf_conn_defuse(struct lf_sock *sock, int fd, enum lf_reason reason, bool stay);
 #define LF_TAKE_BACK_NS (INT64_C(1000) * 1000000)
 /* The same with a time limit of the caller's, on lf_now()'s clock. */
 void lf_conn_defuse_until(struct lf_sock *sock, int fd, enum lf_reason reason, bool stay,
 			  int64_t deadline);
+/* Around a look into the ring, under rx_lock: while the peer is asked to take unread bytes
+ * back, and has not begun, it is kept from it, then asked again. The first is true if so. */
+bool lf_conn_take_turn(struct lf_sock *sock);
+void lf_conn_ask_again(struct lf_sock *sock);
+/* What lies unread in the ring comes, or has come, by TCP instead: the ring is out of bounds. */
+bool lf_conn_has_been_taken_back(const struct lf_sock *sock);
+static inline bool lf_conn_taken_back(const struct lf_sock *sock)
+{
+	return atomic_load_explicit(&sock->in->c.wish, memory_order_relaxed) == LF_WISH_TAKEN &&
+	       lf_conn_has_been_taken_back(sock);
+}
 /* The same for a holder that will read the ring to its end. Never waits. */
 void lf_conn_return_to_tcp(struct lf_sock *sock, enum lf_reason reason);
 /* Bytes that nobody has taken yet may be bytes that nobody ever will: finds out now. */
@@ -159,6 +181,9 @@ int lf_conn_shutdown(struct lf_sock *sock, int fd, int how);
 /* This process lets go of its last descriptor; before the kernel's close. */
 void lf_conn_before_close(struct lf_sock *sock, int fd);
 
+/* The same, by the last receive of it that slept when another thread closed it. */
+void lf_conn_close_ring(struct lf_sock *sock);
+
 /* --- doorbells (bell.c) --- */
 
 /* Wakes the peer if the flag says that it sleeps; call after the store it waits for. */
@@ -179,6 +204,7 @@ struct lf_wait {
 	int64_t deadline; /* on lf_now()'s clock, or LF_FOREVER */
 	/* The program set a timeout, or part has been moved: signals always interrupt. */
 	bool never_restarts;
+	bool seen_in_tcp; /* it has bytes that are to stay there: don't let it wake us for those */
 	bool spun; /* lf_wait_spin() was in vain: sleep at once */
 	struct lf_hold *hold;
 };
@@ -205,12 +231,15 @@ bool lf_wait_spin(struct lf_sock *sock, const struct lf_wait *wait);
 /* Sleeps on TCP alone, for a call that the kernel itself would not let wait any more.
  * Returns 0 (try again) or -EINTR. */
 int lf_wait_tcp(int fd, short events);
-/* Raises the armed flag; the caller looks at the ring once more before it sleeps. */
+/* Counts the caller as one who relies on the doorbell, before it arms. False: another thread
+ * is just emptying it, so the caller may sleep for LF_SHARED_SLEEP_NS at the most. */
+bool lf_wait_begin(struct lf_sock *sock);
+void lf_wait_end(struct lf_sock *sock);
+/* Raises the armed flag; the caller looks at the ring once more before it sleeps. Only who
+ * rings takes it down again: it is one flag for all who sleep. */
 void lf_wait_arm(struct lf_sock *sock, enum lf_want want);
-void lf_wait_disarm(struct lf_sock *sock, enum lf_want want);
-/* May a sleeper take the doorbell's bytes away? Not while another thread relies on
- * them. */
-bool lf_wait_may_drain(const struct lf_sock *sock);
+/* Takes the doorbell's bytes away, unless others than `mine` of the waiters rely on them. */
+bool lf_wait_drain(struct lf_sock *sock, uint32_t mine);
 /* Spins on `look` for as long as a sleep would cost, if that has been paying off for this
  * socket. True: look() said yes. `alone`: the one we wait for can't run beside us. */
 bool lf_wait_spin_by_score(struct lf_sock *sock, bool alone, bool (*look)(void *), void *context);

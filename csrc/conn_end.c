@@ -19,14 +19,21 @@
 #include <poll.h>
 #include <sys/socket.h>
 
-static void end_at(struct lf_sock *sock, uint64_t position, enum lf_reason reason)
+static void mark_end(struct lf_sock *sock, uint64_t position, enum lf_reason reason)
 {
 	atomic_store_explicit(&sock->out->p.end_pos, position, memory_order_relaxed);
 	atomic_store_explicit(&sock->out->p.reason, (uint32_t)reason, memory_order_relaxed);
 	/* release: end_pos before the mark; the mark before any TCP byte that follows. */
 	atomic_store_explicit(&sock->out->p.mark, LF_MARK_ENDED, memory_order_release);
-	atomic_store_explicit(&sock->slot->tx, LF_TX_ENDED, memory_order_release);
 	lf_bell_ring(sock, &sock->out->reader);
+}
+
+/* After the mark, and after all that has to come before other threads' sends: those look at
+ * the state without the lock. */
+static void go_on_in_tcp(struct lf_sock *sock)
+{
+	atomic_store_explicit(&sock->slot->tx, LF_TX_ENDED, memory_order_release);
+	atomic_store_explicit(&sock->slot->resending, 0, memory_order_release);
 	lf_epoll_refresh(sock);
 }
 
@@ -34,7 +41,12 @@ void lf_conn_end_tx(struct lf_sock *sock, enum lf_reason reason)
 {
 	switch (lf_tx(sock)) {
 	case LF_TX_FUSED:
-		end_at(sock, atomic_load(&sock->slot->tx_head), reason);
+		if (atomic_load(&sock->slot->resending)) {
+			lf_conn_finish_resending(sock);
+			break;
+		}
+		mark_end(sock, atomic_load(&sock->slot->tx_head), reason);
+		go_on_in_tcp(sock);
 		break;
 	case LF_TX_PLAIN:
 		atomic_store(&sock->slot->tx, LF_TX_ENDED);
@@ -70,20 +82,21 @@ static bool tcp_has_failed(struct lf_sock *sock, int fd)
 	return true;
 }
 
-/* Sends the n bytes at `position` by TCP, waiting for room as long as the peer lives.
- * What TCP says against it is kept for the program to see. */
-static void resend_by_tcp(struct lf_sock *sock, int fd, uint64_t position, size_t n)
+/* Sends what is in the ring from slot->resent on by TCP, waiting for room as long as the peer
+ * lives. What TCP says against it is kept for the program to see. */
+static void resend_by_tcp(struct lf_sock *sock, int fd)
 {
-	while (n) {
+	uint64_t position, end = atomic_load(&sock->slot->tx_head);
+	while ((position = atomic_load(&sock->slot->resent)) != end) {
 		struct iovec pieces[2];
+		size_t n = (size_t)(end - position);
 		uint64_t origin = atomic_load_explicit(&sock->slot->tx_origin, memory_order_relaxed);
 		int count = lf_ring_pieces(sock->out_ring, sock->ring_size, position + origin, n,
 					   pieces);
 		struct msghdr msg = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
 		ssize_t sent = lf_real.sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (sent > 0) {
-			position += (uint64_t)sent;
-			n -= (size_t)sent;
+			atomic_store(&sock->slot->resent, position + (uint64_t)sent);
 		} else if (sent == -1 && errno == EAGAIN) {
 			struct pollfd p = {.fd = fd, .events = POLLOUT};
 			lf_real.poll(&p, 1, 100);
@@ -109,11 +122,30 @@ static void take_back(struct lf_sock *sock, int fd, enum lf_reason reason)
 		return;
 	}
 	uint64_t tail = atomic_load(&sock->slot->tx_head) - n;
+	atomic_store(&sock->slot->resent, tail);
+	atomic_store(&sock->slot->resending, 1);
 	/* The mark first: the receiver must not take the resent bytes for bytes that came
-	 * around a live ring. */
-	end_at(sock, tail, reason);
+	 * around a live ring. The state last: other threads send by TCP as soon as they see it,
+	 * and must not overtake the resent bytes. */
+	mark_end(sock, tail, reason);
 	if (n && !tcp_has_failed(sock, fd))
-		resend_by_tcp(sock, fd, tail, n);
+		resend_by_tcp(sock, fd);
+	go_on_in_tcp(sock);
+}
+
+bool lf_conn_is_resending(const struct lf_sock *sock)
+{
+	return atomic_load_explicit(&sock->slot->resending, memory_order_relaxed) &&
+	       lf_lock_is_elsewhere(&sock->slot->tx_lock);
+}
+
+void lf_conn_finish_resending(struct lf_sock *sock)
+{
+	/* Before the mark nothing was resent, so that is still where the ring ends. */
+	if (atomic_load(&sock->out->p.mark) != LF_MARK_ENDED)
+		mark_end(sock, atomic_load(&sock->slot->resent), LF_REASON_PEER_GONE);
+	resend_by_tcp(sock, lf_sock_named(sock, atomic_load(&sock->fd)));
+	go_on_in_tcp(sock);
 }
 
 /* Why somebody wants the ring ended, out of shared memory: their word, so checked. */
@@ -121,6 +153,30 @@ static enum lf_reason reason_in(_Atomic uint32_t *place)
 {
 	uint32_t why = atomic_load_explicit(place, memory_order_relaxed);
 	return why <= LF_REASON_DESCRIPTOR_NEEDED ? (enum lf_reason)why : LF_REASON_NONE;
+}
+
+/* Under tx_lock, FUSED. False: there is nothing to do any more. */
+static bool grant(struct lf_sock *sock, int fd)
+{
+	struct lf_consumer_line *c = &sock->out->c;
+	/* acquire: the reader's last tail is older than its wish. */
+	uint32_t wish = atomic_load_explicit(&c->wish, memory_order_acquire);
+	uint32_t broker = atomic_load_explicit(&sock->segment->broker_wish, memory_order_relaxed);
+	if (atomic_load(&sock->slot->resending))
+		lf_conn_finish_resending(sock);
+	else if (atomic_load_explicit(&c->closed, memory_order_acquire))
+		take_back(sock, fd, LF_REASON_PEER_CLOSED);
+	else if (wish == LF_WISH_TAKEN || /* who was about to has died before it began */
+		 (wish == LF_WISH_TAKE_BACK &&
+		  atomic_compare_exchange_strong(&c->wish, &wish, LF_WISH_TAKEN)))
+		take_back(sock, fd, reason_in(&c->reason));
+	else if (wish) /* as it is now, if the consumer was quicker: it may be reading */
+		lf_conn_end_tx(sock, reason_in(&c->reason));
+	else if (broker)
+		lf_conn_end_tx(sock, reason_in(&sock->segment->broker_wish));
+	else
+		return false;
+	return true;
 }
 
 bool lf_conn_service(struct lf_sock *sock, int fd)
@@ -132,25 +188,11 @@ bool lf_conn_service(struct lf_sock *sock, int fd)
 	      atomic_load_explicit(&out->c.closed, memory_order_relaxed) |
 	      atomic_load_explicit(&sock->segment->broker_wish, memory_order_relaxed)))
 		return false;
-	if (!lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
+	/* Who is at it already may have to wait for the peer to read, and the peer for us. */
+	if (lf_conn_is_resending(sock) || !lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
 		return false;
 	int saved = errno;
-	bool done = lf_tx(sock) == LF_TX_FUSED;
-	if (done) {
-		/* acquire: the reader's last tail is older than its wish. */
-		uint32_t wish = atomic_load_explicit(&out->c.wish, memory_order_acquire);
-		uint32_t closed = atomic_load_explicit(&out->c.closed, memory_order_acquire);
-		if (closed)
-			take_back(sock, fd, LF_REASON_PEER_CLOSED);
-		else if (wish == LF_WISH_TAKE_BACK &&
-			 /* If this fails the consumer has gone back to reading: wish is PLAIN. */
-			 atomic_compare_exchange_strong(&out->c.wish, &wish, LF_WISH_TAKEN))
-			take_back(sock, fd, reason_in(&out->c.reason));
-		else if (wish)
-			lf_conn_end_tx(sock, reason_in(&out->c.reason));
-		else
-			lf_conn_end_tx(sock, reason_in(&sock->segment->broker_wish));
-	}
+	bool done = lf_tx(sock) == LF_TX_FUSED && grant(sock, fd);
 	lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
 	if (done)
 		lf_bell_ring_always(sock);
@@ -169,14 +211,16 @@ enum { DEATH_MS = 50 }; /* between the closing of two descriptors in one exit(2)
 static bool bell_hung_up(struct lf_sock *sock, int timeout_ms)
 {
 	struct pollfd p = {.fd = atomic_load(&sock->bell)};
-	return lf_real.poll(&p, 1, timeout_ms) == 1 && (p.revents & (POLLHUP | POLLERR));
+	return lf_real.poll(&p, 1, timeout_ms) == 1 && (p.revents & (POLLHUP | POLLERR)) &&
+	       p.fd == atomic_load(&sock->bell); /* still, so it was all the time */
 }
 
 /* Bytes that lie unread in the ring we read from. */
 static bool has_unread(struct lf_sock *sock)
 {
 	/* seq_cst: see leave_ring(). */
-	return atomic_load(&sock->in->p.head) != atomic_load(&sock->slot->rx_tail);
+	return !lf_conn_taken_back(sock) &&
+	       atomic_load(&sock->in->p.head) != atomic_load(&sock->slot->rx_tail);
 }
 
 /* Under rx_lock: the peer has been asked to end its direction and to take back what we
@@ -191,7 +235,7 @@ static void await_end_of_ring(struct lf_sock *sock, int fd, int64_t deadline)
 		lf_sock_each(service);
 		struct pollfd p = {.fd = atomic_load(&sock->bell), .events = POLLIN};
 		if (lf_real.poll(&p, 1, 1) == 1) {
-			if (p.revents & (POLLHUP | POLLERR))
+			if (p.fd == atomic_load(&sock->bell) && (p.revents & (POLLHUP | POLLERR)))
 				return;
 			lf_bell_drain(sock);
 			/* Closed past us: then we look again without being rung. */
@@ -201,25 +245,34 @@ static void await_end_of_ring(struct lf_sock *sock, int fd, int64_t deadline)
 	}
 }
 
-/* The producer has not answered in time: the bytes stay here, if it has not begun just now. */
-static bool go_on_reading(struct lf_sock *sock, int fd)
+/* Over whatever was wished before, but not over what the producer has begun. */
+static void wish_all_back(struct lf_sock *sock)
 {
-	if (atomic_load(&sock->in->p.mark) != LF_MARK_FUSED)
-		return false;
-	uint32_t wish = LF_WISH_TAKE_BACK;
-	if (atomic_compare_exchange_strong(&sock->in->c.wish, &wish, LF_WISH_PLAIN))
-		return true;
-	await_end_of_ring(sock, fd, lf_deadline(LF_TAKE_BACK_NS));
-	return false;
+	uint32_t wish = atomic_load(&sock->in->c.wish);
+	while (wish != LF_WISH_TAKEN &&
+	       !atomic_compare_exchange_weak(&sock->in->c.wish, &wish, LF_WISH_TAKE_BACK))
+		;
+}
+
+/* Under rx_lock, all wished back: may this end look at TCP alone from now on? A ring that had
+ * ended before, or whose producer is dead, may hold bytes that nobody can take back: they stay
+ * readable here. */
+static void leave_unless_stuck(struct lf_sock *sock)
+{
+	uint32_t mark = atomic_load_explicit(&sock->in->p.mark, memory_order_acquire);
+	bool stuck = mark == LF_MARK_ENDED ?
+			     atomic_load(&sock->in->p.end_pos) != atomic_load(&sock->slot->rx_tail) :
+			     mark == LF_MARK_FUSED && has_unread(sock) && bell_hung_up(sock, 0);
+	if (!stuck)
+		atomic_store(&sock->slot->rx, LF_RX_ENDED);
 }
 
 /* Under rx_lock, with a ring that we watch: from here on every byte is to come by TCP. */
 static void leave_ring(struct lf_sock *sock, int fd, enum lf_reason reason, int64_t deadline,
 		       bool stay)
 {
-	struct lf_slot *slot = sock->slot;
-	/* Asked before, and gone on reading since. */
-	if (stay && atomic_load(&sock->in->c.wish) == LF_WISH_PLAIN && has_unread(sock))
+	/* Asked before, and not answered yet. */
+	if (stay && atomic_load(&sock->in->c.wish) == LF_WISH_TAKE_BACK && has_unread(sock))
 		return;
 	atomic_store(&sock->in->c.reason, (uint32_t)reason);
 	/* Dekker, twice, seq_cst on both sides. We store the wish, then load mark and head.
@@ -227,21 +280,53 @@ static void leave_ring(struct lf_sock *sock, int fd, enum lf_reason reason, int6
 	 * see PLAIN, it will end at position 0. It stores head and loads the wish after each
 	 * byte: if we see no unread ones, it will find the wish, and take back what it has
 	 * put there since. */
-	atomic_store(&sock->in->c.wish, LF_WISH_TAKE_BACK);
+	wish_all_back(sock);
 	if (atomic_load(&sock->in->p.mark) == LF_MARK_FUSED && has_unread(sock)) {
 		await_end_of_ring(sock, fd, deadline);
-		if (stay && go_on_reading(sock, fd))
+		/* Not in time: it sends them by TCP at its next call. Until then our own
+		 * receives read them, see lf_conn_take_turn(). */
+		if (stay && atomic_load(&sock->in->p.mark) == LF_MARK_FUSED)
 			return;
 	}
-	uint32_t mark = atomic_load_explicit(&sock->in->p.mark, memory_order_acquire);
-	/* A ring that had ended before, or whose producer is dead, may hold bytes that nobody
-	 * can take back: they stay readable here. A producer that is alive but busy elsewhere
-	 * sends them by TCP at its next call. */
-	bool stuck = mark == LF_MARK_ENDED ?
-			     atomic_load(&sock->in->p.end_pos) != atomic_load(&slot->rx_tail) :
-			     mark == LF_MARK_FUSED && has_unread(sock) && bell_hung_up(sock, 0);
-	if (!stuck)
-		atomic_store(&slot->rx, LF_RX_ENDED);
+	leave_unless_stuck(sock);
+}
+
+/* Each unread byte is either read here or sent again, never both. The producer takes them back
+ * by swapping TAKE_BACK to TAKEN, and loads our tail after that; we read only after we swapped
+ * TAKE_BACK to NONE, and wish again after our tail was stored. One swap finds TAKE_BACK, the
+ * other one fails. If it is the producer's that finds it, it reads from our last store of
+ * TAKE_BACK, hence sees each tail stored before; and the ring is out of bounds for us from then
+ * on. What it puts into the ring while it sees NONE is what it would find unread later. */
+bool lf_conn_take_turn(struct lf_sock *sock)
+{
+	uint32_t wish = LF_WISH_TAKE_BACK;
+	if (atomic_load_explicit(&sock->in->c.wish, memory_order_relaxed) != LF_WISH_TAKE_BACK ||
+	    lf_rx(sock) == LF_RX_PLAIN || lf_rx(sock) == LF_RX_ENDED)
+		return false;
+	return atomic_compare_exchange_strong(&sock->in->c.wish, &wish, LF_WISH_NONE);
+}
+
+bool lf_conn_has_been_taken_back(const struct lf_sock *sock)
+{
+	/* A producer that died before it had ended the ring sends nothing; one that could not
+	 * send any more left us all up to its end. */
+	if (atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) != LF_MARK_ENDED)
+		return !atomic_load(&sock->hung_up);
+	return atomic_load(&sock->in->p.end_pos) == atomic_load(&sock->slot->rx_tail);
+}
+
+void lf_conn_ask_again(struct lf_sock *sock)
+{
+	uint32_t none = LF_WISH_NONE;
+	int saved = errno;
+	/* Dekker, as in leave_ring(). A producer that looked meanwhile, and sleeps, is rung. */
+	if (atomic_compare_exchange_strong(&sock->in->c.wish, &none, LF_WISH_TAKE_BACK)) {
+		if (atomic_load(&sock->in->p.mark) == LF_MARK_FUSED && has_unread(sock))
+			lf_bell_ring_always(sock);
+		else if (lf_rx(sock) != LF_RX_ENDED)
+			leave_unless_stuck(sock);
+	}
+	errno = saved;
 }
 
 void lf_conn_defuse(struct lf_sock *sock, int fd, enum lf_reason reason, bool stay)
@@ -290,8 +375,9 @@ static bool end_both(struct lf_sock *sock, enum lf_reason reason)
 	enum lf_rx rx = lf_rx(sock);
 	atomic_store(&sock->in->c.reason, (uint32_t)reason);
 	/* Dekker, as in leave_ring(): if the mark is still PLAIN, the producer will see the
-	 * wish before its first byte. */
-	atomic_store(&sock->in->c.wish, LF_WISH_PLAIN);
+	 * wish before its first byte. One that stands says as much, and more. */
+	uint32_t none = LF_WISH_NONE;
+	(void)atomic_compare_exchange_strong(&sock->in->c.wish, &none, LF_WISH_PLAIN);
 	if (rx == LF_RX_PLAIN || atomic_load(&sock->in->p.mark) == LF_MARK_PLAIN)
 		atomic_store(&slot->rx, LF_RX_ENDED);
 	lf_lock_release(&slot->rx_lock, LF_RANK_RX);
@@ -319,7 +405,7 @@ void lf_conn_corrupt(struct lf_sock *sock)
 	atomic_store(&slot->tx, LF_TX_ENDED);
 	atomic_store(&slot->rx, LF_RX_ENDED);
 	atomic_store(&sock->out->p.reason, LF_REASON_CORRUPT);
-	(void)lf_real.shutdown(atomic_load(&sock->fd), SHUT_RDWR);
+	(void)lf_real.shutdown(lf_sock_named(sock, atomic_load(&sock->fd)), SHUT_RDWR);
 }
 
 bool lf_conn_give_up_bell(struct lf_sock *sock)
@@ -334,8 +420,10 @@ bool lf_conn_give_up_bell(struct lf_sock *sock)
 	lf_epoll_bell_closes(sock);
 	lf_epoll_refresh(sock);
 	int bell = atomic_exchange(&sock->bell, -1);
-	if (bell >= 0)
+	if (bell >= 0) {
+		lf_sock_bell_is_free(sock);
 		lf_table_unhide(bell);
+	}
 	errno = saved;
 	return bell >= 0;
 }
@@ -343,7 +431,7 @@ bool lf_conn_give_up_bell(struct lf_sock *sock)
 /* The peer closed its doorbell for want of descriptors. */
 static bool gave_up_its_bell(struct lf_sock *sock)
 {
-	return atomic_load(&sock->out->c.wish) == LF_WISH_PLAIN &&
+	return atomic_load(&sock->out->c.wish) != LF_WISH_NONE &&
 	       atomic_load(&sock->out->c.reason) == LF_REASON_DESCRIPTOR_NEEDED;
 }
 
@@ -576,7 +664,7 @@ void lf_conn_peer_gone(struct lf_sock *sock, int fd)
 		goto out;
 	/* An outsider still holds the socket, or everything was read: TCP from here. */
 	if (lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX)) {
-		if (lf_tx(sock) == LF_TX_FUSED)
+		if (lf_tx(sock) == LF_TX_FUSED && !atomic_load(&sock->slot->resending))
 			take_back(sock, fd, LF_REASON_PEER_GONE);
 		else
 			lf_conn_end_tx(sock, LF_REASON_PEER_GONE);
@@ -627,7 +715,7 @@ int lf_conn_shutdown(struct lf_sock *sock, int fd, int how)
 	enum lf_rx rx = lf_rx(sock);
 	/* A writer that sleeps would on TCP find no window, and sleep on. */
 	if (r == 0 && rx != LF_RX_PLAIN && rx != LF_RX_ENDED &&
-	    !atomic_load(&sock->in->writer.armed))
+	    !(atomic_load(&sock->in->writer.armed) && lf_conn_writer_has_to_wait(sock)))
 		lf_conn_refuse_more(sock);
 	/* Threads of ours that sleep in the ring: TCP's own wake-up reaches readers; a
 	 * writer is told by its doorbell only if the peer rings, so it looks at TCP too. */
@@ -636,6 +724,12 @@ int lf_conn_shutdown(struct lf_sock *sock, int fd, int how)
 		return -1;
 	}
 	return r;
+}
+
+void lf_conn_close_ring(struct lf_sock *sock)
+{
+	atomic_store(&sock->in->c.closed, 1);
+	lf_bell_ring_always(sock);
 }
 
 void lf_conn_before_close(struct lf_sock *sock, int fd)
@@ -649,13 +743,16 @@ void lf_conn_before_close(struct lf_sock *sock, int fd)
 	enum lf_rx rx = lf_rx(sock);
 	if (rx == LF_RX_PLAIN || rx == LF_RX_ENDED)
 		return;
+	/* A thread that sleeps in a receive still gets what comes, and closes the ring then. */
+	if (atomic_load(&sock->readers))
+		return;
 	if (!lf_lock_acquire(&slot->rx_lock, LF_RANK_RX))
 		return;
 	/* Dekker with fused_send(): we store closed, then load head; the producer stores
 	 * head, then loads closed. */
 	atomic_store(&sock->in->c.closed, 1);
 	atomic_thread_fence(memory_order_seq_cst);
-	bool unread = atomic_load(&sock->in->p.head) != atomic_load(&slot->rx_tail);
+	bool unread = has_unread(sock);
 	lf_lock_release(&slot->rx_lock, LF_RANK_RX);
 	lf_bell_ring(sock, &sock->in->writer);
 	if (unread && atomic_load(&slot->handed_on)) {

@@ -155,17 +155,13 @@ static bool identity_checks_out(const struct lf_segment *segment, const struct l
 	       segment->ring_size == fuse->ring_size;
 }
 
-/* What a receive buffer takes before its reader has read anything: half of tcp_rmem[1] of
- * tcp(7), as machines have it. */
-enum { UNTRIED_WINDOW = 64 * 1024 };
-
 uint32_t lf_conn_peer_share(const struct lf_sock *sock)
 {
 	uint32_t in = atomic_load_explicit(&sock->peer_limit, memory_order_relaxed);
 	uint32_t ring = sock->ring_size;
 	/* Who bounds what it sends counts on being stopped when nobody reads. */
 	if (in == 0)
-		in = atomic_load(&sock->slot->sndbuf) ? UNTRIED_WINDOW : ring / 8 * 3;
+		in = atomic_load(&sock->slot->sndbuf) ? LF_UNTRIED_WINDOW : ring / 8 * 3;
 	return in < ring ? in : ring;
 }
 
@@ -190,9 +186,14 @@ void lf_conn_limits_changed(struct lf_sock *sock)
 {
 	if (!lf_sock_paired(sock))
 		return;
-	atomic_store_explicit(&sock->in->c.limit, lf_options_receive_limit(sock),
-			      memory_order_relaxed);
+	uint32_t ours = lf_options_receive_limit(sock);
+	/* A writer that sleeps, because the ring is full for it, looks again. */
+	if (atomic_exchange_explicit(&sock->in->c.limit, ours, memory_order_relaxed) != ours)
+		lf_bell_ring(sock, &sock->in->writer);
 	atomic_store_explicit(&sock->out_limit, limit_of(sock), memory_order_relaxed);
+	lf_conn_say_when_writable(sock);
+	/* Dekker, as in lf_wait_arm(): who may be armed looks at the tail next. */
+	atomic_thread_fence(memory_order_seq_cst);
 }
 
 static enum lf_reason map(struct lf_sock *sock, const struct lf_wire_fuse *fuse, int fd)
@@ -227,6 +228,20 @@ static enum lf_reason map(struct lf_sock *sock, const struct lf_wire_fuse *fuse,
 	return LF_REASON_NONE;
 }
 
+/* Another thread may set O_NONBLOCK, then note that it did, while we look and note what we saw.
+ * Looking once more after the note tells: a change that came before that look is seen by it, one
+ * that comes later is noted later. */
+static void note_nonblocking(struct lf_slot *slot, int fd)
+{
+	for (int flags, tries = 0; tries < 16; tries++) {
+		flags = lf_real.fcntl(fd, F_GETFL);
+		bool nonblock = flags != -1 && (flags & O_NONBLOCK);
+		if (tries && nonblock == (atomic_load(&slot->nonblock) != 0))
+			return;
+		atomic_store(&slot->nonblock, nonblock);
+	}
+}
+
 bool lf_conn_pair(struct lf_sock *sock, const struct lf_wire_fuse *fuse, int segment_fd,
 		  int bell, enum lf_reason *reason)
 {
@@ -247,8 +262,7 @@ bool lf_conn_pair(struct lf_sock *sock, const struct lf_wire_fuse *fuse, int seg
 	}
 	bell = lf_table_hide(bell);
 	atomic_store(&sock->bell, bell);
-	int flags = lf_real.fcntl(fd, F_GETFL);
-	atomic_store(&slot->nonblock, flags != -1 && (flags & O_NONBLOCK));
+	note_nonblocking(slot, fd);
 	if (bell == -1)
 		*reason = LF_REASON_NO_DESCRIPTORS;
 	else if (!lf_epoll_adopt(sock))

@@ -20,8 +20,15 @@
 #include <poll.h>
 #include <string.h>
 
-
 enum { PIECES = 16 };
+
+static struct lf_cursor cursor_of(const struct msghdr *msg)
+{
+	struct lf_cursor cursor = {.iov = msg->msg_iov, .count = msg->msg_iovlen};
+	for (size_t i = 0; i < msg->msg_iovlen; i++)
+		cursor.left += msg->msg_iov[i].iov_len;
+	return cursor;
+}
 
 static ssize_t tcp_recv(int fd, const struct lf_cursor *cursor, size_t most, int flags)
 {
@@ -174,7 +181,7 @@ static ssize_t take_from_ring(struct lf_sock *sock, struct lf_cursor *cursor, in
 	if (n == 0)
 		return 0;
 	if (flags & MSG_TRUNC)
-		cursor->left -= n; /* TCP's MSG_TRUNC throws bytes away, tcp(7) */
+		lf_cursor_advance(cursor, n); /* TCP's MSG_TRUNC throws bytes away, tcp(7) */
 	else
 		lf_ring_get(sock->in_ring, sock->ring_size, tail + origin_of(sock), cursor, n);
 	if (flags & MSG_PEEK)
@@ -235,6 +242,12 @@ static ssize_t look_at_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 static ssize_t step_fused(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int flags)
 {
 	struct lf_slot *slot = sock->slot;
+	if (lf_conn_taken_back(sock)) {
+		if (!ring_is_over(sock))
+			return -EAGAIN; /* it is just being ended */
+		enter_rx(sock, LF_RX_ENDED);
+		return LF_LOOK_AGAIN;
+	}
 	/* Before a writer that sleeps finds the room which we make. */
 	if (atomic_load_explicit(&slot->shut, memory_order_relaxed) & LF_SHUT_RD)
 		lf_conn_refuse_more(sock);
@@ -299,18 +312,57 @@ static ssize_t step(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int 
 
 /* After step() took bytes, and the release of rx_lock: tail is stored, a full fence stands
  * between that and our look at `armed`, as one stands between a writer's store of `armed` and
- * its look at tail; see bell.c. A sleeping writer is worth waking once it has room for a good
- * piece, or when we may sleep next. The last reader of a ring always empties it before
- * sleeping, so the wake-up can't be missed. */
+ * its look at tail; see bell.c. A sleeping writer is woken once it counts as writable, not
+ * before: by its own limit, which stands beside the flag and was stored before it. */
 static void after_step(struct lf_sock *sock)
 {
 	lf_lock_fence_released();
-	if (!atomic_load_explicit(&sock->in->writer.armed, memory_order_relaxed))
-		return;
+	/* acquire: pairs with the release in lf_wait_arm(), for `below`. */
+	if (atomic_load_explicit(&sock->in->writer.armed, memory_order_acquire) &&
+	    !lf_conn_writer_has_to_wait(sock))
+		lf_bell_wake(sock, &sock->in->writer);
+}
+
+bool lf_conn_writer_has_to_wait(const struct lf_sock *sock)
+{
 	uint64_t unread = atomic_load_explicit(&sock->in->p.head, memory_order_relaxed) -
 			  atomic_load_explicit(&sock->slot->rx_tail, memory_order_relaxed);
-	if (unread <= sock->ring_size / 2)
-		lf_bell_wake(sock, &sock->in->writer);
+	return unread > atomic_load_explicit(&sock->in->writer.below, memory_order_relaxed);
+}
+
+/* The peer's ring is final, and TCP goes on behind it in the same stream. Urgent data come
+ * next? A receive ends before them, tcp(7). */
+static bool goes_on_in_tcp(const struct lf_sock *sock)
+{
+	return atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) == LF_MARK_ENDED &&
+	       atomic_load_explicit(&sock->in->p.reason, memory_order_relaxed) !=
+		       LF_REASON_URGENT_DATA;
+}
+
+/* Under rx_lock, after a step() that peeked at n bytes: at those, too, that follow them at the
+ * other place. `cursor` is as it was before. The sum. */
+static ssize_t peek_beyond_the_switch(struct lf_sock *sock, int fd, struct lf_cursor cursor, ssize_t n,
+				      int flags)
+{
+	const struct lf_slot *slot = sock->slot;
+	ssize_t more = 0;
+	lf_cursor_advance(&cursor, (size_t)n);
+	if (!cursor.left)
+		return n;
+	if (lf_rx(sock) == LF_RX_DRAIN) {
+		if (atomic_load(&slot->rx_tcp_left) == (uint64_t)n && !lf_conn_taken_back(sock))
+			more = take_from_ring(sock, &cursor, flags);
+	} else if (lf_rx(sock) == LF_RX_FUSED && goes_on_in_tcp(sock)) {
+		if (atomic_load(&sock->in->p.end_pos) == atomic_load(&slot->rx_tail) + (uint64_t)n)
+			more = tcp_recv(fd, &cursor, SIZE_MAX, flags);
+	}
+	return more > 0 ? n + more : n;
+}
+
+/* Bytes that were peeked at, and stay where they are, lie in TCP: it would not let us sleep. */
+static bool tcp_has_been_seen(struct lf_sock *sock)
+{
+	return lf_rx(sock) != LF_RX_FUSED || goes_on_in_tcp(sock);
 }
 
 bool lf_conn_enter_plain_rx(struct lf_sock *sock)
@@ -368,14 +420,6 @@ static ssize_t plain_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 	if (n > 0 && !(io->flags & MSG_PEEK))
 		call.received = n;
 	return n == -1 ? -errno : n;
-}
-
-static struct lf_cursor cursor_of(const struct msghdr *msg)
-{
-	struct lf_cursor cursor = {.iov = msg->msg_iov, .count = msg->msg_iovlen};
-	for (size_t i = 0; i < msg->msg_iovlen; i++)
-		cursor.left += msg->msg_iov[i].iov_len;
-	return cursor;
 }
 
 static struct lf_wait reading_wait(struct lf_sock *sock, size_t need, struct lf_hold *hold)
@@ -436,6 +480,8 @@ static uint64_t ring_input(struct lf_sock *sock)
 	default:
 		return 0;
 	}
+	if (lf_conn_taken_back(sock))
+		return 0;
 	return atomic_load_explicit(&sock->in->p.head, memory_order_acquire) -
 	       atomic_load_explicit(&slot->rx_tail, memory_order_relaxed);
 }
@@ -449,10 +495,7 @@ static bool more_beyond_the_switch(struct lf_sock *sock)
 	case LF_RX_DRAIN:
 		return ring_input(sock) != 0;
 	case LF_RX_FUSED:
-		/* Urgent data come next then: a receive ends before them, tcp(7). */
-		return ring_is_over(sock) && atomic_load_explicit(&sock->in->p.reason,
-								 memory_order_relaxed) !=
-						     LF_REASON_URGENT_DATA;
+		return ring_is_over(sock) && goes_on_in_tcp(sock);
 	default:
 		return false;
 	}
@@ -481,6 +524,36 @@ static bool spins_first(struct lf_sock *sock)
 	return !lf_wait_spin(sock, &wait);
 }
 
+/* Bytes that the ring has, for a socket without a descriptor. */
+static ssize_t take_what_is_left(struct lf_sock *sock, struct lf_cursor *cursor, int flags)
+{
+	if (!lf_lock_acquire(&sock->slot->rx_lock, LF_RANK_RX))
+		return 0;
+	bool asked = lf_conn_take_turn(sock);
+	uint64_t unread = ring_input(sock);
+	ssize_t n = unread && unread <= sock->ring_size ? take_from_ring(sock, cursor, flags) : 0;
+	if (asked)
+		lf_conn_ask_again(sock);
+	lf_lock_release(&sock->slot->rx_lock, LF_RANK_RX);
+	return n > 0 ? n : 0;
+}
+
+/* Another thread has closed the socket under a receive that slept. The kernel's would go on
+ * with the open file, so this one does with the ring; TCP is out of reach: its number may be
+ * anybody's. The last such receive sees to the rest of the closing. */
+static ssize_t recv_after_close(struct lf_sock *sock, struct lf_cursor *cursor, int flags,
+				const struct lf_wait *wait)
+{
+	ssize_t n;
+	int r = 0;
+	while ((n = take_what_is_left(sock, cursor, flags)) == 0 && r == 0 && cursor->left &&
+	       !ring_is_over(sock) && !atomic_load(&sock->hung_up) && !atomic_load(&sock->slot->reset))
+		r = lf_wait(sock, -1, wait);
+	if (atomic_load(&sock->readers) == 0)
+		lf_conn_close_ring(sock);
+	return n ? n : r;
+}
+
 /* LF_LOOK_AGAIN: the direction turned out to be plain before anything was received. */
 static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 {
@@ -489,6 +562,8 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 	bool dontwait = (io->flags & MSG_DONTWAIT) || lf_sock_nonblocking(sock);
 	bool all = (io->flags & MSG_WAITALL) != 0, peek = (io->flags & MSG_PEEK) != 0;
 	size_t need = atomic_load_explicit(&sock->slot->rcvlowat, memory_order_relaxed);
+	if (peek && need > lf_conn_low_water(sock))
+		need = lf_conn_low_water(sock);
 	if (all || need > wanted)
 		need = wanted;
 	if (peek && need <= 1)
@@ -502,7 +577,12 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 	for (;;) {
 		if (!lf_lock_acquire(&sock->slot->rx_lock, LF_RANK_RX))
 			return got ? got : -EAGAIN;
+		bool asked = lf_conn_take_turn(sock);
 		ssize_t n = step(sock, fd, &cursor, io->flags);
+		if (peek && n > 0)
+			n = peek_beyond_the_switch(sock, fd, cursor_of(io->msg), n, io->flags);
+		if (asked)
+			lf_conn_ask_again(sock);
 		lf_lock_release(&sock->slot->rx_lock, LF_RANK_RX);
 		if (n > 0)
 			after_step(sock);
@@ -538,7 +618,10 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 			return got ? got : -EAGAIN;
 		if (wait.want != LF_WANT_READ)
 			wait = reading_wait(sock, need, &hold);
-		wait.need = peek ? need : need > (size_t)got ? need - (size_t)got : 1;
+		/* Taking what there is, however little: a writer that has filled the ring waits
+		 * for that, and will publish no more before. */
+		wait.need = peek ? need : 1;
+		wait.seen_in_tcp = peek && n > 0 && tcp_has_been_seen(sock);
 		wait.spun = spun;
 		spun = false;
 		if (got)
@@ -549,6 +632,9 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 		/* A receive of no bytes sleeps as any, but nothing makes it fail then. */
 		if (r)
 			return got || wanted == 0 ? got : r;
+		fd = lf_sock_named(sock, fd);
+		if (fd < 0)
+			return got ? got : recv_after_close(sock, &cursor, io->flags, &wait);
 	}
 }
 
@@ -619,6 +705,8 @@ static ssize_t move_out(struct lf_sock *sock, int fd, const struct lf_bulk *bulk
 	/* No byte was asked for, so 0 may mean bytes, FIN, or a plain phase. */
 	if (lf_rx(sock) != LF_RX_FUSED)
 		return move_out_of_tcp(sock, fd, bulk);
+	if (lf_conn_taken_back(sock))
+		return -EAGAIN;
 	uint64_t tail = atomic_load(&slot->rx_tail);
 	uint64_t unread = atomic_load_explicit(&sock->in->p.head, memory_order_acquire) - tail;
 	if (unread == 0)
@@ -650,7 +738,10 @@ ssize_t lf_conn_recv_into(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 	for (;;) {
 		if (!lf_lock_acquire(&sock->slot->rx_lock, LF_RANK_RX))
 			return -EAGAIN;
+		bool asked = lf_conn_take_turn(sock);
 		ssize_t r = move_out(sock, fd, bulk);
+		if (asked)
+			lf_conn_ask_again(sock);
 		lf_lock_release(&sock->slot->rx_lock, LF_RANK_RX);
 		if (r > 0)
 			after_step(sock);
@@ -659,30 +750,9 @@ ssize_t lf_conn_recv_into(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 		int w = lf_wait(sock, fd, &wait);
 		if (w)
 			return w;
-	}
-}
-
-size_t lf_conn_unread(struct lf_sock *sock)
-{
-	if (!lf_sock_paired(sock) || lf_rx(sock) == LF_RX_ENDED || lf_rx(sock) == LF_RX_PLAIN)
-		return 0;
-	uint64_t unread = atomic_load_explicit(&sock->in->p.head, memory_order_acquire) -
-			  atomic_load(&sock->slot->rx_tail);
-	return unread <= sock->ring_size ? (size_t)unread : 0;
-}
-
-uint64_t lf_conn_ring_received(struct lf_sock *sock)
-{
-	if (!lf_sock_paired(sock))
-		return 0;
-	/* acquire: end_pos was stored before the mark. */
-	switch (atomic_load_explicit(&sock->in->p.mark, memory_order_acquire)) {
-	case LF_MARK_FUSED:
-		return atomic_load_explicit(&sock->in->p.head, memory_order_relaxed);
-	case LF_MARK_ENDED:
-		return atomic_load_explicit(&sock->in->p.end_pos, memory_order_relaxed);
-	default:
-		return 0;
+		fd = lf_sock_named(sock, fd);
+		if (fd < 0) /* closed by another thread */
+			return 0;
 	}
 }
 

@@ -206,6 +206,10 @@ static ssize_t full(struct lf_sock *sock, int fd)
 /* Under tx_lock, FUSED: what forbids or ends it? 0: go on. */
 static ssize_t before_put(struct lf_sock *sock)
 {
+	if (atomic_load_explicit(&sock->slot->resending, memory_order_relaxed)) {
+		lf_conn_finish_resending(sock);
+		return LF_LOOK_AGAIN;
+	}
 	if (atomic_load_explicit(&sock->slot->shut, memory_order_relaxed) & LF_SHUT_WR)
 		return -EPIPE;
 	if (wished_away(sock))
@@ -363,11 +367,16 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 	if (!dontwait && cursor.left >= LONG_COPY)
 		lf_hold_begin(&hold);
 	for (;;) {
-		if (!lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
-			return sent ? sent : -EAGAIN;
-		ssize_t n = put(sock, fd, &cursor);
-		lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
-		after_put(sock, fd, n > 0);
+		ssize_t n = -EAGAIN;
+		if (!lf_conn_is_resending(sock)) {
+			if (!lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
+				return sent ? sent : -EAGAIN;
+			n = put(sock, fd, &cursor);
+			lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
+			after_put(sock, fd, n > 0);
+		}
+		if (n == LF_USE_TCP && fd < 0)
+			return sent ? sent : -EPIPE;
 		if (n == LF_USE_TCP)
 			return sent ? sent + rest_by_tcp(sock, fd, &cursor, io) : LF_LOOK_AGAIN;
 		if (n == LF_LOOK_AGAIN)
@@ -388,6 +397,9 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 		int r = lf_wait(sock, fd, &wait);
 		if (r)
 			return sent ? sent : r;
+		/* Closed by another thread, the kernel's would go on with the open file: so does
+		 * this one, with -1, as far as the ring goes. */
+		fd = lf_sock_named(sock, fd);
 	}
 }
 
@@ -511,11 +523,14 @@ ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 			ssize_t bad = lf_tx(sock) == LF_TX_ENDED ? after_reset(sock, 0) : 0;
 			return bad ? bad : LF_USE_TCP;
 		}
-		if (!lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
-			return -EAGAIN;
-		ssize_t r = move_in(sock, fd, bulk);
-		lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
-		after_put(sock, fd, r > 0);
+		ssize_t r = -EAGAIN;
+		if (!lf_conn_is_resending(sock)) {
+			if (!lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
+				return -EAGAIN;
+			r = move_in(sock, fd, bulk);
+			lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
+			after_put(sock, fd, r > 0);
+		}
 		if (r == LF_LOOK_AGAIN)
 			continue;
 		if (r == -EPIPE)
@@ -527,38 +542,28 @@ ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 		int w = lf_wait(sock, fd, &wait);
 		if (w)
 			return w;
+		fd = lf_sock_named(sock, fd);
+		if (fd < 0) /* closed by another thread */
+			return -EPIPE;
 	}
-}
-
-uint64_t lf_conn_ring_sent(struct lf_sock *sock)
-{
-	if (!lf_sock_paired(sock))
-		return 0;
-	if (lf_tx(sock) == LF_TX_FUSED)
-		return atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed);
-	return atomic_load_explicit(&sock->out->p.mark, memory_order_relaxed) == LF_MARK_ENDED ?
-		       atomic_load_explicit(&sock->out->p.end_pos, memory_order_relaxed) :
-		       0;
-}
-
-size_t lf_conn_unsent(struct lf_sock *sock)
-{
-	uint64_t sent = lf_conn_ring_sent(sock);
-	if (sent == 0)
-		return 0;
-	uint64_t unread = sent - atomic_load_explicit(&sock->out->t.tail, memory_order_acquire);
-	uint32_t share = lf_conn_peer_share(sock);
-	return unread > share && unread <= sock->ring_size ? (size_t)(unread - share) : 0;
 }
 
 static bool leaves_a_third(const struct lf_sock *sock, uint64_t tail, uint32_t limit)
 {
 	uint64_t unread = atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed) - tail;
-	return unread <= limit && limit - unread >= limit / 3;
+	return unread <= limit - limit / 3;
+}
+
+void lf_conn_say_when_writable(struct lf_sock *sock)
+{
+	uint32_t limit = atomic_load_explicit(&sock->out_limit, memory_order_relaxed);
+	atomic_store_explicit(&sock->out->writer.below, limit - limit / 3, memory_order_relaxed);
 }
 
 bool lf_conn_writable(struct lf_sock *sock)
 {
+	if (lf_tx(sock) == LF_TX_FUSED && lf_conn_is_resending(sock))
+		return false;
 	if (lf_tx(sock) != LF_TX_FUSED || wished_away(sock) ||
 	    atomic_load_explicit(&sock->slot->reset, memory_order_relaxed) ||
 	    /* A send that finds no room goes by TCP. */
@@ -568,14 +573,15 @@ bool lf_conn_writable(struct lf_sock *sock)
 	/* As TCP has it: writable once a third of the buffer is free. By the tail as last seen,
 	 * if that is enough. */
 	uint32_t limit = atomic_load_explicit(&sock->out_limit, memory_order_relaxed);
-	return leaves_a_third(sock, atomic_load_explicit(&sock->slot->tx_tail, memory_order_relaxed),
-			      limit) ||
-	       leaves_a_third(sock, atomic_load_explicit(&sock->out->t.tail, memory_order_acquire),
+	if (leaves_a_third(sock, atomic_load_explicit(&sock->slot->tx_tail, memory_order_relaxed),
+			   limit))
+		return true;
+	limit = follow_peers_limit(sock, limit);
+	return leaves_a_third(sock, atomic_load_explicit(&sock->out->t.tail, memory_order_acquire),
 			      limit);
 }
 
-/* SO_RCVLOWAT, but never more than the ring will hold before its writer waits for us. */
-static size_t low_water(const struct lf_sock *sock)
+size_t lf_conn_low_water(const struct lf_sock *sock)
 {
 	size_t wanted = atomic_load_explicit(&sock->slot->rcvlowat, memory_order_relaxed);
 	size_t limit = atomic_load_explicit(&sock->slot->rcvbuf, memory_order_relaxed);
@@ -621,7 +627,10 @@ short lf_conn_ready(struct lf_sock *sock, short *known)
 			bits |= POLLERR;
 		return bits;
 	}
-	size_t lowat = low_water(sock);
+	/* What lies in a ring that has ended is not all: TCP goes on behind it. */
+	size_t lowat = atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) == LF_MARK_ENDED ?
+			       1 :
+			       lf_conn_low_water(sock);
 	/* Not lf_conn_readable(): a readable socket must not answer EAGAIN. */
 	if (lf_conn_has_input(sock, lowat))
 		bits |= POLLIN | POLLRDNORM;

@@ -6,6 +6,7 @@
 #include "epoll_set.h"
 
 #include "conn.h"
+#include "invariant.h"
 #include "rank.h"
 #include "real.h"
 
@@ -145,21 +146,20 @@ struct lf_registration *lf_entry_make_all_cold(struct lf_epoll *ep)
 	for (struct lf_registration *reg = ep->hot, *next; reg; reg = next) {
 		next = reg->next_hot;
 		widen(reg);
+		bool bell = lf_wait_begin(reg->sock) && !lf_sock_must_poll(reg->sock);
 		arm(reg);
-		if (lf_entry_reportable(reg)) {
+		bool is_ready = lf_entry_reportable(reg) != 0;
+		if (is_ready)
 			ready = reg;
-			continue;
-		}
-		/* Its doorbell can't be relied on: stay hot and sleep briefly. */
-		if (lf_sock_must_poll(reg->sock)) {
+		else if (!bell) /* can't be relied on: stay hot and sleep briefly */
 			ep->capped = true;
+		if (is_ready || !bell) {
+			lf_wait_end(reg->sock);
 			continue;
 		}
 		lf_epoll_leave_hot(reg);
-		if (!reg->counted) {
-			atomic_fetch_add(&reg->sock->waiters, 1);
-			reg->counted = true;
-		}
+		LF_INVARIANT(!reg->counted);
+		reg->counted = true;
 	}
 	return ready;
 }

@@ -115,8 +115,8 @@ static void bell_event(struct lf_registration *reg, uint32_t kernel, struct rung
 		lf_epoll_make_hot(reg);
 	if (hung_up)
 		lf_entry_remove_bell(reg); /* it would be reported for ever */
-	else if (atomic_load(&sock->waiters) == 0)
-		lf_bell_drain(sock);
+	else
+		(void)lf_wait_drain(sock, 0);
 	note(reg, hung_up, false, rung);
 }
 

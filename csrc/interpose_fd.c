@@ -164,14 +164,14 @@ LF_EXPORT void closefrom(int first)
 
 /* --- copies --- */
 
-/* This process goes on with the socket. */
-static void defuse(int fd, enum lf_reason reason)
+/* `stay`: this process goes on with the socket by calls of ours. */
+static void defuse(int fd, enum lf_reason reason, bool stay)
 {
 	struct lf_sock *sock = lf_sock_pin(fd);
 	if (!sock)
 		return;
 	int saved = errno;
-	lf_conn_defuse(sock, fd, reason, true);
+	lf_conn_defuse(sock, fd, reason, stay);
 	lf_sock_unpin(sock);
 	errno = saved;
 }
@@ -189,11 +189,11 @@ static int copied(int fd, int copy)
 		return copy;
 	if (lf_in_borrowed_memory()) {
 		/* A vfork child lays out the descriptors of the program it becomes next. */
-		defuse(fd, LF_REASON_EXEC);
+		defuse(fd, LF_REASON_EXEC, true);
 		return copy;
 	}
 	if (is_stdio(copy))
-		defuse(fd, LF_REASON_STDIO);
+		defuse(fd, LF_REASON_STDIO, true);
 	uintptr_t entry = lf_table_get(fd);
 	if (lf_table_kind(entry) == LF_KIND_EPOLL)
 		lf_epoll_add_descriptor(lf_table_pointer(entry), copy);
@@ -542,7 +542,7 @@ static void leave_alone(int fd)
 LF_EXPORT FILE *fdopen(int fd, const char *mode)
 {
 	lf_start();
-	defuse(fd, LF_REASON_STDIO);
+	defuse(fd, LF_REASON_STDIO, false);
 	leave_alone(fd);
 	return lf_real.fdopen(fd, mode);
 }

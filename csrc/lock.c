@@ -169,6 +169,15 @@ static __attribute__((noinline)) bool acquire_contended(struct lf_lock *lock, ui
 	return true;
 }
 
+bool lf_lock_is_elsewhere(const struct lf_lock *lock)
+{
+	uint32_t owner = TID(atomic_load_explicit(&lock->word, memory_order_relaxed));
+	int saved = errno;
+	bool elsewhere = owner != 0 && owner != lf_lock_tid() && !owner_is_dead(owner, false);
+	errno = saved;
+	return elsewhere;
+}
+
 bool lf_lock_acquire(struct lf_lock *lock, enum lf_rank rank)
 {
 	uint32_t tid = lf_lock_tid(), free = 0;

@@ -34,6 +34,8 @@ void lf_lock_after_fork_in_child(void);
  * place is recognised by the stack position and taken over. */
 bool lf_lock_acquire(struct lf_lock *lock, enum lf_rank rank);
 void lf_lock_release(struct lf_lock *lock, enum lf_rank rank);
+/* Another thread that lives holds it. */
+bool lf_lock_is_elsewhere(const struct lf_lock *lock);
 
 /* Right after lf_lock_release(): a full fence between what was stored before it and what is
  * loaded from here on. The exchange there is one already on x86, where each locked instruction

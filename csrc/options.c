@@ -230,6 +230,7 @@ void lf_option_note(struct lf_sock *sock, int fd, int level, int name, const voi
 		break;
 	case SO_RCVLOWAT:
 		learn_low_water(slot, fd);
+		lf_conn_limits_changed(sock);
 		break;
 	case SO_RCVBUF:
 	case SO_RCVBUFFORCE:
@@ -309,8 +310,14 @@ bool lf_options_learn(struct lf_sock *sock, int fd)
 
 uint32_t lf_options_receive_limit(const struct lf_sock *sock)
 {
+	uint32_t buffer = atomic_load_explicit(&sock->slot->rcvbuf, memory_order_relaxed);
+	uint32_t low_water = atomic_load_explicit(&sock->slot->rcvlowat, memory_order_relaxed);
 	/* Half of it is for the kernel's own bookkeeping, socket(7). */
-	return atomic_load_explicit(&sock->slot->rcvbuf, memory_order_relaxed) / 2;
+	if (buffer)
+		return buffer / 2;
+	/* A buffer left alone grows to hold as much, tcp_set_rcvlowat(): a writer that had to stop
+	 * before would wait for a reader that waits for more. */
+	return low_water > LF_UNTRIED_WINDOW ? low_water : 0;
 }
 
 /* --- queries --- */

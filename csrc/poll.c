@@ -38,6 +38,7 @@ struct set {
 	bool fused;    /* at least one */
 	bool expects;  /* eager: answers of the broker are due */
 	bool must_poll;
+	bool writes; /* armed for room in a ring */
 };
 
 /* A socket of ours. An epoll set that is itself waited for is the kernel's to judge. */
@@ -93,7 +94,7 @@ static void stop_waiting(struct set *set)
 	for (nfds_t i = 0; i < set->n; i++) {
 		struct watched *w = &set->watched[i];
 		if (w->waiting)
-			atomic_fetch_sub(&w->sock->waiters, 1);
+			lf_wait_end(w->sock);
 		w->waiting = false;
 	}
 }
@@ -191,9 +192,13 @@ static bool leave_bells_out(struct set *set)
 
 static int ask_kernel(struct set *set, int64_t ns, const sigset_t *mask)
 {
-	/* Another thread may take in the broker's answer. */
-	bool capped = (set->must_poll || set->expects) && ns > LF_SHARED_SLEEP_NS;
-	struct timespec ts = lf_timespec(capped ? LF_SHARED_SLEEP_NS : ns);
+	/* Another thread may take in the broker's answer, or end the ring, of whose room the
+	 * kernel was not asked. */
+	int64_t longest = set->must_poll || set->expects ? LF_SHARED_SLEEP_NS :
+			  set->writes			 ? LF_WRITER_SLEEP_NS :
+							   LF_FOREVER;
+	bool capped = ns > longest;
+	struct timespec ts = lf_timespec(capped ? longest : ns);
 	struct timespec *limit = ns == LF_FOREVER && !capped ? NULL : &ts;
 	int r = lf_real.ppoll(set->kernel, set->kernel_n, limit, mask);
 	if (r == -1 && errno == EINVAL && leave_bells_out(set)) {
@@ -209,12 +214,14 @@ static void arm_all(struct set *set)
 		struct watched *w = &set->watched[i];
 		if (!w->sock || !lf_sock_paired(w->sock))
 			continue;
-		atomic_fetch_add(&w->sock->waiters, 1);
+		set->must_poll |= !lf_wait_begin(w->sock);
 		w->waiting = true;
 		if (set->fds[i].events & (POLLIN | POLLRDNORM))
 			lf_wait_arm(w->sock, LF_WANT_READ);
-		if ((set->fds[i].events & (POLLOUT | POLLWRNORM)) && lf_tx(w->sock) == LF_TX_FUSED)
+		if ((set->fds[i].events & (POLLOUT | POLLWRNORM)) && lf_tx(w->sock) == LF_TX_FUSED) {
 			lf_wait_arm(w->sock, LF_WANT_WRITE);
+			set->writes = true;
+		}
 	}
 }
 
@@ -227,12 +234,13 @@ static void see_to(struct set *set)
 		short bell = w->bell ? set->kernel[w->bell].revents : 0;
 		if (sock && set->kernel[i].revents)
 			lf_conn_resolve_fin(sock, set->fds[i].fd);
-		if (!bell)
+		/* Given away meanwhile, the number was no bell's any more when poll looked. */
+		if (!bell || set->kernel[w->bell].fd != atomic_load(&sock->bell))
 			continue;
 		if (bell & (POLLHUP | POLLERR))
 			lf_conn_peer_gone(sock, set->fds[i].fd);
-		else if (lf_wait_may_drain(sock))
-			lf_bell_drain(sock);
+		else
+			(void)lf_wait_drain(sock, 1);
 		lf_conn_service(sock, set->fds[i].fd);
 	}
 	if (set->expects)
@@ -332,7 +340,7 @@ int lf_poll(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask)
 			if (left <= 0)
 				return 0;
 		}
-		set.fused = set.expects = set.must_poll = false;
+		set.fused = set.expects = set.must_poll = set.writes = false;
 		for (nfds_t i = 0; i < n; i++)
 			if (set.watched[i].sock)
 				follow_pairing(&set, i);

@@ -35,7 +35,7 @@
 #include <stdint.h>
 
 #define LF_SEGMENT_MAGIC 0x314553554650304cULL /* "L0PFUSE1", little endian */
-#define LF_SEGMENT_VERSION 2u
+#define LF_SEGMENT_VERSION 3u
 #define LF_SEGMENT_EXTRA 4096u /* bytes beside the two rings */
 #define LF_SEGMENT_HEADER 2048u
 #define LF_SEGMENT_SHORT 1024u /* bytes of each ring in the header's page */
@@ -52,12 +52,12 @@ enum lf_mark {
 
 /* What the consumer wants of the producer. From TAKE_BACK on there are two ways, and one
  * compare-and-swap decides: the producer's to TAKEN, then the unread bytes are its own again;
- * or the consumer's back to PLAIN, then they stay in the ring and the consumer reads them. */
+ * or the consumer's to NONE, for as long as it reads some of them after all. */
 enum lf_wish {
 	LF_WISH_NONE = 0,
 	LF_WISH_PLAIN = 1,     /* write the end mark before your next send */
-	LF_WISH_TAKE_BACK = 2, /* the same, and send what is unread by TCP: I stopped reading */
-	LF_WISH_TAKEN = 3,     /* the producer is about to */
+	LF_WISH_TAKE_BACK = 2, /* the same, and send what is unread by TCP: I am not reading */
+	LF_WISH_TAKEN = 3,     /* the producer is about to, or has; final */
 };
 
 /* What the producer is about to do to its TCP socket. A hint: TCP itself decides. */
@@ -98,7 +98,8 @@ struct lf_consumer_line {
 /* Set by the end that is going to sleep, cleared by the end that rings. */
 struct lf_armed_line {
 	_Atomic uint32_t armed;
-	uint8_t pad[LF_LINE - 4];
+	_Atomic uint32_t below; /* writer: it can go on once no more bytes are unread than this */
+	uint8_t pad[LF_LINE - 8];
 };
 
 struct lf_direction {
@@ -183,6 +184,7 @@ static_assert(offsetof(struct lf_consumer_line, closed) == 0x04, "closed");
 static_assert(offsetof(struct lf_consumer_line, wish) == 0x08, "wish");
 static_assert(offsetof(struct lf_consumer_line, reason) == 0x0c, "consumer reason");
 static_assert(offsetof(struct lf_consumer_line, limit) == 0x14, "limit");
+static_assert(offsetof(struct lf_armed_line, below) == 0x04, "below");
 static_assert(offsetof(struct lf_direction, t) == 0x080, "tail line");
 static_assert(offsetof(struct lf_direction, c) == 0x100, "consumer line");
 static_assert(offsetof(struct lf_direction, reader) == 0x180, "reader armed");

@@ -21,7 +21,8 @@
 
 enum lf_tx {
 	LF_TX_PLAIN = 0,
-	LF_TX_FUSED = 1, /* the mark is FUSED, bytes go into the ring */
+	LF_TX_FUSED = 1, /* the mark is FUSED, bytes go into the ring; or they did, and some of
+			  * them are just being sent again by TCP: then nobody else may send */
 	LF_TX_ENDED = 2, /* TCP again, or the ring was never used; final */
 };
 
@@ -65,7 +66,9 @@ struct lf_slot {
 	_Atomic uint64_t tx_tail;   /* the peer's tail as last seen and checked */
 	_Atomic uint64_t tx_origin; /* where position 0 lies in the ring; under tx_lock */
 	_Atomic int64_t unread_since; /* lf_now_coarse() of a send that found the ring empty */
-	uint8_t pad1[128 - 64];
+	_Atomic uint64_t resent;    /* while resending: TCP has the ring's bytes up to here */
+	_Atomic uint32_t resending; /* 1: unread bytes are just being sent again; under tx_lock */
+	uint8_t pad1[128 - 76];
 
 	/* Receiving. */
 	struct lf_lock rx_lock;

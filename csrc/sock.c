@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <stddef.h>
 #include <sys/mman.h>
+#include <time.h>
 
 enum { POOL_SOCKS = 131072 };
 
@@ -93,7 +94,10 @@ void lf_sock_track(int fd, enum lf_wire_side side)
 	atomic_store(&sock->fd, fd);
 	atomic_store(&sock->descriptors, 1);
 	atomic_store(&sock->bell, -1);
+	atomic_store(&sock->bell_users, 0);
 	atomic_store(&sock->waiters, 0);
+	atomic_store(&sock->drains, 0);
+	atomic_store(&sock->readers, 0);
 	atomic_store(&sock->spin_score, 0);
 	atomic_store(&sock->hung_up, 0);
 	atomic_store(&sock->left, 0);
@@ -168,13 +172,24 @@ void lf_sock_each(void (*fn)(struct lf_sock *sock))
 	}
 }
 
+void lf_sock_bell_is_free(struct lf_sock *sock)
+{
+	for (int naps = 0; atomic_load(&sock->bell_users) && naps < 1000; naps++) {
+		struct timespec nap = {0, 50000};
+		nanosleep(&nap, NULL);
+	}
+}
+
 void lf_sock_bell_moved(int from, int to)
 {
 	uint32_t n = atomic_load(&used);
 	for (uint32_t i = 0; i < n; i++) {
 		int expected = from;
-		if (atomic_load(&pool[i].users) && atomic_compare_exchange_strong(&pool[i].bell, &expected, to))
+		if (atomic_load(&pool[i].users) &&
+		    atomic_compare_exchange_strong(&pool[i].bell, &expected, to)) {
+			lf_sock_bell_is_free(&pool[i]);
 			return;
+		}
 	}
 }
 
@@ -263,9 +278,13 @@ void lf_sock_fork_failed(void)
 static void child_resets(struct lf_sock *sock)
 {
 	uint32_t claimed = LF_PAIRING_CLAIMED;
+	/* Threads that exist no more. */
+	atomic_store(&sock->bell_users, 0);
+	atomic_store(&sock->readers, 0);
 	/* The claim was the parent's. */
 	atomic_compare_exchange_strong(&sock->pairing, &claimed, LF_PAIRING_TRACKED);
 	atomic_store(&sock->waiters, 0);
+	atomic_store(&sock->drains, 0);
 	/* Only the forking thread exists here: the table's use and this one's pin. */
 	atomic_store(&sock->users, 2);
 }

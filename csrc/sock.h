@@ -53,6 +53,7 @@ struct lf_sock {
 	_Atomic uint32_t out_limit;  /* unread bytes we may have towards the peer */
 	_Atomic uint32_t peer_limit; /* what of it the peer's receive buffer allows, 0: any */
 	_Atomic int bell;   /* doorbell, or -1 */
+	_Atomic uint32_t bell_users; /* threads that are just ringing or emptying it, by number */
 	_Atomic uint32_t hung_up;   /* enum lf_hung_up */
 	_Atomic uint32_t left;      /* 1: no longer counted as a holder, for an exec */
 	_Atomic uint32_t fin_seen;  /* TCP has said that the peer sends no more, or worse */
@@ -68,6 +69,8 @@ struct lf_sock {
 
 	/* Waiting. */
 	_Atomic uint32_t waiters;   /* threads and cold epoll registrations that rely on bells */
+	_Atomic uint32_t drains;    /* threads that are just emptying the bell */
+	_Atomic uint32_t readers;   /* threads that sleep in a receive */
 	_Atomic int32_t spin_score; /* grows when spinning paid off, see wait.c */
 
 	_Atomic(struct lf_registration *) registration; /* in an epoll set; one at the most */
@@ -95,6 +98,11 @@ void lf_sock_unpin(struct lf_sock *sock);
 /* Calls fn for each live socket, pinned. */
 void lf_sock_each(void (*fn)(struct lf_sock *sock));
 
+/* After `bell` was changed: waits until no thread uses the number that stood there. They are
+ * in the middle of a call that does not wait, so this is short; in vain only for one that a
+ * signal handler, in which we are, has interrupted there. */
+void lf_sock_bell_is_free(struct lf_sock *sock);
+
 /* The doorbell with this number has moved to another. */
 void lf_sock_bell_moved(int from, int to);
 
@@ -119,6 +127,19 @@ void lf_sock_after_fork_in_parent(void);
 /* The fork came to nothing: undoes lf_sock_before_fork()'s count. */
 void lf_sock_fork_failed(void);
 void lf_sock_after_fork_in_child(void);
+
+/* A number that names this pinned socket: fd if it still does, else another; -1: another thread
+ * has closed it, and fd may be anything's by now. */
+static inline int lf_sock_named(const struct lf_sock *sock, int fd)
+{
+	for (int tries = 0; tries < 2; tries++) {
+		uintptr_t entry = lf_table_get(fd);
+		if (lf_table_kind(entry) == LF_KIND_SOCK && lf_table_pointer(entry) == sock)
+			return fd;
+		fd = atomic_load_explicit(&sock->fd, memory_order_relaxed);
+	}
+	return -1;
+}
 
 static inline enum lf_tx lf_tx(const struct lf_sock *sock)
 {

@@ -24,20 +24,45 @@ static struct lf_armed_line *armed_line(struct lf_sock *sock, enum lf_want want)
 
 void lf_wait_arm(struct lf_sock *sock, enum lf_want want)
 {
-	atomic_store_explicit(&armed_line(sock, want)->armed, 1, memory_order_relaxed);
+	if (want == LF_WANT_WRITE)
+		lf_conn_say_when_writable(sock);
+	/* release: what was said before. */
+	atomic_store_explicit(&armed_line(sock, want)->armed, 1, memory_order_release);
 	/* Pairs with the fence in lf_bell_ring(). */
 	atomic_thread_fence(memory_order_seq_cst);
 }
 
-void lf_wait_disarm(struct lf_sock *sock, enum lf_want want)
+bool lf_wait_begin(struct lf_sock *sock)
 {
-	/* A ring that crosses this costs one look for nothing. */
-	atomic_store_explicit(&armed_line(sock, want)->armed, 0, memory_order_relaxed);
+	/* Dekker with lf_wait_drain(), seq_cst on both sides. */
+	atomic_fetch_add(&sock->waiters, 1);
+	return atomic_load(&sock->drains) == 0;
 }
 
-bool lf_wait_may_drain(const struct lf_sock *sock)
+void lf_wait_end(struct lf_sock *sock)
 {
-	return atomic_load_explicit(&sock->waiters, memory_order_relaxed) <= 1;
+	atomic_fetch_sub(&sock->waiters, 1);
+}
+
+static void drain_ends(struct lf_sock **sock)
+{
+	atomic_fetch_sub(&(*sock)->drains, 1);
+}
+
+bool lf_wait_drain(struct lf_sock *sock, uint32_t mine)
+{
+	/* The cleanup also runs when pthread_cancel unwinds through here. */
+	struct lf_sock *draining __attribute__((cleanup(drain_ends), unused)) = sock;
+	/* We store that we drain, then look for waiters; a waiter counts itself, then looks
+	 * for us. If neither saw the other's store, each store would have to come after the
+	 * other in the single order of seq_cst operations. So either we see the waiter, and
+	 * leave it the byte, or it sees us, and does not rely on the bell; or it came after
+	 * our drain, hence armed and looked at the ring after it, too. */
+	atomic_fetch_add(&sock->drains, 1);
+	if (atomic_load(&sock->waiters) > mine)
+		return false;
+	lf_bell_drain(sock);
+	return true;
 }
 
 /* Something in memory changed that the caller should look at. */
@@ -118,37 +143,47 @@ static _Thread_local struct under_way {
 	_Atomic(struct lf_sock *) sock; /* NULL: none */
 	uint32_t generation;
 	uint32_t number;
+	uint32_t reads; /* 1: for a receive */
 } under_way __attribute__((tls_model("initial-exec")));
 
 /* One exchange, so that a handler that waits in the middle of it and we do not both count. */
 static void drop(void)
 {
-	uint32_t generation = under_way.generation;
+	uint32_t generation = under_way.generation, reads = under_way.reads;
 	struct lf_sock *sock = atomic_exchange(&under_way.sock, NULL);
-	if (sock && sock->generation == generation)
-		atomic_fetch_sub(&sock->waiters, 1);
+	if (!sock || sock->generation != generation)
+		return;
+	atomic_fetch_sub(&sock->readers, reads);
+	lf_wait_end(sock);
 }
 
-static uint32_t start_waiting(struct lf_sock *sock)
+struct waiting {
+	uint32_t number;
+	bool bell; /* its doorbell can be relied on */
+};
+
+static struct waiting start_waiting(struct lf_sock *sock, enum lf_want want)
 {
 	static _Thread_local uint32_t numbers __attribute__((tls_model("initial-exec")));
 	drop();
-	atomic_fetch_add(&sock->waiters, 1);
-	uint32_t number = ++numbers;
+	uint32_t reads = want == LF_WANT_READ;
+	atomic_fetch_add(&sock->readers, reads);
+	struct waiting waiting = {.bell = lf_wait_begin(sock), .number = ++numbers};
 	under_way.generation = sock->generation;
-	under_way.number = number;
+	under_way.number = waiting.number;
+	under_way.reads = reads;
 	atomic_store(&under_way.sock, sock);
-	return number;
+	return waiting;
 }
 
-static bool still_counted(uint32_t number)
+static bool still_counted(const struct waiting *waiting)
 {
-	return atomic_load(&under_way.sock) && under_way.number == number;
+	return atomic_load(&under_way.sock) && under_way.number == waiting->number;
 }
 
-static void stop_waiting(uint32_t *number)
+static void stop_waiting(struct waiting *waiting)
 {
-	if (still_counted(*number))
+	if (still_counted(waiting))
 		drop();
 }
 
@@ -224,7 +259,10 @@ void lf_hold_end(struct lf_hold *hold)
 		pthread_sigmask(SIG_SETMASK, &hold->before, NULL);
 }
 
-static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait, uint32_t number)
+enum { SEEN_SLEEP_NS = 1000 * 1000 };
+
+static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait,
+		      const struct waiting *waiting)
 {
 	int64_t ns = LF_FOREVER;
 	if (wait->deadline != LF_FOREVER) {
@@ -233,15 +271,18 @@ static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait, 
 			return -EAGAIN;
 	}
 	/* Nothing wakes a writer of a ring when a thread beside it shuts the socket down. */
-	int64_t longest = lf_sock_must_poll(sock)	  ? LF_SHARED_SLEEP_NS :
-			  wait->want == LF_WANT_WRITE ? LF_WRITER_SLEEP_NS :
-							LF_FOREVER;
+	int64_t longest = !waiting->bell || lf_sock_must_poll(sock) ? LF_SHARED_SLEEP_NS :
+			  wait->want == LF_WANT_WRITE	   ? LF_WRITER_SLEEP_NS :
+							     LF_FOREVER;
+	if (wait->seen_in_tcp)
+		longest = SEEN_SLEEP_NS;
 	bool capped = ns > longest;
 	if (capped)
 		ns = longest;
 	/* A reader also wants FIN; a writer of a ring only hang-ups and errors, which poll
 	 * always reports, and room once its bytes go by TCP. */
-	short events = wait->want == LF_WANT_READ ? POLLIN | POLLRDHUP :
+	short events = wait->seen_in_tcp	  ? POLLRDHUP :
+		       wait->want == LF_WANT_READ ? POLLIN | POLLRDHUP :
 		       lf_tx(sock) == LF_TX_FUSED ? 0 :
 						     POLLOUT;
 	struct pollfd fds[3] = {
@@ -261,13 +302,15 @@ static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait, 
 		return -errno;
 	if (r == 0)
 		return capped ? 0 : -EAGAIN;
+	fd = lf_sock_named(sock, fd);
+	/* Given away meanwhile, the number was no bell's any more when poll looked again. */
+	if (fds[1].fd != atomic_load(&sock->bell))
+		return 0;
 	if (fds[1].revents & (POLLHUP | POLLERR))
 		lf_conn_peer_gone(sock, fd);
 	else if (fds[1].revents) {
 		/* The caller looks at the ring next, and arms again before it sleeps. */
-		if (still_counted(number) && lf_wait_may_drain(sock))
-			lf_bell_drain(sock);
-		else
+		if (!still_counted(waiting) || !lf_wait_drain(sock, 1))
 			sched_yield(); /* let the other sleeper see it too */
 	}
 	return 0;
@@ -304,13 +347,12 @@ int lf_wait(struct lf_sock *sock, int fd, const struct lf_wait *wait)
 	if (!wait->spun && lf_wait_spin(sock, wait))
 		return 0;
 	/* The cleanup also runs when pthread_cancel unwinds through here. */
-	uint32_t number __attribute__((cleanup(stop_waiting))) = start_waiting(sock);
+	struct waiting waiting __attribute__((cleanup(stop_waiting))) =
+		start_waiting(sock, wait->want);
 	lf_wait_arm(sock, wait->want);
-	if (stirred(sock, wait)) {
-		lf_wait_disarm(sock, wait->want);
+	/* The flag stays up if there is something: it may be another thread's, which sleeps
+	 * already and looks no more. A ring for nobody costs one look for nothing. */
+	if (stirred(sock, wait) || lf_conn_service(sock, fd))
 		return 0;
-	}
-	if (lf_conn_service(sock, fd))
-		return 0;
-	return sleep_once(sock, fd, wait, number);
+	return sleep_once(sock, fd, wait, &waiting);
 }

@@ -16,7 +16,7 @@ from loopfuse._errors import SegmentError
 from loopfuse._kernel import sealed_memfd
 
 MAGIC = 0x314553554650304C
-VERSION = 2
+VERSION = 3
 EXTRA = 4096
 """Bytes beside the two rings."""
 HEADER = 2048

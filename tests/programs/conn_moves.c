@@ -1,0 +1,168 @@
+/* conn_moves.c - a socket whose bytes are to be read another way, or by nobody any more. */
+#include "two_ends.h"
+
+#include <pthread.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+
+/* --- closed by one thread while another one sleeps in a receive; the number is another
+ * connection's next --- */
+
+static int second_listener, second_port;
+
+static void send_to_both(int fd)
+{
+	usleep(300 * 1000);
+	int second = socket(AF_INET, SOCK_STREAM, 0);
+	connect_to(second, second_port);
+	send(second, "to the second", 13, 0);
+	usleep(300 * 1000);
+	send(fd, "to the first", 12, 0);
+	pause();
+}
+
+static void *receive_once(void *fd)
+{
+	char bytes[32] = "";
+	ssize_t n = recv(*(int *)fd, bytes, sizeof(bytes) - 1, 0);
+	say("begun on the first: %zd \"%s\"\n", n, bytes);
+	return NULL;
+}
+
+static void close_under_a_receive(int fd)
+{
+	pthread_t receiver;
+	int first = fd;
+	char bytes[32] = "";
+	pthread_create(&receiver, NULL, receive_once, &first);
+	usleep(150 * 1000);
+	close(fd);
+	int second = accept(second_listener, NULL, NULL);
+	pthread_join(receiver, NULL);
+	ssize_t n = recv(second, bytes, sizeof(bytes) - 1, 0);
+	say("on the second, of %s number: %zd \"%s\"\n", second == first ? "the same" : "another", n, bytes);
+}
+
+static void closed(void)
+{
+	second_listener = listen_somewhere(&second_port);
+	act(send_to_both, close_under_a_receive);
+}
+
+/* --- bytes lie unread in the ring when something else than our receives wants to read them;
+ * the sender is busy elsewhere for a while --- */
+
+static void send_twice(int fd)
+{
+	send(fd, "one\n", 4, 0);
+	usleep(1300 * 1000);
+	send(fd, "two\n", 4, 0);
+	pause();
+}
+
+static void await_unread(int fd, int least)
+{
+	int queued = 0;
+	for (int64_t end = now_ms() + 5000; queued < least && now_ms() < end; usleep(1000))
+		ioctl(fd, FIONREAD, &queued);
+}
+
+static void say_line(FILE *from)
+{
+	char line[64];
+	alarm(10);
+	say("%s", fgets(line, sizeof(line), from) ? line : "no more\n");
+}
+
+static void read_as_stream(int fd)
+{
+	await_unread(fd, 4);
+	FILE *stream = fdopen(fd, "r");
+	say_line(stream);
+	say_line(stream);
+}
+
+static void read_as_standard_input(int fd)
+{
+	await_unread(fd, 4);
+	dup2(fd, STDIN_FILENO);
+	say_line(stdin);
+	say_line(stdin);
+}
+
+static void read_part_meanwhile(int fd)
+{
+	char bytes[3] = "";
+	await_unread(fd, 4);
+	dup2(fd, STDIN_FILENO);
+	ssize_t n = recv(fd, bytes, 2, 0);
+	say("%zd %s, then ", n, bytes);
+	say_line(stdin);
+	say_line(stdin);
+}
+
+static void read_all_meanwhile(int fd)
+{
+	char bytes[5] = "";
+	await_unread(fd, 4);
+	dup2(fd, STDIN_FILENO);
+	ssize_t n = recv(fd, bytes, 4, MSG_PEEK);
+	ssize_t m = recv(fd, bytes, 4, 0);
+	say("%zd %zd %s", n, m, bytes);
+	say_line(stdin);
+}
+
+/* Which of the two is told? */
+static void wait_in_two_sets(int fd)
+{
+	char bytes[5] = "";
+	struct epoll_event event = {.events = EPOLLIN};
+	int first = epoll_create1(0), second = epoll_create1(0);
+	await_unread(fd, 4);
+	epoll_ctl(first, EPOLL_CTL_ADD, fd, &event);
+	epoll_ctl(second, EPOLL_CTL_ADD, fd, &event);
+	int in_second = epoll_wait(second, &event, 1, 3000);
+	int in_first = epoll_wait(first, &event, 1, 3000);
+	ssize_t n = recv(fd, bytes, 4, MSG_DONTWAIT);
+	say("%d %d, %zd %s", in_second, in_first, n, bytes);
+}
+
+static void wait_in_a_nested_set(int fd)
+{
+	char bytes[5] = "";
+	struct epoll_event event = {.events = EPOLLIN};
+	int set = epoll_create1(0);
+	await_unread(fd, 4);
+	epoll_ctl(set, EPOLL_CTL_ADD, fd, &event);
+	struct pollfd p = {.fd = set, .events = POLLIN};
+	int ready = poll(&p, 1, 3000);
+	ssize_t n = recv(fd, bytes, 4, MSG_DONTWAIT);
+	say("%d, %zd %s", ready, n, bytes);
+}
+
+#define WANTED_ELSEWHERE(name, server)       \
+	static void name(void)               \
+	{                                    \
+		act(send_twice, server);     \
+	}
+WANTED_ELSEWHERE(stream, read_as_stream)
+WANTED_ELSEWHERE(standard_input, read_as_standard_input)
+WANTED_ELSEWHERE(part_meanwhile, read_part_meanwhile)
+WANTED_ELSEWHERE(all_meanwhile, read_all_meanwhile)
+WANTED_ELSEWHERE(two_sets, wait_in_two_sets)
+WANTED_ELSEWHERE(nested_set, wait_in_a_nested_set)
+
+int main(int argc, char **argv)
+{
+	static const struct scenario scenarios[] = {
+		{"closed", closed},
+		{"stream", stream},
+		{"standard-input", standard_input},
+		{"part-meanwhile", part_meanwhile},
+		{"all-meanwhile", all_meanwhile},
+		{"two-sets", two_sets},
+		{"nested-set", nested_set},
+		{NULL, NULL},
+	};
+	return act_out(scenarios, argc, argv);
+}
