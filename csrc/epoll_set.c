@@ -122,14 +122,8 @@ bool lf_epoll_is_mixed(const struct lf_epoll *ep)
 
 /* --- hot and cold; all under ep->lock --- */
 
-void lf_epoll_make_hot(struct lf_registration *reg)
+static void append_hot(struct lf_registration *reg)
 {
-	if (reg->counted) {
-		atomic_fetch_sub(&reg->sock->waiters, 1);
-		reg->counted = false;
-	}
-	if (reg->hot)
-		return;
 	struct lf_epoll *ep = reg->ep;
 	reg->hot = true;
 	reg->next_hot = NULL;
@@ -139,6 +133,16 @@ void lf_epoll_make_hot(struct lf_registration *reg)
 	else
 		ep->hot = reg;
 	ep->last_hot = reg;
+}
+
+void lf_epoll_make_hot(struct lf_registration *reg)
+{
+	if (reg->counted) {
+		atomic_fetch_sub(&reg->sock->waiters, 1);
+		reg->counted = false;
+	}
+	if (!reg->hot)
+		append_hot(reg);
 }
 
 void lf_epoll_leave_hot(struct lf_registration *reg)
@@ -154,6 +158,14 @@ void lf_epoll_leave_hot(struct lf_registration *reg)
 		reg->next_hot->prev_hot = reg->prev_hot;
 	else
 		reg->ep->last_hot = reg->prev_hot;
+}
+
+void lf_epoll_move_last(struct lf_registration *reg)
+{
+	if (!reg->hot || !reg->next_hot)
+		return;
+	lf_epoll_leave_hot(reg);
+	append_hot(reg);
 }
 
 void lf_epoll_release(struct lf_registration *reg)

@@ -103,6 +103,8 @@ void lf_epoll_release(struct lf_registration *reg);
 struct lf_registration *lf_epoll_entry_number(uint32_t number);
 void lf_epoll_make_hot(struct lf_registration *reg);
 void lf_epoll_leave_hot(struct lf_registration *reg);
+/* To the end of the hot list, if it is on it. */
+void lf_epoll_move_last(struct lf_registration *reg);
 
 /* Tags: 24 random bits in front, so that the program's own data does not look like
  * one; generation; place in the pool; what the event is about. */

@@ -42,16 +42,19 @@ static void put_event(struct epoll_event *events, int *n, struct lf_registration
 	++*n;
 }
 
-/* Hot rings into events[*n ...]; data stays a tag until finish(). */
+/* Hot rings into events[*n ...]; data stays a tag until finish(). What is reported goes to the
+ * list's end, as on the kernel's: whoever did not fit in this time comes first the next. */
 static void harvest_rings(struct lf_epoll *ep, struct epoll_event *events, int max, int *n)
 {
+	const struct lf_registration *last = ep->last_hot;
 	for (struct lf_registration *reg = ep->hot, *next; reg && *n < max; reg = next) {
-		next = reg->next_hot;
+		next = reg == last ? NULL : reg->next_hot;
 		struct lf_cover cover = lf_entry_cover(reg);
 		uint32_t bits = lf_entry_reportable(reg);
 		if (!bits)
 			continue;
 		put_event(events, n, reg, bits);
+		lf_epoll_move_last(reg);
 		lf_entry_reported(reg, bits, cover);
 	}
 }
@@ -271,14 +274,16 @@ void lf_epoll_watch_broker(struct lf_epoll *ep)
 	atomic_fetch_add(&ep->adopted, 1);
 }
 
-/* Looks at rings, now and then at the kernel, without sleeping; under lock. */
+/* Looks at rings, now and then at the kernel, without sleeping; under lock. However many rings
+ * are ready, when it is the kernel's turn there is room for what it has to say. */
 static int look(struct lf_epoll *ep, int epfd, struct epoll_event *events, int max, bool ask_kernel,
 		struct rung *rung)
 {
 	int n = 0;
 	ep->turn++;
-	harvest_rings(ep, events, max, &n);
-	if (n == max || (!ask_kernel && ++ep->calls < KERNEL_EVERY))
+	bool turn = ++ep->calls >= KERNEL_EVERY;
+	harvest_rings(ep, events, turn ? max / 2 : max, &n);
+	if (!turn && (n == max || !ask_kernel))
 		return n;
 	ep->calls = 0;
 	lf_entry_widen_hot(ep);
