@@ -81,6 +81,7 @@ struct lf_epoll {
 	_Atomic int32_t spin_score;
 	_Atomic uint32_t nested; /* itself in another set: its sockets stay plain */
 	int broker_fd; /* the broker connection that is in this set, or 0 */
+	bool closed;    /* no descriptor is left, but threads sleep in it */
 	bool inherited; /* made before a fork: the kernel's set is another process's too */
 	/* Also looked at by others than our epoll_wait: the kernel's entries follow at once. */
 	bool exact;
@@ -91,9 +92,13 @@ struct lf_epoll {
 	struct lf_epoll *next_free;
 };
 
-/* --- sets and entries (epoll_set.c); all but the first under ep->lock --- */
+/* --- sets and entries (epoll_set.c); under ep->lock --- */
 
 void lf_epoll_unlock(struct lf_epoll *ep);
+/* Is it still the set that epfd names? Another thread may have closed it. */
+bool lf_epoll_is_behind(const struct lf_epoll *ep, int epfd);
+/* A thread less sleeps in it. */
+void lf_epoll_stop_sleeping(struct lf_epoll *ep);
 /* NULL: no more room for entries. */
 struct lf_registration *lf_epoll_new_entry(struct lf_epoll *ep, struct lf_sock *sock, int fd,
 					   const struct epoll_event *user);

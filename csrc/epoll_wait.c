@@ -310,11 +310,35 @@ static int64_t time_left(int64_t deadline)
 	return deadline == LF_FOREVER ? LF_FOREVER : deadline - lf_now();
 }
 
+/* pthread_cancel has ended the sleeping thread. */
+static void cancelled(struct lf_epoll **ep)
+{
+	if (!*ep)
+		return;
+	lf_mutex_lock(&(*ep)->lock, LF_RANK_EPOLL);
+	lf_epoll_stop_sleeping(*ep);
+	lf_epoll_unlock(*ep);
+}
+
+static int kernel_wait_cancellably(struct lf_epoll *ep, int epfd, struct epoll_event *events,
+				   int max, int64_t ns, const sigset_t *mask)
+{
+	struct lf_epoll *sleeping __attribute__((cleanup(cancelled))) = ep;
+	int n = kernel_wait(epfd, events, max, ns, mask);
+	n = n == -1 ? -errno : n;
+	sleeping = NULL;
+	return n;
+}
+
 /* Sleeps in the kernel with everything armed. 0: look again. */
 static int sleep_in_kernel(struct lf_epoll *ep, int epfd, struct epoll_event *events, int max,
 			   int64_t ns, const sigset_t *mask, struct rung *rung)
 {
 	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
+	if (!lf_epoll_is_behind(ep, epfd)) {
+		lf_epoll_unlock(ep);
+		return -EBADF;
+	}
 	ep->capped = false;
 	bool ready = lf_entry_make_all_cold(ep) != NULL;
 	if (!ready)
@@ -323,19 +347,21 @@ static int sleep_in_kernel(struct lf_epoll *ep, int epfd, struct epoll_event *ev
 	lf_epoll_unlock(ep);
 	if (ready)
 		return 0;
-	int n = kernel_wait(epfd, events, max, capped ? LF_SHARED_SLEEP_NS : ns, mask);
-	int error = errno;
+	int n = kernel_wait_cancellably(ep, epfd, events, max, capped ? LF_SHARED_SLEEP_NS : ns,
+					mask);
 	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
-	ep->sleepers--;
 	ep->settled += n >= 0 && n < max;
 	if (n > 0) {
 		ep->turn++;
 		n = translate(ep, events, 0, n, rung);
 		harvest_rings(ep, events, max, &n);
+		ep->sleepers--;
 		hand_over(ep, events, n);
+		ep->sleepers++;
 	}
+	lf_epoll_stop_sleeping(ep);
 	lf_epoll_unlock(ep);
-	return n == -1 ? -error : n;
+	return n;
 }
 
 int lf_epoll_wait(struct lf_epoll *ep, int epfd, struct epoll_event *events, int max, int64_t ns,
@@ -353,7 +379,8 @@ int lf_epoll_wait(struct lf_epoll *ep, int epfd, struct epoll_event *events, int
 		rung.may_wait = ns != 0;
 		if (lf_epoll_is_mixed(ep)) {
 			lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
-			n = look(ep, epfd, events, max, ns == 0, &rung);
+			n = !lf_epoll_is_behind(ep, epfd) ? -EBADF :
+			    look(ep, epfd, events, max, ns == 0, &rung);
 			if (n > 0)
 				hand_over(ep, events, n);
 			lf_epoll_unlock(ep);

@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include "clock.h"
 #include "conn.h"
+#include "defer.h"
 #include "real.h"
 #include "signals.h"
 #include "start.h"
@@ -266,27 +267,35 @@ LF_EXPORT _Noreturn void _Exit(int status)
 	_exit(status);
 }
 
-/* --- signals: only remembered, for SA_RESTART --- */
+/* --- signals: remembered for SA_RESTART; entered through defer.c --- */
 
 LF_EXPORT int sigaction(int signal, const struct sigaction *action, struct sigaction *old)
 {
 	lf_start();
-	int r = lf_real.sigaction(signal, action, old);
+	/* Where the two are one place, the call changes what it was asked for. */
+	struct sigaction asked = {0};
+	if (action)
+		asked = *action;
+	int r = lf_defer_sigaction(signal, action, old);
 	if (r == 0)
-		lf_signals_note(signal, action);
+		lf_signals_note(signal, action ? &asked : NULL);
 	return r;
 }
 
+/* The C library's own goes past sigaction(). */
+static _Atomic uint64_t interrupting; /* siginterrupt(3): bit signal - 1 */
+
 LF_EXPORT void (*signal(int number, void (*handler)(int)))(int)
 {
-	lf_start();
-	void (*old)(int) = lf_real.signal(number, handler);
-	if (old != SIG_ERR) {
-		struct sigaction now;
-		if (lf_real.sigaction(number, NULL, &now) == 0)
-			lf_signals_note(number, &now);
+	if (number < 1 || number > 64 || handler == SIG_ERR) {
+		errno = EINVAL;
+		return SIG_ERR;
 	}
-	return old;
+	struct sigaction action = {.sa_handler = handler}, old;
+	sigaddset(&action.sa_mask, number);
+	if (!(atomic_load(&interrupting) >> (number - 1) & 1))
+		action.sa_flags = SA_RESTART;
+	return sigaction(number, &action, &old) == -1 ? SIG_ERR : old.sa_handler;
 }
 
 LF_EXPORT int siginterrupt(int number, int flag)
@@ -294,9 +303,13 @@ LF_EXPORT int siginterrupt(int number, int flag)
 	struct sigaction action;
 	if (sigaction(number, NULL, &action) == -1)
 		return -1;
-	if (flag)
+	uint64_t bit = UINT64_C(1) << (number - 1);
+	if (flag) {
+		atomic_fetch_or(&interrupting, bit);
 		action.sa_flags &= ~SA_RESTART;
-	else
+	} else {
+		atomic_fetch_and(&interrupting, ~bit);
 		action.sa_flags |= SA_RESTART;
+	}
 	return sigaction(number, &action, NULL);
 }

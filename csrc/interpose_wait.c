@@ -10,6 +10,8 @@
 #include "shortage.h"
 #include "start.h"
 
+#include <pthread.h>
+
 static int64_t from_ms(int ms)
 {
 	return ms < 0 ? LF_FOREVER : (int64_t)ms * 1000000;
@@ -173,9 +175,11 @@ LF_EXPORT int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 	return (int)lf_result(r, saved);
 }
 
+/* What rings answer asks the kernel nothing, which would be where a cancelled thread ends. */
 static int wait_for(struct lf_epoll *ep, int epfd, struct epoll_event *events, int max, int64_t ns,
 		    const sigset_t *mask)
 {
+	pthread_testcancel();
 	int saved = errno;
 	return (int)lf_result(lf_epoll_wait(ep, epfd, events, max, ns, mask), saved);
 }

@@ -144,7 +144,6 @@ void lf_real_init(void)
 	resolve(&lf_real.getpeername, "getpeername");
 	resolve(&lf_real.setsockopt, "setsockopt");
 	resolve(&lf_real.sigaction, "sigaction");
-	resolve(&lf_real.signal, "signal");
 	resolve(&lf_real.fork, "fork");
 	resolve(&lf_real.execve, "execve");
 	resolve(&lf_real.execvpe, "execvpe");

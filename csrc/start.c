@@ -5,6 +5,7 @@
 #include "broker.h"
 #include "config.h"
 #include "copy.h"
+#include "defer.h"
 #include "epoll.h"
 #include "lock.h"
 #include "rank.h"
@@ -45,6 +46,7 @@ static void after_fork_in_child(void)
 	lf_epoll_after_fork();
 	lf_sock_after_fork_in_child();
 	lf_broker_after_fork();
+	lf_defer_after_fork(); /* last: handlers run from here on */
 }
 
 __attribute__((constructor(101))) void lf_start(void)

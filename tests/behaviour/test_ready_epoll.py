@@ -19,3 +19,23 @@ def test_ready_rings_starve_nothing_when_there_is_room_for_one_event(
     plain: Session, fused: Session, program: Path
 ) -> None:
     assert "starved" not in same(plain, fused, program, "fair")
+
+
+@pytest.mark.parametrize("scenario", ["cancel", "cancel_busy"])
+def test_a_thread_is_cancelled_in_epoll_wait(
+    plain: Session, fused: Session, program: Path, scenario: str
+) -> None:
+    same(plain, fused, program, scenario, timeout=15)
+
+
+@pytest.mark.parametrize("scenario", ["handler_closes", "handler_jumps"])
+def test_a_signal_handler_runs_in_the_midst_of_epoll_wait(
+    plain: Session, fused: Session, program: Path, scenario: str
+) -> None:
+    same(plain, fused, program, scenario, timeout=15)
+
+
+def test_dispositions_of_signals_are_what_the_program_set(
+    plain: Session, fused: Session, program: Path
+) -> None:
+    same(plain, fused, program, "dispositions")
