@@ -30,10 +30,12 @@ bool lf_in_borrowed_memory(void)
 static void before_fork(void)
 {
 	lf_sock_before_fork();
+	lf_epoll_before_fork();
 }
 
 static void after_fork_in_parent(void)
 {
+	lf_epoll_after_fork_in_parent();
 	lf_sock_after_fork_in_parent();
 }
 
@@ -43,7 +45,7 @@ static void after_fork_in_child(void)
 	lf_lock_after_fork();
 	lf_rank_after_fork();
 	lf_table_after_fork();
-	lf_epoll_after_fork();
+	lf_epoll_after_fork_in_child();
 	lf_sock_after_fork_in_child();
 	lf_broker_after_fork();
 	lf_defer_after_fork(); /* last: handlers run from here on */
