@@ -45,6 +45,8 @@
 #include <pthread.h>
 
 #define LF_KERNEL_ONLY (EPOLLONESHOT | EPOLLEXCLUSIVE)
+/* A program may ask for either name of what is one thing on TCP. */
+#define LF_IN_BITS (EPOLLIN | EPOLLRDNORM)
 #define LF_OUT_BITS (EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND)
 
 struct lf_registration {
@@ -158,6 +160,8 @@ void lf_entry_reported(struct lf_registration *reg, uint32_t bits, struct lf_cov
 struct lf_registration *lf_entry_make_all_cold(struct lf_epoll *ep);
 /* Wakes a thread that sleeps in the set. */
 void lf_entry_poke(struct lf_registration *reg);
+/* One that has: its bell is asked for rings only again. */
+void lf_entry_was_poked(struct lf_registration *reg);
 /* Another thread may be asleep in the set: it must hear of what has come in. */
 void lf_entry_tell_sleepers(struct lf_epoll *ep);
 

@@ -118,7 +118,11 @@ static void bell_event(struct lf_registration *reg, uint32_t kernel, struct rung
 		lf_epoll_make_hot(reg);
 	if (hung_up)
 		lf_entry_remove_bell(reg); /* it would be reported for ever */
-	else if (atomic_load(&sock->waiters) == 0)
+	else if (kernel & EPOLLOUT)
+		lf_entry_was_poked(reg);
+	if (!hung_up && !(kernel & EPOLLIN))
+		return; /* nobody rang */
+	if (!hung_up && atomic_load(&sock->waiters) == 0)
 		lf_bell_drain(sock);
 	note(reg, hung_up, false, rung);
 }
@@ -160,7 +164,9 @@ static int translate(struct lf_epoll *ep, struct epoll_event *events, int from, 
 			bits = 0;
 		if (!reg->off && !reg->gone)
 			lf_epoll_make_hot(reg);
-		if (!bits || (event.events & EPOLLOUT)) /* the latter may be a lf_entry_poke() */
+		/* The latter two may be a lf_entry_poke(). */
+		if (!bits || (event.events & EPOLLOUT) ||
+		    ((reg->user.events ^ reg->kernel_events) & EPOLLET))
 			lf_entry_trim(reg);
 		if (!bits)
 			continue;

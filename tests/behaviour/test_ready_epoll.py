@@ -58,3 +58,16 @@ def test_a_child_inherits_a_set_that_another_thread_was_changing(
 ) -> None:
     """A race: an inherited set that is torn was not seen in 300 forks without the lock."""
     same(plain, fused, program, "forked_set")
+
+
+@pytest.mark.parametrize("scenario", ["band", "band_room"])
+def test_rdnorm_and_wrnorm_are_other_names_for_in_and_out(
+    plain: Session, fused: Session, program: Path, scenario: str
+) -> None:
+    same(plain, fused, program, scenario)
+
+
+def test_a_sleeper_hears_of_a_ready_socket_while_the_queue_of_tcp_is_full(
+    plain: Session, lazily_fused: Session, program: Path
+) -> None:
+    assert "told of it" in same(plain, lazily_fused, program, "poked")

@@ -430,10 +430,133 @@ static void forked_set(void)
 	act(idle, forked_set_server);
 }
 
+/* --- other names for input and room --- */
+
+static void band_server(int fd)
+{
+	struct epoll_event event;
+	int epfd = epoll_create1(0);
+	watch(epfd, fd, EPOLLRDNORM);
+	say("nothing yet: %d\n", epoll_wait(epfd, &event, 1, 0));
+	send(fd, "x", 1, 0);
+	int n = epoll_wait(epfd, &event, 1, 5000);
+	say("input: %d, %x\n", n, n == 1 ? event.events : 0);
+	event = (struct epoll_event){.events = EPOLLRDNORM | EPOLLET, .data.fd = fd};
+	epoll_ctl(epfd, EPOLL_CTL_MOD, fd, &event);
+	say("an edge: %d\n", epoll_wait(epfd, &event, 1, 5000));
+	say("no edge: %d\n", epoll_wait(epfd, &event, 1, 0));
+	send(fd, "x", 1, 0);
+	say("an edge: %d\n", epoll_wait(epfd, &event, 1, 5000));
+}
+
+static void band_client(int fd)
+{
+	char byte;
+	for (;;) {
+		if (recv(fd, &byte, 1, 0) != 1)
+			return;
+		usleep(50000);
+		send(fd, "x", 1, 0);
+	}
+}
+
+static void band(void)
+{
+	act(band_client, band_server);
+}
+
+/* Until there is no room, then the peer reads all of it while this end sleeps. */
+static void band_room_server(int fd)
+{
+	static char bytes[65536];
+	struct epoll_event event;
+	int epfd = epoll_create1(0);
+	while (send(fd, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
+		;
+	watch(epfd, fd, EPOLLWRNORM);
+	int n = epoll_wait(epfd, &event, 1, 5000);
+	say("room: %d, %x\n", n, n == 1 ? event.events : 0);
+}
+
+static void read_it_all(int fd)
+{
+	static char bytes[65536];
+	usleep(200000);
+	while (recv(fd, bytes, sizeof(bytes), 0) > 0)
+		;
+}
+
+static void band_room(void)
+{
+	act(read_it_all, band_room_server);
+}
+
+/* --- a sleeper is told of what was ready before it was added --- */
+
+static void poked_client(int fd)
+{
+	int rest = 40, preloaded = getenv("LD_PRELOAD") != NULL;
+	int64_t deadline = now_ms() + 10000;
+	usleep(100000);
+	while (rest && now_ms() < deadline) {
+		rest -= !preloaded || has_a_segment();
+		send(fd, "w", 1, 0);
+		usleep(4000);
+	}
+	send(fd, "mxx", 3, 0);
+	pause();
+}
+
+/* The client reads nothing, so TCP's queues towards it are full before the ring is there; what
+ * it sends goes by ring. */
+static void poked_server(int fd)
+{
+	static char bytes[1 << 20];
+	char byte = 'w';
+	while (send(fd, bytes, sizeof(bytes), MSG_DONTWAIT) > 0 || usleep(5000) ||
+	       send(fd, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
+		;
+	while (byte != 'm')
+		if (recv(fd, &byte, 1, 0) != 1)
+			abort();
+	usleep(100000);
+	fprintf(stderr, "%s\n", has_a_segment() ? "fused" : "plain");
+	shared_epfd = epoll_create1(0);
+	pthread_t thread;
+	pthread_create(&thread, NULL, wait_once, NULL);
+	usleep(100000);
+	watch(shared_epfd, fd, EPOLLIN);
+	pthread_join(thread, NULL);
+	say("the sleeper was told of %s\n", told_of == fd ? "it" : "nothing");
+}
+
+/* As act(), but with nothing sent before. */
+static void poked(void)
+{
+	int port, listener = listen_somewhere(&port);
+	pid_t child = fork();
+	if (child == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		int fd = socket(AF_INET, SOCK_STREAM, 0);
+		if (connect_to(fd, port) == -1)
+			abort();
+		poked_client(fd);
+		_exit(0);
+	}
+	int fd = accept(listener, NULL, NULL);
+	no_delay(fd);
+	poked_server(fd);
+	kill(child, SIGKILL);
+	waitpid(child, NULL, 0);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct scenario scenarios[] = {
 		{"fair", fair},
+		{"band", band},
+		{"band_room", band_room},
+		{"poked", poked},
 		{"cancel", cancel},
 		{"cancel_busy", cancel_busy},
 		{"handler_closes", handler_closes},
