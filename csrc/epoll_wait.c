@@ -8,6 +8,7 @@
 #include "clock.h"
 #include "config.h"
 #include "conn.h"
+#include "defer.h"
 #include "invariant.h"
 #include "pause.h"
 #include "rank.h"
@@ -84,6 +85,7 @@ struct rung {
 	int count;
 	bool may_wait;
 	bool mail; /* the broker has something for us */
+	bool slept;
 };
 
 /* To be seen to after the lock is given back. */
@@ -355,6 +357,7 @@ static int sleep_in_kernel(struct lf_epoll *ep, int epfd, struct epoll_event *ev
 		return 0;
 	int n = kernel_wait_cancellably(ep, epfd, events, max, capped ? LF_SHARED_SLEEP_NS : ns,
 					mask);
+	rung->slept = true;
 	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
 	ep->settled += n >= 0 && n < max;
 	if (n > 0) {
@@ -376,7 +379,10 @@ int lf_epoll_wait(struct lf_epoll *ep, int epfd, struct epoll_event *events, int
 	if (max <= 0)
 		return -EINVAL;
 	int64_t deadline = ns == LF_FOREVER ? LF_FOREVER : ns == 0 ? 0 : lf_deadline(ns);
+	uint32_t handlers_run = lf_defer_calls();
+	LF_HOLD(hold);
 	struct rung rung;
+	rung.slept = false;
 	bool second_look = false;
 	for (;;) {
 		int n = 0;
@@ -403,11 +409,17 @@ int lf_epoll_wait(struct lf_epoll *ep, int epfd, struct epoll_event *events, int
 		int64_t left = ns == 0 ? 0 : time_left(deadline);
 		if (left < 0)
 			left = 0;
-		n = sleep_in_kernel(ep, epfd, events, max, left, mask, &rung);
+		n = sleep_in_kernel(ep, epfd, events, max, left,
+				    mask || !hold.on ? mask : &hold.before, &rung);
 		see_to(&rung);
 		if (n != 0)
 			return n;
 		if (time_left(deadline) <= 0)
 			return 0;
+		/* Once it has slept a handler ends the call, between two sleeps as well. */
+		if (rung.slept)
+			lf_hold_begin(&hold);
+		if (rung.slept && lf_defer_calls() != handlers_run)
+			return -EINTR;
 	}
 }

@@ -188,7 +188,7 @@ static void handler_closes_server(int fd)
 	struct pollfd input = {.fd = fd, .events = POLLIN};
 	poll(&input, 1, 5000);
 	tick_every(200);
-	while (handled < 2000) {
+	while (handled < 1000) {
 		struct epoll_event event;
 		other += epoll_wait(epfd, &event, 1, 1000) != 1;
 	}
@@ -222,7 +222,7 @@ static void handler_jumps_server(int fd)
 	if (sigsetjmp(back, 1))
 		jumps++;
 	struct itimerval timer = {.it_value.tv_usec = 300 + jumps % 50};
-	if (jumps < 1000) {
+	if (jumps < 500) {
 		setitimer(ITIMER_REAL, &timer, NULL);
 		for (;;)
 			epoll_wait(epfd, &event, 1, 1000);
