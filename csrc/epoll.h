@@ -45,6 +45,10 @@ void lf_epoll_forget(struct lf_sock *sock);
 
 /* Eager: while answers of the broker are due, its descriptor is one of the set's. */
 void lf_epoll_watch_broker(struct lf_epoll *ep);
-void lf_epoll_after_fork(void);
+
+/* fork: nobody is in the midst of changing a set when memory is copied. The gate is held. */
+void lf_epoll_before_fork(void);
+void lf_epoll_after_fork_in_parent(void);
+void lf_epoll_after_fork_in_child(void);
 
 #endif

@@ -125,6 +125,10 @@ int lf_epoll_control(struct lf_epoll *ep, int epfd, int op, int fd, struct lf_so
 			lf_conn_defuse(sock, fd, LF_REASON_EPOLL_KIND, true);
 	}
 	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
+	if (!lf_epoll_is_behind(ep, epfd)) {
+		lf_epoll_unlock(ep);
+		return -EBADF;
+	}
 	struct lf_registration *reg = atomic_load(&sock->registration);
 	bool known = op == EPOLL_CTL_ADD || op == EPOLL_CTL_MOD || op == EPOLL_CTL_DEL;
 	int r;

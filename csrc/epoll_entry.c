@@ -79,8 +79,9 @@ static uint32_t ring_events(const struct lf_registration *reg)
 	}
 	bits &= reg->user.events | EPOLLERR | EPOLLHUP;
 	/* An event tells the whole mask: while a direction is plain, TCP knows about it. */
-	short plain = (short)(reg->user.events & (lf_rx(reg->sock) == LF_RX_FUSED ? 0 : POLLIN));
-	plain |= (short)(reg->user.events & ~(uint32_t)(uint16_t)known & POLLOUT);
+	uint32_t asked = reg->user.events & ~(uint32_t)(uint16_t)known;
+	short plain = (short)(asked & (lf_rx(reg->sock) == LF_RX_FUSED ? 0 : LF_IN_BITS));
+	plain |= (short)(asked & LF_OUT_BITS);
 	if (bits && plain) {
 		struct pollfd p = {.fd = reg->fd, .events = plain};
 		if (lf_real.poll(&p, 1, 0) == 1)
@@ -94,10 +95,10 @@ bool lf_entry_has_edge(const struct lf_registration *reg, uint32_t ready)
 	struct lf_sock *sock = reg->sock;
 	if (reg->fresh)
 		return true;
-	if ((ready & EPOLLIN) &&
+	if ((ready & LF_IN_BITS) &&
 	    atomic_load_explicit(&sock->in->p.head, memory_order_relaxed) != reg->seen_head)
 		return true;
-	return (ready & EPOLLOUT) &&
+	return (ready & LF_OUT_BITS) &&
 	       atomic_load_explicit(&sock->tx_stalls, memory_order_relaxed) != reg->seen_stalls;
 }
 
@@ -120,9 +121,9 @@ struct lf_cover lf_entry_cover(const struct lf_registration *reg)
 void lf_entry_reported(struct lf_registration *reg, uint32_t bits, struct lf_cover cover)
 {
 	reg->fresh = false;
-	if (bits & EPOLLIN)
+	if (bits & LF_IN_BITS)
 		reg->seen_head = cover.head;
-	if (bits & EPOLLOUT)
+	if (bits & LF_OUT_BITS)
 		reg->seen_stalls = cover.stalls;
 	if (reg->user.events & EPOLLONESHOT) {
 		reg->off = true;
@@ -134,9 +135,9 @@ void lf_entry_reported(struct lf_registration *reg, uint32_t bits, struct lf_cov
 
 static void arm(struct lf_registration *reg)
 {
-	if (reg->user.events & EPOLLIN)
+	if (reg->user.events & LF_IN_BITS)
 		lf_wait_arm(reg->sock, LF_WANT_READ);
-	if ((reg->user.events & EPOLLOUT) && lf_tx(reg->sock) == LF_TX_FUSED)
+	if ((reg->user.events & LF_OUT_BITS) && lf_tx(reg->sock) == LF_TX_FUSED)
 		lf_wait_arm(reg->sock, LF_WANT_WRITE);
 }
 
@@ -164,21 +165,30 @@ struct lf_registration *lf_entry_make_all_cold(struct lf_epoll *ep)
 	return ready;
 }
 
-/* TCP's send queue is empty while the ring is in use, so asking for EPOLLOUT reports at once.
- * translate() in epoll_wait.c takes it back. */
-void lf_entry_poke(struct lf_registration *reg)
-{
-	struct epoll_event event = {.events = EPOLLOUT, .data.u64 = lf_epoll_tag(reg, LF_TAG_TCP)};
-	(void)lf_real.epoll_ctl(atomic_load(&reg->ep->fd), EPOLL_CTL_MOD, reg->fd, &event);
-	reg->kernel_events = EPOLLOUT;
-}
-
-static bool add_bell(struct lf_registration *reg)
+static bool enter_bell(struct lf_registration *reg, int op, uint32_t events)
 {
 	int bell = atomic_load(&reg->sock->bell);
-	struct epoll_event event = {.events = EPOLLIN, .data.u64 = lf_epoll_tag(reg, LF_TAG_BELL)};
-	return bell >= 0 &&
-	       lf_real.epoll_ctl(atomic_load(&reg->ep->fd), EPOLL_CTL_ADD, bell, &event) == 0;
+	struct epoll_event event = {.events = events, .data.u64 = lf_epoll_tag(reg, LF_TAG_BELL)};
+	return bell >= 0 && lf_real.epoll_ctl(atomic_load(&reg->ep->fd), op, bell, &event) == 0;
+}
+
+/* There is always room in a doorbell, in which a few bytes lie at the most, so asking for
+ * EPOLLOUT reports at once. TCP's send queue may be full: of what went there before the ring,
+ * or where sending is plain. It has to do only where the bell has left the set, because the
+ * other end is gone: then there is a FIN or an error to report. */
+void lf_entry_poke(struct lf_registration *reg)
+{
+	if (enter_bell(reg, EPOLL_CTL_MOD, EPOLLIN | EPOLLOUT))
+		return;
+	struct epoll_event event = {.events = EPOLLOUT | EPOLLIN | EPOLLRDHUP,
+				    .data.u64 = lf_epoll_tag(reg, LF_TAG_TCP)};
+	(void)lf_real.epoll_ctl(atomic_load(&reg->ep->fd), EPOLL_CTL_MOD, reg->fd, &event);
+	reg->kernel_events = event.events;
+}
+
+void lf_entry_was_poked(struct lf_registration *reg)
+{
+	(void)enter_bell(reg, EPOLL_CTL_MOD, EPOLLIN);
 }
 
 void lf_entry_remove_bell(struct lf_registration *reg)
@@ -190,7 +200,7 @@ void lf_entry_remove_bell(struct lf_registration *reg)
 
 bool lf_entry_adopt(struct lf_registration *reg, bool in_kernel)
 {
-	if (!add_bell(reg))
+	if (!enter_bell(reg, EPOLL_CTL_ADD, EPOLLIN))
 		return false;
 	reg->in_kernel = in_kernel;
 	if (lf_entry_tell_kernel(reg) == -1) {

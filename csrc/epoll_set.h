@@ -45,6 +45,8 @@
 #include <pthread.h>
 
 #define LF_KERNEL_ONLY (EPOLLONESHOT | EPOLLEXCLUSIVE)
+/* A program may ask for either name of what is one thing on TCP. */
+#define LF_IN_BITS (EPOLLIN | EPOLLRDNORM)
 #define LF_OUT_BITS (EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND)
 
 struct lf_registration {
@@ -81,6 +83,7 @@ struct lf_epoll {
 	_Atomic int32_t spin_score;
 	_Atomic uint32_t nested; /* itself in another set: its sockets stay plain */
 	int broker_fd; /* the broker connection that is in this set, or 0 */
+	bool closed;    /* no descriptor is left, but threads sleep in it */
 	bool inherited; /* made before a fork: the kernel's set is another process's too */
 	/* Also looked at by others than our epoll_wait: the kernel's entries follow at once. */
 	bool exact;
@@ -91,9 +94,13 @@ struct lf_epoll {
 	struct lf_epoll *next_free;
 };
 
-/* --- sets and entries (epoll_set.c); all but the first under ep->lock --- */
+/* --- sets and entries (epoll_set.c); under ep->lock --- */
 
 void lf_epoll_unlock(struct lf_epoll *ep);
+/* Is it still the set that epfd names? Another thread may have closed it. */
+bool lf_epoll_is_behind(const struct lf_epoll *ep, int epfd);
+/* A thread less sleeps in it. */
+void lf_epoll_stop_sleeping(struct lf_epoll *ep);
 /* NULL: no more room for entries. */
 struct lf_registration *lf_epoll_new_entry(struct lf_epoll *ep, struct lf_sock *sock, int fd,
 					   const struct epoll_event *user);
@@ -103,6 +110,8 @@ void lf_epoll_release(struct lf_registration *reg);
 struct lf_registration *lf_epoll_entry_number(uint32_t number);
 void lf_epoll_make_hot(struct lf_registration *reg);
 void lf_epoll_leave_hot(struct lf_registration *reg);
+/* To the end of the hot list, if it is on it. */
+void lf_epoll_move_last(struct lf_registration *reg);
 
 /* Tags: 24 random bits in front, so that the program's own data does not look like
  * one; generation; place in the pool; what the event is about. */
@@ -151,6 +160,8 @@ void lf_entry_reported(struct lf_registration *reg, uint32_t bits, struct lf_cov
 struct lf_registration *lf_entry_make_all_cold(struct lf_epoll *ep);
 /* Wakes a thread that sleeps in the set. */
 void lf_entry_poke(struct lf_registration *reg);
+/* One that has: its bell is asked for rings only again. */
+void lf_entry_was_poked(struct lf_registration *reg);
 /* Another thread may be asleep in the set: it must hear of what has come in. */
 void lf_entry_tell_sleepers(struct lf_epoll *ep);
 

@@ -8,6 +8,7 @@
 #include "clock.h"
 #include "config.h"
 #include "conn.h"
+#include "defer.h"
 #include "invariant.h"
 #include "pause.h"
 #include "rank.h"
@@ -42,16 +43,19 @@ static void put_event(struct epoll_event *events, int *n, struct lf_registration
 	++*n;
 }
 
-/* Hot rings into events[*n ...]; data stays a tag until finish(). */
+/* Hot rings into events[*n ...]; data stays a tag until finish(). What is reported goes to the
+ * list's end, as on the kernel's: whoever did not fit in this time comes first the next. */
 static void harvest_rings(struct lf_epoll *ep, struct epoll_event *events, int max, int *n)
 {
+	const struct lf_registration *last = ep->last_hot;
 	for (struct lf_registration *reg = ep->hot, *next; reg && *n < max; reg = next) {
-		next = reg->next_hot;
+		next = reg == last ? NULL : reg->next_hot;
 		struct lf_cover cover = lf_entry_cover(reg);
 		uint32_t bits = lf_entry_reportable(reg);
 		if (!bits)
 			continue;
 		put_event(events, n, reg, bits);
+		lf_epoll_move_last(reg);
 		lf_entry_reported(reg, bits, cover);
 	}
 }
@@ -81,6 +85,7 @@ struct rung {
 	int count;
 	bool may_wait;
 	bool mail; /* the broker has something for us */
+	bool slept;
 };
 
 /* To be seen to after the lock is given back. */
@@ -115,7 +120,11 @@ static void bell_event(struct lf_registration *reg, uint32_t kernel, struct rung
 		lf_epoll_make_hot(reg);
 	if (hung_up)
 		lf_entry_remove_bell(reg); /* it would be reported for ever */
-	else
+	else if (kernel & EPOLLOUT)
+		lf_entry_was_poked(reg);
+	if (!hung_up && !(kernel & EPOLLIN))
+		return; /* nobody rang */
+	if (!hung_up)
 		(void)lf_wait_drain(sock, 0);
 	note(reg, hung_up, false, rung);
 }
@@ -157,7 +166,9 @@ static int translate(struct lf_epoll *ep, struct epoll_event *events, int from, 
 			bits = 0;
 		if (!reg->off && !reg->gone)
 			lf_epoll_make_hot(reg);
-		if (!bits || (event.events & EPOLLOUT)) /* the latter may be a lf_entry_poke() */
+		/* The latter two may be a lf_entry_poke(). */
+		if (!bits || (event.events & EPOLLOUT) ||
+		    ((reg->user.events ^ reg->kernel_events) & EPOLLET))
 			lf_entry_trim(reg);
 		if (!bits)
 			continue;
@@ -271,14 +282,16 @@ void lf_epoll_watch_broker(struct lf_epoll *ep)
 	atomic_fetch_add(&ep->adopted, 1);
 }
 
-/* Looks at rings, now and then at the kernel, without sleeping; under lock. */
+/* Looks at rings, now and then at the kernel, without sleeping; under lock. However many rings
+ * are ready, when it is the kernel's turn there is room for what it has to say. */
 static int look(struct lf_epoll *ep, int epfd, struct epoll_event *events, int max, bool ask_kernel,
 		struct rung *rung)
 {
 	int n = 0;
 	ep->turn++;
-	harvest_rings(ep, events, max, &n);
-	if (n == max || (!ask_kernel && ++ep->calls < KERNEL_EVERY))
+	bool turn = ++ep->calls >= KERNEL_EVERY;
+	harvest_rings(ep, events, turn ? max / 2 : max, &n);
+	if (!turn && (n == max || !ask_kernel))
 		return n;
 	ep->calls = 0;
 	lf_entry_widen_hot(ep);
@@ -305,11 +318,35 @@ static int64_t time_left(int64_t deadline)
 	return deadline == LF_FOREVER ? LF_FOREVER : deadline - lf_now();
 }
 
+/* pthread_cancel has ended the sleeping thread. */
+static void cancelled(struct lf_epoll **ep)
+{
+	if (!*ep)
+		return;
+	lf_mutex_lock(&(*ep)->lock, LF_RANK_EPOLL);
+	lf_epoll_stop_sleeping(*ep);
+	lf_epoll_unlock(*ep);
+}
+
+static int kernel_wait_cancellably(struct lf_epoll *ep, int epfd, struct epoll_event *events,
+				   int max, int64_t ns, const sigset_t *mask)
+{
+	struct lf_epoll *sleeping __attribute__((cleanup(cancelled))) = ep;
+	int n = kernel_wait(epfd, events, max, ns, mask);
+	n = n == -1 ? -errno : n;
+	sleeping = NULL;
+	return n;
+}
+
 /* Sleeps in the kernel with everything armed. 0: look again. */
 static int sleep_in_kernel(struct lf_epoll *ep, int epfd, struct epoll_event *events, int max,
 			   int64_t ns, const sigset_t *mask, struct rung *rung)
 {
 	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
+	if (!lf_epoll_is_behind(ep, epfd)) {
+		lf_epoll_unlock(ep);
+		return -EBADF;
+	}
 	ep->capped = false;
 	bool ready = lf_entry_make_all_cold(ep) != NULL;
 	if (!ready)
@@ -318,19 +355,22 @@ static int sleep_in_kernel(struct lf_epoll *ep, int epfd, struct epoll_event *ev
 	lf_epoll_unlock(ep);
 	if (ready)
 		return 0;
-	int n = kernel_wait(epfd, events, max, capped ? LF_SHARED_SLEEP_NS : ns, mask);
-	int error = errno;
+	int n = kernel_wait_cancellably(ep, epfd, events, max, capped ? LF_SHARED_SLEEP_NS : ns,
+					mask);
+	rung->slept = true;
 	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
-	ep->sleepers--;
 	ep->settled += n >= 0 && n < max;
 	if (n > 0) {
 		ep->turn++;
 		n = translate(ep, events, 0, n, rung);
 		harvest_rings(ep, events, max, &n);
+		ep->sleepers--;
 		hand_over(ep, events, n);
+		ep->sleepers++;
 	}
+	lf_epoll_stop_sleeping(ep);
 	lf_epoll_unlock(ep);
-	return n == -1 ? -error : n;
+	return n;
 }
 
 int lf_epoll_wait(struct lf_epoll *ep, int epfd, struct epoll_event *events, int max, int64_t ns,
@@ -339,7 +379,10 @@ int lf_epoll_wait(struct lf_epoll *ep, int epfd, struct epoll_event *events, int
 	if (max <= 0)
 		return -EINVAL;
 	int64_t deadline = ns == LF_FOREVER ? LF_FOREVER : ns == 0 ? 0 : lf_deadline(ns);
+	uint32_t handlers_run = lf_defer_calls();
+	LF_HOLD(hold);
 	struct rung rung;
+	rung.slept = false;
 	bool second_look = false;
 	for (;;) {
 		int n = 0;
@@ -348,7 +391,8 @@ int lf_epoll_wait(struct lf_epoll *ep, int epfd, struct epoll_event *events, int
 		rung.may_wait = ns != 0;
 		if (lf_epoll_is_mixed(ep)) {
 			lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
-			n = look(ep, epfd, events, max, ns == 0, &rung);
+			n = !lf_epoll_is_behind(ep, epfd) ? -EBADF :
+			    look(ep, epfd, events, max, ns == 0, &rung);
 			if (n > 0)
 				hand_over(ep, events, n);
 			lf_epoll_unlock(ep);
@@ -365,11 +409,17 @@ int lf_epoll_wait(struct lf_epoll *ep, int epfd, struct epoll_event *events, int
 		int64_t left = ns == 0 ? 0 : time_left(deadline);
 		if (left < 0)
 			left = 0;
-		n = sleep_in_kernel(ep, epfd, events, max, left, mask, &rung);
+		n = sleep_in_kernel(ep, epfd, events, max, left,
+				    mask || !hold.on ? mask : &hold.before, &rung);
 		see_to(&rung);
 		if (n != 0)
 			return n;
 		if (time_left(deadline) <= 0)
 			return 0;
+		/* Once it has slept a handler ends the call, between two sleeps as well. */
+		if (rung.slept)
+			lf_hold_begin(&hold);
+		if (rung.slept && lf_defer_calls() != handlers_run)
+			return -EINTR;
 	}
 }

@@ -6,6 +6,8 @@
 #ifndef LF_RANK_H
 #define LF_RANK_H
 
+#include "defer.h"
+
 #include <pthread.h>
 
 enum lf_rank {
@@ -27,8 +29,10 @@ static inline void lf_rank_give(enum lf_rank rank) { (void)rank; }
 static inline void lf_rank_after_fork(void) {}
 #endif
 
+/* While one is held, this thread's signal handlers wait, and it can't be cancelled. */
 static inline void lf_mutex_lock(pthread_mutex_t *mutex, enum lf_rank rank)
 {
+	lf_defer_begin();
 	lf_rank_take(rank);
 	pthread_mutex_lock(mutex);
 }
@@ -37,6 +41,7 @@ static inline void lf_mutex_unlock(pthread_mutex_t *mutex, enum lf_rank rank)
 {
 	pthread_mutex_unlock(mutex);
 	lf_rank_give(rank);
+	lf_defer_end();
 }
 
 #endif

@@ -291,7 +291,7 @@ static void child_resets(struct lf_sock *sock)
 
 void lf_sock_after_fork_in_child(void)
 {
-	pthread_mutex_unlock(&gate); /* it is this thread that holds it */
+	pthread_mutex_unlock(&gate); /* it is this thread that holds it; see lf_defer_after_fork() */
 	pthread_mutex_init(&lock, NULL);
 	lf_slot_after_fork();
 	lf_sock_each(child_resets);

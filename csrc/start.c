@@ -5,6 +5,7 @@
 #include "broker.h"
 #include "config.h"
 #include "conn.h"
+#include "defer.h"
 #include "epoll.h"
 #include "lock.h"
 #include "rank.h"
@@ -29,11 +30,13 @@ bool lf_in_borrowed_memory(void)
 static void before_fork(void)
 {
 	lf_sock_before_fork();
+	lf_epoll_before_fork();
 }
 
 static void after_fork_in_parent(void)
 {
 	lf_lock_after_fork_in_parent();
+	lf_epoll_after_fork_in_parent();
 	lf_sock_after_fork_in_parent();
 }
 
@@ -44,9 +47,10 @@ static void after_fork_in_child(void)
 	lf_wait_after_fork();
 	lf_rank_after_fork();
 	lf_table_after_fork();
-	lf_epoll_after_fork();
+	lf_epoll_after_fork_in_child();
 	lf_sock_after_fork_in_child();
 	lf_broker_after_fork();
+	lf_defer_after_fork(); /* last: handlers run from here on */
 }
 
 __attribute__((constructor(101))) void lf_start(void)
