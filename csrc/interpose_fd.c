@@ -520,25 +520,3 @@ LF_EXPORT int getpeername(int fd, struct sockaddr *address, socklen_t *len)
 	errno = ENOTCONN;
 	return -1;
 }
-
-/* Stops following a descriptor of a socket that is all plain: it will be closed past us. */
-static void leave_alone(int fd)
-{
-	struct lf_sock *sock = lf_sock_pin(fd);
-	if (!sock)
-		return;
-	enum lf_rx rx = lf_rx(sock);
-	bool plain = lf_tx(sock) != LF_TX_FUSED && (rx == LF_RX_PLAIN || rx == LF_RX_ENDED);
-	if (plain && !atomic_load(&sock->registration) && lf_sock_remove_descriptor(sock, fd))
-		lf_sock_release(sock);
-	lf_sock_unpin(sock);
-}
-
-/* stdio reads and writes past us. */
-LF_EXPORT FILE *fdopen(int fd, const char *mode)
-{
-	lf_start();
-	defuse(fd, LF_REASON_STDIO);
-	leave_alone(fd);
-	return lf_real.fdopen(fd, mode);
-}
