@@ -62,6 +62,8 @@ LF_EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 	return lf_real.sendmsg(fd, msg, flags);
 }
 
+/* --- several at once --- */
+
 /* Stores what is left in *left, as recvmmsg(2) does. Returns whether there is any. */
 static bool time_is_left(int64_t deadline, struct timespec *left)
 {
@@ -81,11 +83,36 @@ static void keep_error(int fd, int error)
 	lf_sock_unpin(sock);
 }
 
+static bool valid(const struct timespec *ts)
+{
+	return ts->tv_sec >= 0 && ts->tv_nsec >= 0 && ts->tv_nsec < 1000000000;
+}
+
+static int64_t deadline_of(const struct timespec *timeout)
+{
+	if (!timeout || timeout->tv_sec > INT64_MAX / 2000000000)
+		return LF_FOREVER;
+	return lf_deadline((int64_t)timeout->tv_sec * 1000000000 + timeout->tv_nsec);
+}
+
+static int receive_elsewhere(int fd, struct mmsghdr *msgs, unsigned n, int flags,
+			     struct timespec *timeout)
+{
+	int got = lf_real.recvmmsg(fd, msgs, n, flags, timeout);
+	for (int i = 0; i < got && lf_started; i++)
+		if (msgs[i].msg_hdr.msg_controllen)
+			each_passed(&msgs[i].msg_hdr, lf_fd_born);
+	return got;
+}
+
+/* As do_recvmmsg() in net/socket.c: first the error that the socket has; then one recvmsg after
+ * the other, where an end of the stream counts as a message, the time limit is looked at between
+ * two of them, and an error after the first is kept for the next call. */
 LF_EXPORT int recvmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags, struct timespec *timeout)
 {
-	struct lf_sock *sock = lf_sock_pin(fd);
+	struct lf_sock *sock = timeout && !valid(timeout) ? NULL : lf_sock_pin(fd);
 	if (!sock)
-		return lf_real.recvmmsg(fd, msgs, n, flags, timeout);
+		return receive_elsewhere(fd, msgs, n, flags, timeout);
 	lf_sock_unpin(sock);
 	int error = 0;
 	socklen_t len = sizeof(error);
@@ -94,15 +121,11 @@ LF_EXPORT int recvmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags, stru
 		errno = error;
 		return -1;
 	}
-	/* As net/socket.c does it: first the error that the socket has; then one recvmsg after
-	 * the other, where an end of the stream counts as a message, the time limit is looked at
-	 * between two of them, and an error after the first is kept for the next call. */
-	int64_t deadline = LF_FOREVER;
-	if (timeout)
-		deadline = lf_deadline((int64_t)timeout->tv_sec * 1000000000 + timeout->tv_nsec);
+	int64_t deadline = deadline_of(timeout);
 	unsigned got = 0;
 	while (got < n) {
-		ssize_t r = recvmsg(fd, &msgs[got].msg_hdr,
+		struct msghdr *msg = &msgs[got].msg_hdr;
+		ssize_t r = recvmsg(fd, msg,
 				    (flags & ~MSG_WAITFORONE) |
 					    (got && (flags & MSG_WAITFORONE) ? MSG_DONTWAIT : 0));
 		if (r < 0) {
@@ -113,22 +136,50 @@ LF_EXPORT int recvmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags, stru
 		msgs[got++].msg_len = (unsigned)r;
 		if (timeout && !time_is_left(deadline, timeout))
 			break;
+		if (msg->msg_flags & MSG_OOB)
+			break;
 	}
 	return (int)got;
 }
 
+static size_t length_of(const struct msghdr *msg)
+{
+	size_t sum = 0;
+	for (size_t i = 0; i < msg->msg_iovlen; i++)
+		sum += msg->msg_iov[i].iov_len;
+	return sum;
+}
+
+static int transmit_elsewhere(int fd, struct mmsghdr *msgs, unsigned n, int flags)
+{
+	int saved = errno;
+	for (unsigned i = 0; i < n && lf_started; i++)
+		if (msgs[i].msg_hdr.msg_controllen)
+			each_passed(&msgs[i].msg_hdr, defuse_passed);
+	errno = saved;
+	return lf_real.sendmmsg(fd, msgs, n, flags);
+}
+
+/* As __sys_sendmmsg() in net/socket.c: so many at the most, none after one that was cut short,
+ * and an error after the first is forgotten. */
 LF_EXPORT int sendmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags)
 {
+	if (n > IOV_MAX)
+		n = IOV_MAX;
 	struct lf_sock *sock = lf_sock_pin(fd);
 	if (!sock)
-		return lf_real.sendmmsg(fd, msgs, n, flags);
+		return transmit_elsewhere(fd, msgs, n, flags);
 	lf_sock_unpin(sock);
 	unsigned sent = 0;
-	for (; sent < n; sent++) {
-		ssize_t r = sendmsg(fd, &msgs[sent].msg_hdr, flags);
+	while (sent < n) {
+		struct mmsghdr *msg = &msgs[sent];
+		ssize_t r = sendmsg(fd, &msg->msg_hdr, flags);
 		if (r < 0)
 			return sent ? (int)sent : -1;
-		msgs[sent].msg_len = (unsigned)r;
+		msg->msg_len = (unsigned)r;
+		sent++;
+		if ((size_t)r < length_of(&msg->msg_hdr))
+			break;
 	}
 	return (int)sent;
 }
