@@ -11,12 +11,23 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+/* A call that the kernel refused because the number names no socket any more. */
+static bool is_stale(ssize_t r)
+{
+	return r == -ENOTSOCK || r == -EBADF;
+}
+
 ssize_t lf_receive(struct lf_sock *sock, int fd, struct msghdr *msg, int flags)
 {
 	int saved = errno;
 	struct lf_io io = {.msg = msg, .flags = flags};
-	ssize_t r = lf_conn_recv(sock, fd, &io);
-	lf_sock_unpin(sock);
+	ssize_t r;
+	{
+		LF_PINNED(pinned, sock);
+		r = lf_conn_recv(sock, fd, &io);
+		if (is_stale(r))
+			lf_fd_is_stale(sock, fd);
+	}
 	return lf_result(r, saved);
 }
 
@@ -24,8 +35,13 @@ ssize_t lf_transmit(struct lf_sock *sock, int fd, struct msghdr *msg, int flags)
 {
 	int saved = errno;
 	struct lf_io io = {.msg = msg, .flags = flags};
-	ssize_t r = lf_conn_send(sock, fd, &io);
-	lf_sock_unpin(sock);
+	ssize_t r;
+	{
+		LF_PINNED(pinned, sock);
+		r = lf_conn_send(sock, fd, &io);
+		if (is_stale(r))
+			lf_fd_is_stale(sock, fd);
+	}
 	return lf_result(r, saved);
 }
 
@@ -44,16 +60,38 @@ static __attribute__((noinline)) ssize_t transmit_one(struct lf_sock *sock, int 
 	return lf_transmit(sock, fd, &msg, flags);
 }
 
+/* read and write don't mind that the number has become a file's. */
+static bool is_no_socket(ssize_t r)
+{
+	return r == -1 && errno == ENOTSOCK;
+}
+
+static __attribute__((noinline)) ssize_t read_one(struct lf_sock *sock, int fd, void *buf, size_t n)
+{
+	struct iovec iov = {buf, n};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+	ssize_t r = lf_receive(sock, fd, &msg, 0);
+	return is_no_socket(r) ? lf_real.read(fd, buf, n) : r;
+}
+
+static __attribute__((noinline)) ssize_t write_one(struct lf_sock *sock, int fd, const void *buf, size_t n)
+{
+	struct iovec iov = {(void *)(uintptr_t)buf, n};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+	ssize_t r = lf_transmit(sock, fd, &msg, 0);
+	return is_no_socket(r) ? lf_real.write(fd, buf, n) : r;
+}
+
 LF_EXPORT ssize_t read(int fd, void *buf, size_t n)
 {
 	struct lf_sock *sock = n ? lf_sock_pin(fd) : NULL;
-	return sock ? receive_one(sock, fd, buf, n, 0) : lf_real.read(fd, buf, n);
+	return sock ? read_one(sock, fd, buf, n) : lf_real.read(fd, buf, n);
 }
 
 LF_EXPORT ssize_t write(int fd, const void *buf, size_t n)
 {
 	struct lf_sock *sock = n ? lf_sock_pin(fd) : NULL;
-	return sock ? transmit_one(sock, fd, buf, n, 0) : lf_real.write(fd, buf, n);
+	return sock ? write_one(sock, fd, buf, n) : lf_real.write(fd, buf, n);
 }
 
 /* readv and writev know limits that recvmsg and sendmsg report differently. */
@@ -80,7 +118,8 @@ LF_EXPORT ssize_t readv(int fd, const struct iovec *iov, int count)
 		return lf_real.readv(fd, iov, count);
 	}
 	struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
-	return lf_receive(sock, fd, &msg, 0);
+	ssize_t r = lf_receive(sock, fd, &msg, 0);
+	return is_no_socket(r) ? lf_real.readv(fd, iov, count) : r;
 }
 
 LF_EXPORT ssize_t writev(int fd, const struct iovec *iov, int count)
@@ -93,7 +132,8 @@ LF_EXPORT ssize_t writev(int fd, const struct iovec *iov, int count)
 		return lf_real.writev(fd, iov, count);
 	}
 	struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
-	return lf_transmit(sock, fd, &msg, 0);
+	ssize_t r = lf_transmit(sock, fd, &msg, 0);
+	return is_no_socket(r) ? lf_real.writev(fd, iov, count) : r;
 }
 
 /* With offset -1 these two are readv and writev, for sockets too. */

@@ -7,6 +7,8 @@
  * call moves no byte in any case (no pipe, a pipe's other end), the kernel says so.
  */
 #define _GNU_SOURCE
+#include "interpose_io.h"
+
 #include "conn.h"
 #include "real.h"
 #include "start.h"
@@ -28,14 +30,6 @@ enum {
 	MOST = 0x7ffff000,    /* MAX_RW_COUNT */
 	SURE_ROOM = PIPE_BUF, /* bytes that a pipe takes which poll(2) calls writable */
 };
-
-static void unpin(struct lf_sock **sock)
-{
-	lf_sock_unpin(*sock);
-}
-
-/* Unpinned at the end of the block, also when pthread_cancel unwinds through it. */
-#define PINNED(name, sock) struct lf_sock *name __attribute__((cleanup(unpin), unused)) = sock
 
 /* --- sendfile --- */
 
@@ -99,7 +93,7 @@ static ssize_t sendfile_elsewhere(int out, int in, off_t *offset, size_t n)
 	struct lf_sock *sock = offset || n > SSIZE_MAX ? NULL : lf_sock_pin(in);
 	if (!sock)
 		return lf_real.sendfile(out, in, offset, n);
-	PINNED(pinned, sock);
+	LF_PINNED(pinned, sock);
 	int saved = errno;
 	unsigned flags = 0;
 	if (n == 0 || !is_pipe(out, O_WRONLY, &flags))
@@ -112,7 +106,7 @@ LF_EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t n)
 	struct lf_sock *sock = n > SSIZE_MAX ? NULL : lf_sock_pin(out);
 	if (!sock)
 		return sendfile_elsewhere(out, in, offset, n);
-	PINNED(pinned, sock);
+	LF_PINNED(pinned, sock);
 	int saved = errno;
 	if (!never_waits(in)) {
 		/* A pipe, a socket: the kernel takes none. A device: all that follows goes with
@@ -312,7 +306,7 @@ LF_EXPORT ssize_t splice(int in, off64_t *off_in, int out, off64_t *off_out, siz
 		sock = lf_sock_pin(in);
 	if (!sock)
 		return lf_real.splice(in, off_in, out, off_out, n, flags);
-	PINNED(pinned, sock);
+	LF_PINNED(pinned, sock);
 	int saved = errno;
 	unsigned all = flags;
 	if (off_in || off_out || !knows(flags) ||

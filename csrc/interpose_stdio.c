@@ -72,21 +72,47 @@ static void leave_alone(int fd)
 	lf_sock_unpin(sock);
 }
 
-static void defuse(int fd)
-{
-	struct lf_sock *sock = lf_sock_pin(fd);
-	if (!sock)
-		return;
-	int saved = errno;
-	lf_conn_defuse(sock, fd, LF_REASON_STDIO, true);
-	lf_sock_unpin(sock);
-	errno = saved;
-}
-
 LF_EXPORT FILE *fdopen(int fd, const char *mode)
 {
 	lf_start();
-	defuse(fd);
+	lf_fd_defuse(fd, LF_REASON_STDIO, false);
 	leave_alone(fd);
 	return lf_real.fdopen(fd, mode);
+}
+
+LF_EXPORT FILE *_IO_fdopen(int fd, const char *mode);
+LF_EXPORT FILE *_IO_fdopen(int fd, const char *mode)
+{
+	return fdopen(fd, mode);
+}
+
+/* Under the stream's number there is another file now, or none. The C library's own calls have
+ * seen to that. */
+static FILE *reopened(FILE *stream, int number)
+{
+	int saved = errno;
+	lf_fd_born(number);
+	if (stream)
+		lf_fd_born(fileno(stream));
+	errno = saved;
+	return stream;
+}
+
+static int number_of(FILE *stream)
+{
+	int saved = errno, fd = fileno(stream);
+	errno = saved;
+	return fd;
+}
+
+LF_EXPORT FILE *freopen(const char *path, const char *mode, FILE *stream)
+{
+	lf_start();
+	int number = number_of(stream);
+	return reopened(lf_real.freopen(path, mode, stream), number);
+}
+
+LF_EXPORT FILE *freopen64(const char *path, const char *mode, FILE *stream)
+{
+	return freopen(path, mode, stream);
 }
