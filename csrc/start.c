@@ -29,10 +29,12 @@ bool lf_in_borrowed_memory(void)
 static void before_fork(void)
 {
 	lf_sock_before_fork();
+	lf_table_before_fork();
 }
 
 static void after_fork_in_parent(void)
 {
+	lf_table_after_fork_in_parent();
 	lf_sock_after_fork_in_parent();
 }
 
