@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from two_ends import same
 
 from sessions import Session
-from two_ends import same
 
 SCENARIOS = [
     "into_a_full_pipe",
