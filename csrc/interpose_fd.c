@@ -3,6 +3,7 @@
 #include "broker.h"
 #include "conn.h"
 #include "epoll.h"
+#include "interpose_io.h"
 #include "options.h"
 #include "real.h"
 #include "shortage.h"
@@ -32,6 +33,29 @@
 
 /* --- closing --- */
 
+static uint64_t cookie_of(int fd)
+{
+	uint64_t cookie = 0;
+	socklen_t len = sizeof(cookie);
+	return lf_real.getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len) == 0 ? cookie : 0;
+}
+
+/* Before a close. Other numbers of the socket may have been closed past us (a raw system call,
+ * fclose), and be something else by now: they must not keep us from seeing that this is the
+ * last. Rare: a socket has one number. */
+static void drop_stale_numbers(struct lf_sock *sock, int fd, uintptr_t entry)
+{
+	int others = atomic_load(&sock->descriptors) - 1;
+	uint64_t cookie = others > 0 ? cookie_of(fd) : 0;
+	for (int other = 0; cookie && others > 0 && other < (int)LF_TABLE_SIZE; other++) {
+		if (other == fd || lf_table_get(other) != entry)
+			continue;
+		others--;
+		if (cookie_of(other) != cookie)
+			(void)lf_sock_remove_descriptor(sock, other);
+	}
+}
+
 /* Our side of close(fd); the kernel's comes after. Returns the socket if this was its
  * last descriptor here: its doorbell goes only once the kernel's close is done. */
 static struct lf_sock *forget(int fd, uintptr_t entry)
@@ -44,6 +68,7 @@ static struct lf_sock *forget(int fd, uintptr_t entry)
 	if (!sock)
 		return NULL;
 	lf_epoll_descriptor_closes(sock, fd);
+	drop_stale_numbers(sock, fd, entry);
 	bool last = atomic_load(&sock->descriptors) == 1;
 	if (last) {
 		lf_epoll_forget(sock);
@@ -65,6 +90,21 @@ static void let_go(struct lf_sock *sock)
 	lf_sock_unpin(sock);
 }
 
+/* The number was closed past us. */
+static void drop_number(struct lf_sock *sock, int fd)
+{
+	if (!lf_sock_remove_descriptor(sock, fd))
+		return;
+	lf_epoll_forget(sock);
+	lf_sock_release(sock);
+}
+
+void lf_fd_is_stale(struct lf_sock *sock, int fd)
+{
+	if (!lf_in_borrowed_memory())
+		drop_number(sock, fd);
+}
+
 void lf_fd_born(int fd)
 {
 	uintptr_t entry = lf_table_get(fd);
@@ -82,12 +122,10 @@ void lf_fd_born(int fd)
 		lf_signals_fd_moved(fd, -1);
 	} else {
 		struct lf_sock *sock = lf_sock_pin(fd);
-		if (sock && lf_sock_remove_descriptor(sock, fd)) {
-			lf_epoll_forget(sock);
-			lf_sock_release(sock);
-		}
-		if (sock)
-			lf_sock_unpin(sock);
+		if (!sock)
+			return;
+		drop_number(sock, fd);
+		lf_sock_unpin(sock);
 	}
 }
 
@@ -165,7 +203,7 @@ LF_EXPORT void closefrom(int first)
 /* --- copies --- */
 
 /* `stay`: this process goes on with the socket by calls of ours. */
-static void defuse(int fd, enum lf_reason reason, bool stay)
+void lf_fd_defuse(int fd, enum lf_reason reason, bool stay)
 {
 	struct lf_sock *sock = lf_sock_pin(fd);
 	if (!sock)
@@ -182,6 +220,12 @@ static bool is_stdio(int fd)
 	return fd <= STDERR_FILENO;
 }
 
+/* Something of the program's is at that number, a FILE perhaps. */
+static bool is_taken(int fd)
+{
+	return !lf_table_get(fd) && lf_real.fcntl(fd, F_GETFD) != -1;
+}
+
 /* `copy` has come to be, as another name of fd. */
 static int copied(int fd, int copy)
 {
@@ -189,11 +233,11 @@ static int copied(int fd, int copy)
 		return copy;
 	if (lf_in_borrowed_memory()) {
 		/* A vfork child lays out the descriptors of the program it becomes next. */
-		defuse(fd, LF_REASON_EXEC, true);
+		lf_fd_defuse(fd, LF_REASON_EXEC, true);
 		return copy;
 	}
 	if (is_stdio(copy))
-		defuse(fd, LF_REASON_STDIO, true);
+		lf_fd_defuse(fd, LF_REASON_STDIO, true);
 	uintptr_t entry = lf_table_get(fd);
 	if (lf_table_kind(entry) == LF_KIND_EPOLL)
 		lf_epoll_add_descriptor(lf_table_pointer(entry), copy);
@@ -255,9 +299,12 @@ LF_EXPORT int dup3(int fd, int to, int flags)
 	    lf_real.fcntl(fd, F_GETFD) == -1)
 		return lf_real.dup3(fd, to, flags);
 	int saved = errno;
+	bool taken = is_taken(to);
 	struct lf_sock *replaced = make_way(to);
 	errno = saved;
 	int r = copied(fd, lf_real.dup3(fd, to, flags));
+	if (r >= 0 && taken && !is_stdio(to) && !lf_in_borrowed_memory())
+		lf_fd_defuse(fd, LF_REASON_STDIO, false);
 	saved = errno;
 	let_go(replaced);
 	errno = saved;
@@ -269,6 +316,12 @@ LF_EXPORT int dup2(int fd, int to)
 	if ((!lf_table_get(fd) && !lf_table_get(to)) || fd == to)
 		return lf_real.dup2(fd, to);
 	return dup3(fd, to, 0);
+}
+
+LF_EXPORT int __dup2(int fd, int to);
+LF_EXPORT int __dup2(int fd, int to)
+{
+	return dup2(fd, to);
 }
 
 /* --- new sockets --- */
@@ -421,6 +474,16 @@ LF_EXPORT int fcntl(int fd, int cmd, ...)
 	return fcntl64(fd, cmd, arg);
 }
 
+LF_EXPORT int __fcntl(int fd, int cmd, ...);
+LF_EXPORT int __fcntl(int fd, int cmd, ...)
+{
+	va_list ap;
+	va_start(ap, cmd);
+	long arg = va_arg(ap, long);
+	va_end(ap);
+	return fcntl64(fd, cmd, arg);
+}
+
 LF_EXPORT int ioctl(int fd, unsigned long request, ...)
 {
 	va_list ap;
@@ -523,26 +586,4 @@ LF_EXPORT int getpeername(int fd, struct sockaddr *address, socklen_t *len)
 		return lf_real.getpeername(fd, address, len);
 	errno = ENOTCONN;
 	return -1;
-}
-
-/* Stops following a descriptor of a socket that is all plain: it will be closed past us. */
-static void leave_alone(int fd)
-{
-	struct lf_sock *sock = lf_sock_pin(fd);
-	if (!sock)
-		return;
-	enum lf_rx rx = lf_rx(sock);
-	bool plain = lf_tx(sock) != LF_TX_FUSED && (rx == LF_RX_PLAIN || rx == LF_RX_ENDED);
-	if (plain && !atomic_load(&sock->registration) && lf_sock_remove_descriptor(sock, fd))
-		lf_sock_release(sock);
-	lf_sock_unpin(sock);
-}
-
-/* stdio reads and writes past us. */
-LF_EXPORT FILE *fdopen(int fd, const char *mode)
-{
-	lf_start();
-	defuse(fd, LF_REASON_STDIO, false);
-	leave_alone(fd);
-	return lf_real.fdopen(fd, mode);
 }

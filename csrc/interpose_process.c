@@ -20,7 +20,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
+#include <wordexp.h>
 
 /* fork itself is the C library's: the atfork handlers count holders. Only its failure
  * they can't see. */
@@ -233,6 +235,18 @@ LF_EXPORT int system(const char *command)
 	return lf_real.system(command);
 }
 
+/* It may run a shell. */
+LF_EXPORT int wordexp(const char *words, wordexp_t *into, int flags)
+{
+	static int (*real)(const char *, wordexp_t *, int);
+	if (!real)
+		real = lf_real_symbol("wordexp");
+	lf_start();
+	if (!(flags & WRDE_NOCMD) && strpbrk(words, "`$"))
+		before_spawn(NULL);
+	return real(words, into, flags);
+}
+
 /* --- exit --- */
 
 static void leave(struct lf_sock *sock)
@@ -251,6 +265,12 @@ static void leave_all(void)
 __attribute__((destructor)) static void at_exit(void)
 {
 	leave_all();
+}
+
+/* quick_exit runs no destructors. The first to be registered is the last to be called. */
+__attribute__((constructor)) static void at_start(void)
+{
+	(void)at_quick_exit(leave_all);
 }
 
 LF_EXPORT _Noreturn void _exit(int status)

@@ -103,6 +103,12 @@ LF_EXPORT int select(int n, fd_set *r, fd_set *w, fd_set *x, struct timeval *tv)
 	return (int)lf_result(result, saved);
 }
 
+LF_EXPORT int __select(int n, fd_set *r, fd_set *w, fd_set *x, struct timeval *tv);
+LF_EXPORT int __select(int n, fd_set *r, fd_set *w, fd_set *x, struct timeval *tv)
+{
+	return select(n, r, w, x, tv);
+}
+
 /* --- epoll --- */
 
 static int tracked(int fd)

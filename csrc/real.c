@@ -83,6 +83,11 @@ static int early_epoll_pwait2(int fd, struct epoll_event *events, int max,
 #endif
 }
 
+static int early_prlimit(pid_t pid, int which, const struct rlimit *new, struct rlimit *old)
+{
+	return (int)syscall(SYS_prlimit64, pid, which, new, old);
+}
+
 struct lf_real lf_real = {
 	.read = early_read,
 	.write = early_write,
@@ -93,6 +98,7 @@ struct lf_real lf_real = {
 	.ioctl = early_ioctl,
 	.close_range = early_close_range,
 	.epoll_pwait2 = early_epoll_pwait2,
+	.prlimit = early_prlimit,
 };
 
 /* ISO C has no conversion from void * to a function pointer; POSIX promises this one. */
@@ -174,5 +180,7 @@ void lf_real_init(void)
 	resolve(&lf_real.popen, "popen");
 	resolve(&lf_real.system, "system");
 	resolve(&lf_real.fdopen, "fdopen");
+	resolve(&lf_real.freopen, "freopen");
 	resolve(&lf_real._exit, "_exit");
+	resolve(&lf_real.prlimit, "prlimit");
 }

@@ -13,6 +13,7 @@
 #include <spawn.h>
 #include <stdio.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/types.h>
@@ -90,7 +91,9 @@ struct lf_real {
 	FILE *(*popen)(const char *, const char *);
 	int (*system)(const char *);
 	FILE *(*fdopen)(int, const char *);
+	FILE *(*freopen)(const char *, const char *, FILE *);
 	void (*_exit)(int);
+	int (*prlimit)(pid_t, int, const struct rlimit *, struct rlimit *);
 };
 
 extern struct lf_real lf_real;

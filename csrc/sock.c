@@ -235,6 +235,11 @@ static void find_other_descriptor(struct lf_sock *sock)
 bool lf_sock_remove_descriptor(struct lf_sock *sock, int fd)
 {
 	lf_mutex_lock(&gate, LF_RANK_GATE);
+	if (lf_table_pointer(lf_table_get(fd)) != sock) {
+		/* Another thread was first. */
+		lf_mutex_unlock(&gate, LF_RANK_GATE);
+		return false;
+	}
 	lf_table_set(fd, LF_KIND_NONE, NULL);
 	bool last = atomic_fetch_sub(&sock->descriptors, 1) == 1;
 	if (!last && atomic_load(&sock->fd) == fd)

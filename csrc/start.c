@@ -31,12 +31,14 @@ static void before_fork(void)
 {
 	lf_sock_before_fork();
 	lf_epoll_before_fork();
+	lf_table_before_fork();
 }
 
 static void after_fork_in_parent(void)
 {
 	lf_lock_after_fork_in_parent();
 	lf_epoll_after_fork_in_parent();
+	lf_table_after_fork_in_parent();
 	lf_sock_after_fork_in_parent();
 }
 
