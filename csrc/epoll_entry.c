@@ -239,6 +239,19 @@ struct lf_registration *lf_entry_lock(struct lf_sock *sock)
 	}
 }
 
+struct lf_epoll *lf_epoll_connecting(struct lf_sock *sock)
+{
+	struct lf_registration *reg = lf_entry_lock(sock);
+	if (!reg)
+		return NULL;
+	struct lf_epoll *ep = reg->ep;
+	/* What the program has heard so far was about a socket without a peer: it has not been
+	 * told yet that it can send, see lf_entry_adopt(). */
+	reg->settled_at = ep->settled;
+	lf_epoll_unlock(ep);
+	return ep;
+}
+
 bool lf_epoll_adopt(struct lf_sock *sock)
 {
 	struct lf_registration *reg = lf_entry_lock(sock);
@@ -333,6 +346,21 @@ void lf_epoll_descriptor_closes(struct lf_sock *sock, int fd)
 		else if (reg->adopted && (named_here || may_be_held_elsewhere(sock)))
 			return_entry(reg);
 	}
+	lf_epoll_unlock(ep);
+}
+
+void lf_epoll_let_go(struct lf_sock *sock)
+{
+	struct lf_registration *reg = lf_entry_lock(sock);
+	if (!reg)
+		return;
+	struct lf_epoll *ep = reg->ep;
+	if (reg->gone)
+		lf_entry_release_gone(reg);
+	else if (reg->adopted && !ep->inherited)
+		return_entry(reg);
+	else
+		lf_epoll_release(reg);
 	lf_epoll_unlock(ep);
 }
 
