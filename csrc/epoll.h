@@ -36,6 +36,9 @@ struct lf_epoll *lf_epoll_connecting(struct lf_sock *sock);
 /* The socket has a segment and a doorbell now: the sets it is in learn of them. False:
  * it is in a set in a way we can't honour. */
 bool lf_epoll_adopt(struct lf_sock *sock);
+/* The same for an entry that was made while it was being paired; to be called by both, once
+ * the socket is PAIRED and once the entry is there. */
+void lf_epoll_catch_up(struct lf_sock *sock, int fd);
 /* Its directions have changed between ring and TCP. */
 void lf_epoll_refresh(struct lf_sock *sock);
 /* Its doorbell goes away before its socket does. */

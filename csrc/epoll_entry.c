@@ -258,6 +258,10 @@ bool lf_epoll_adopt(struct lf_sock *sock)
 	if (!reg)
 		return true;
 	struct lf_epoll *ep = reg->ep;
+	if (reg->adopted) {
+		lf_epoll_unlock(ep);
+		return true;
+	}
 	/* A fired ONESHOT entry of a plain socket is the kernel's secret: its entry would be
 	 * re-armed by our change of it. */
 	bool ok = !(reg->user.events & LF_KERNEL_ONLY) && lf_entry_adopt(reg, true);
@@ -266,6 +270,15 @@ bool lf_epoll_adopt(struct lf_sock *sock)
 		lf_entry_tell_sleepers(ep);
 	lf_epoll_unlock(ep);
 	return ok;
+}
+
+void lf_epoll_catch_up(struct lf_sock *sock, int fd)
+{
+	/* Dekker: who pairs stores PAIRED, then loads the registration; who adds stores the
+	 * registration, then loads PAIRED. One of them sees the other. */
+	atomic_thread_fence(memory_order_seq_cst);
+	if (lf_sock_paired(sock) && !lf_epoll_adopt(sock))
+		lf_conn_defuse(sock, fd, LF_REASON_EPOLL_KIND, true);
 }
 
 void lf_epoll_refresh(struct lf_sock *sock)

@@ -16,6 +16,7 @@ FUSED = {
     "dup_in_set_before_connect": "the set knows a copy, the program uses both",
     "deleted_before_connect": "it has left one set for another",
     "added_while_connecting": "one thread connects, another one adds it to the set",
+    "added_while_pairing": "one thread's calls have it fused, another one adds it to the set",
     "dup_before_connect": "two descriptors, of which the first is closed later",
     "forked_child_has_gone": "it was shared for a while",
     "child_connects": "the parent has closed it",

@@ -281,6 +281,30 @@ static void added_while_connecting(void)
 	}
 }
 
+static void *add_soon(void *context)
+{
+	struct addition *it = context;
+	usleep((unsigned)rand() % 4000);
+	enter(it->set, EPOLL_CTL_ADD, it->fd, EPOLLIN);
+	return NULL;
+}
+
+static void added_while_pairing(void)
+{
+	int port = start_server(warm), set = epoll_create1(0);
+	for (int i = 0; i < 40; i++) {
+		pthread_t thread;
+		int fd = socket(AF_INET, SOCK_STREAM, 0);
+		must(connect_to(fd, port));
+		struct addition it = {.set = set, .fd = fd};
+		pthread_create(&thread, NULL, add_soon, &it);
+		warm(fd, 1);
+		pthread_join(thread, NULL);
+		rounds_in_set(set, fd, fd);
+		close(fd);
+	}
+}
+
 /* --- dup --- */
 
 static void dup_before_connect(void)
@@ -654,6 +678,7 @@ int main(int argc, char **argv)
 		{"oneshot_before_connect", oneshot_before_connect},
 		{"nested_before_connect", nested_before_connect},
 		{"added_while_connecting", added_while_connecting},
+		{"added_while_pairing", added_while_pairing},
 		{"dup_before_connect", dup_before_connect},
 		{"stdin_before_connect", stdin_before_connect},
 		{"fork_before_connect", fork_before_connect},
