@@ -64,7 +64,7 @@ struct lf_registration {
 	bool fresh;              /* added or changed: an edge in itself */
 	uint64_t seen_head;      /* edge detection: what was there at the last report */
 	uint32_t seen_stalls;
-	uint64_t settled_at; /* ep->settled when the program added or changed it */
+	uint64_t settled_at; /* ep->settled when the program added or changed it, or connected */
 	uint64_t turn;           /* reported in this turn of the set, at this place */
 	int place;
 	struct lf_registration *next_hot, *prev_hot;

@@ -5,6 +5,7 @@
 #include "epoll.h"
 #include "interpose_io.h"
 #include "options.h"
+#include "pairing.h"
 #include "real.h"
 #include "shortage.h"
 #include "signals.h"
@@ -331,37 +332,65 @@ static bool is_inet(sa_family_t family)
 	return family == AF_INET || family == AF_INET6;
 }
 
-static bool is_stream(int fd)
-{
-	int type = 0;
-	socklen_t len = sizeof(type);
-	return lf_real.getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 && type == SOCK_STREAM;
-}
-
-/* connect(2): AF_UNSPEC dissolves a connection, with RST. */
-static void before_dissolving(int fd)
+/* The socket lives on without us. */
+static void leave_to_tcp(int fd)
 {
 	struct lf_sock *sock = lf_sock_pin(fd);
 	if (!sock)
 		return;
 	int saved = errno;
-	lf_conn_defuse(sock, fd, LF_REASON_SOCKET_OPTION, true);
-	lf_conn_announce_end(sock);
+	lf_epoll_let_go(sock);
+	lf_sock_let_go(sock);
 	lf_sock_unpin(sock);
 	errno = saved;
+}
+
+/* False: there is nothing to dissolve yet. */
+static bool before_dissolving(int fd)
+{
+	struct lf_sock *sock = lf_sock_pin(fd);
+	if (!sock)
+		return false;
+	int saved = errno;
+	bool begun = atomic_load(&sock->pairing) != LF_PAIRING_FRESH;
+	if (begun) {
+		lf_conn_defuse(sock, fd, LF_REASON_SOCKET_OPTION, true);
+		lf_conn_announce_end(sock);
+	}
+	lf_sock_unpin(sock);
+	errno = saved;
+	return begun;
+}
+
+/* connect(2): AF_UNSPEC dissolves a connection, with RST. The socket may get another one:
+ * nothing of this one is to show in that. */
+static int dissolve(int fd, const struct sockaddr *addr, socklen_t len)
+{
+	bool begun = before_dissolving(fd);
+	int r = lf_real.connect(fd, addr, len);
+	if (begun && r == 0)
+		leave_to_tcp(fd);
+	return r;
+}
+
+/* Not refused: it has a peer, or may get one yet. By another process's call, perhaps. */
+static bool has_begun(int r)
+{
+	return r == 0 || errno == EINPROGRESS || errno == EINTR || errno == EALREADY ||
+	       errno == EISCONN;
 }
 
 LF_EXPORT int connect(int fd, const struct sockaddr *addr, socklen_t len)
 {
 	if (addr && len >= sizeof(addr->sa_family) && addr->sa_family == AF_UNSPEC)
-		before_dissolving(fd);
+		return dissolve(fd, addr, len);
 	int r = lf_real.connect(fd, addr, len);
-	if (!lf_started || (r == -1 && errno != EINPROGRESS && errno != EINTR) || !addr ||
-	    len < sizeof(addr->sa_family) || !is_inet(addr->sa_family) || lf_table_get(fd))
+	struct lf_sock *sock = has_begun(r) ? lf_sock_pin(fd) : NULL;
+	if (!sock)
 		return r;
 	int saved = errno;
-	if (is_stream(fd) && !is_stdio(fd))
-		lf_sock_track(fd, LF_SIDE_CLIENT);
+	lf_pairing_begin(sock, fd);
+	lf_sock_unpin(sock);
 	errno = saved;
 	return r;
 }
@@ -369,6 +398,16 @@ LF_EXPORT int connect(int fd, const struct sockaddr *addr, socklen_t len)
 LF_EXPORT int __connect(int fd, const struct sockaddr *addr, socklen_t len)
 {
 	return connect(fd, addr, len);
+}
+
+/* A listener moves no bytes. */
+LF_EXPORT int listen(int fd, int backlog)
+{
+	lf_start();
+	int r = lf_real.listen(fd, backlog);
+	if (r == 0)
+		leave_to_tcp(fd);
+	return r;
 }
 
 LF_EXPORT int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)

@@ -6,6 +6,7 @@
 #include "clock.h"
 #include "config.h"
 #include "conn.h"
+#include "epoll.h"
 #include "options.h"
 #include "real.h"
 
@@ -146,6 +147,8 @@ void lf_pairing_advance(struct lf_sock *sock, int fd)
 {
 	int saved = errno;
 	switch ((enum lf_pairing)atomic_load(&sock->pairing)) {
+	case LF_PAIRING_FRESH: /* or connected past us: plain */
+		break;
 	case LF_PAIRING_TRACKED:
 		if (!lf_config.broker[0])
 			break;
@@ -165,6 +168,20 @@ void lf_pairing_advance(struct lf_sock *sock, int fd)
 		break;
 	}
 	errno = saved;
+}
+
+void lf_pairing_begin(struct lf_sock *sock, int fd)
+{
+	uint32_t fresh = LF_PAIRING_FRESH;
+	if (!atomic_compare_exchange_strong(&sock->pairing, &fresh, LF_PAIRING_TRACKED))
+		return;
+	/* A program that registered the socket at once will not call epoll_ctl again. */
+	struct lf_epoll *ep = lf_epoll_connecting(sock);
+	if (!ep || !lf_config.eager)
+		return;
+	lf_pairing_step(sock, fd);
+	if (lf_pairing_expects(sock))
+		lf_epoll_watch_broker(ep);
 }
 
 bool lf_pairing_expects(const struct lf_sock *sock)
@@ -226,7 +243,8 @@ static void learn_patience(bool in_vain, int64_t waited)
 
 void lf_pairing_await_fuse(struct lf_sock *sock, int fd, bool dontwait)
 {
-	if (!lf_config.eager || atomic_load(&sock->slot->waited))
+	if (!lf_config.eager || atomic_load(&sock->slot->waited) ||
+	    atomic_load(&sock->pairing) == LF_PAIRING_FRESH)
 		return;
 	atomic_store(&sock->slot->waited, 1);
 	int saved = errno;

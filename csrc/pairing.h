@@ -5,6 +5,9 @@
 
 #include "sock.h"
 
+/* connect() has given the socket a peer, or will. */
+void lf_pairing_begin(struct lf_sock *sock, int fd);
+
 /* Called with each I/O call on a socket: counts it, claims when it is time, takes in
  * what the broker has answered. Two loads when the connection is past all this. */
 void lf_pairing_advance(struct lf_sock *sock, int fd);

@@ -117,6 +117,7 @@ void *lf_real_symbol(const char *name)
 void lf_real_init(void)
 {
 	resolve(&lf_real.connect, "connect");
+	resolve(&lf_real.listen, "listen");
 	resolve(&lf_real.accept4, "accept4");
 	resolve(&lf_real.recvmsg, "recvmsg");
 	resolve(&lf_real.sendmsg, "sendmsg");

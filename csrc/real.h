@@ -24,6 +24,7 @@ typedef void lf_handler(int);
 
 struct lf_real {
 	int (*connect)(int, const struct sockaddr *, socklen_t);
+	int (*listen)(int, int);
 	int (*accept4)(int, struct sockaddr *, socklen_t *, int);
 	ssize_t (*recvmsg)(int, struct msghdr *, int);
 	ssize_t (*sendmsg)(int, const struct msghdr *, int);

@@ -89,7 +89,7 @@ void lf_sock_track(int fd, enum lf_wire_side side)
 	sock->generation++;
 	sock->side = side;
 	sock->slot = slot;
-	atomic_store(&sock->pairing, LF_PAIRING_TRACKED);
+	atomic_store(&sock->pairing, side == LF_SIDE_CLIENT ? LF_PAIRING_FRESH : LF_PAIRING_TRACKED);
 	atomic_store(&sock->calls, 0);
 	atomic_store(&sock->fd, fd);
 	atomic_store(&sock->descriptors, 1);
@@ -207,16 +207,43 @@ void lf_sock_decline_later(struct lf_sock *sock, enum lf_reason reason)
 {
 	uint32_t none = LF_REASON_NONE;
 	atomic_compare_exchange_strong(&sock->slot->declined, &none, (uint32_t)reason);
-	if (atomic_load(&sock->pairing) != LF_PAIRING_TRACKED)
+	if (atomic_load(&sock->pairing) > LF_PAIRING_TRACKED)
 		lf_sock_decline(sock, reason);
+}
+
+enum lf_reason lf_sock_commit(struct lf_sock *sock)
+{
+	enum lf_reason reason = LF_REASON_NONE;
+	/* The gate is held across a fork, from the counting of holders on: a child either
+	 * inherits PAIRED and the mapping, or is counted here. */
+	lf_mutex_lock(&gate, LF_RANK_GATE);
+	uint32_t claimed = LF_PAIRING_CLAIMED;
+	if (atomic_load(&sock->slot->holders) != 1)
+		reason = LF_REASON_SHARED_DESCRIPTOR;
+	else if (atomic_compare_exchange_strong(&sock->pairing, &claimed, LF_PAIRING_PAIRED))
+		atomic_store(&sock->slot->fork_safe, 1); /* forks inherit it from here on */
+	else if ((reason = (enum lf_reason)atomic_load(&sock->slot->declined)) == LF_REASON_NONE)
+		reason = LF_REASON_TOO_LATE;
+	lf_mutex_unlock(&gate, LF_RANK_GATE);
+	return reason;
 }
 
 void lf_sock_add_descriptor(struct lf_sock *sock, int copy)
 {
 	if ((unsigned)copy >= LF_TABLE_SIZE)
 		return;
-	atomic_fetch_add(&sock->descriptors, 1);
+	int n = atomic_load(&sock->descriptors);
+	do
+		if (n == 0)
+			return;
+	while (!atomic_compare_exchange_weak(&sock->descriptors, &n, n + 1));
 	lf_table_set(copy, LF_KIND_SOCK, sock);
+	/* Dekker with lf_sock_let_go(), seq_cst: we store the entry, then load the count; it
+	 * stores the count, then loads the entries. The caller's pin keeps the place from being
+	 * another socket's by now. */
+	atomic_thread_fence(memory_order_seq_cst);
+	if (atomic_load(&sock->descriptors) == 0)
+		lf_table_clear(copy, LF_KIND_SOCK, sock);
 }
 
 /* Some other number that still names it. Rare (dup then close of the first), so a
@@ -235,12 +262,10 @@ static void find_other_descriptor(struct lf_sock *sock)
 bool lf_sock_remove_descriptor(struct lf_sock *sock, int fd)
 {
 	lf_mutex_lock(&gate, LF_RANK_GATE);
-	if (lf_table_pointer(lf_table_get(fd)) != sock) {
-		/* Another thread was first. */
+	if (!lf_table_clear(fd, LF_KIND_SOCK, sock)) { /* let go meanwhile */
 		lf_mutex_unlock(&gate, LF_RANK_GATE);
 		return false;
 	}
-	lf_table_set(fd, LF_KIND_NONE, NULL);
 	bool last = atomic_fetch_sub(&sock->descriptors, 1) == 1;
 	if (!last && atomic_load(&sock->fd) == fd)
 		find_other_descriptor(sock);
@@ -252,6 +277,20 @@ void lf_sock_release(struct lf_sock *sock)
 {
 	atomic_store(&sock->dead, 1);
 	drop(sock);
+}
+
+void lf_sock_let_go(struct lf_sock *sock)
+{
+	lf_mutex_lock(&gate, LF_RANK_GATE);
+	int n = atomic_exchange(&sock->descriptors, 0), only = atomic_load(&sock->fd);
+	/* See lf_sock_add_descriptor(). */
+	atomic_thread_fence(memory_order_seq_cst);
+	if (n > 1 || (n == 1 && !lf_table_clear(only, LF_KIND_SOCK, sock)))
+		for (int fd = 0; fd < (int)LF_TABLE_SIZE; fd++)
+			(void)lf_table_clear(fd, LF_KIND_SOCK, sock);
+	lf_mutex_unlock(&gate, LF_RANK_GATE);
+	if (n > 0)
+		lf_sock_release(sock);
 }
 
 static void one_more_holder(struct lf_sock *sock)

@@ -1,9 +1,13 @@
 /* sock.h - a TCP socket as this process sees it.
  *
- * One lf_sock for each socket that accept() or connect() gave this process (or its
- * parent before a fork); dup'ed descriptors share it. The structures live in a pool
- * that is never unmapped, so a racing reader may look at a stale one safely; pins keep
- * a live one from being taken apart under a caller.
+ * One lf_sock for each socket that socket() or accept() gave this process (or its parent
+ * before a fork); dup'ed descriptors share it. From socket() on, not from connect(): what
+ * happens in between (dup, fork, an entry in an epoll set) counts as much as what comes
+ * later. Listeners are let go by listen(). A socket that came from elsewhere, so that others
+ * may hold it, has none and stays plain.
+ *
+ * The structures live in a pool that is never unmapped, so a racing reader may look at a
+ * stale one safely; pins keep a live one from being taken apart under a caller.
  */
 #ifndef LF_SOCK_H
 #define LF_SOCK_H
@@ -19,10 +23,11 @@
 #include <stdint.h>
 
 enum lf_pairing {
-	LF_PAIRING_TRACKED = 0,  /* counting its I/O calls */
-	LF_PAIRING_CLAIMED = 1,  /* the broker knows, no answer yet */
-	LF_PAIRING_PAIRED = 2,   /* segment mapped; the directions go their own ways */
-	LF_PAIRING_DECLINED = 3, /* plain for good, see slot->declined */
+	LF_PAIRING_FRESH = 0,    /* no connect() of this process's yet */
+	LF_PAIRING_TRACKED = 1,  /* counting its I/O calls */
+	LF_PAIRING_CLAIMED = 2,  /* the broker knows, no answer yet */
+	LF_PAIRING_PAIRED = 3,   /* segment mapped; the directions go their own ways */
+	LF_PAIRING_DECLINED = 4, /* plain for good, see slot->declined */
 };
 
 /* The doorbell says: nobody holds the other end any more. */
@@ -79,7 +84,8 @@ struct lf_sock {
 
 bool lf_sock_init(void);
 
-/* Starts to follow fd, a TCP socket that accept() or connect() has just given us. */
+/* Starts to follow fd, a TCP socket that socket() (LF_SIDE_CLIENT, FRESH) or accept()
+ * (LF_SIDE_SERVER, TRACKED) has just given us. */
 void lf_sock_track(int fd, enum lf_wire_side side);
 
 /* The socket behind fd, pinned; NULL: not one of ours. */
@@ -109,16 +115,23 @@ void lf_sock_bell_moved(int from, int to);
 /* Never to be fused, for this reason. Only before it is PAIRED. */
 void lf_sock_decline(struct lf_sock *sock, enum lf_reason reason);
 
-/* The same; while TRACKED the broker is told instead of claimed to, when it is time. */
+/* The same; up to TRACKED the broker is told instead of claimed to, when it is time. */
 void lf_sock_decline_later(struct lf_sock *sock, enum lf_reason reason);
 
-/* dup: `copy` names the same socket. */
+/* CLAIMED becomes PAIRED, with everything mapped; or says why it can't any more: another
+ * thread has declined it, or has forked. */
+enum lf_reason lf_sock_commit(struct lf_sock *sock);
+
+/* dup: `copy` names the same socket; unless that is not followed any more. */
 void lf_sock_add_descriptor(struct lf_sock *sock, int copy);
 /* fd no longer names it. True: it was the last one here; the caller then finishes
  * with lf_sock_release(). */
 bool lf_sock_remove_descriptor(struct lf_sock *sock, int fd);
 /* Gives back the table's own use of it. */
 void lf_sock_release(struct lf_sock *sock);
+/* Stops following a socket that lives on, under all its descriptors. Its epoll entry is
+ * the caller's to give back before. */
+void lf_sock_let_go(struct lf_sock *sock);
 
 /* fork: every socket is held by one process more. No socket enters or leaves the table
  * between before and after. */

@@ -58,6 +58,12 @@ uintptr_t lf_table_set(int fd, enum lf_kind kind, void *what)
 	return atomic_exchange_explicit(&lf_table[fd], word, memory_order_acq_rel);
 }
 
+bool lf_table_clear(int fd, enum lf_kind kind, void *what)
+{
+	uintptr_t word = (uintptr_t)what | (uintptr_t)kind;
+	return lf_table_get(fd) == word && atomic_compare_exchange_strong(&lf_table[fd], &word, 0);
+}
+
 /* The lowest free number above the soft limit, which can only be had by raising it for a moment;
  * descriptors keep such numbers after it is lowered again. Another thread that opens something in
  * between sees the higher limit, no more; one that forks, or asks for the limit, or sets it, waits.

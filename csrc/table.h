@@ -45,6 +45,8 @@ static inline void *lf_table_pointer(uintptr_t entry)
 
 /* Returns what stood there. */
 uintptr_t lf_table_set(int fd, enum lf_kind kind, void *what);
+/* Takes this entry out. False: it is another one. */
+bool lf_table_clear(int fd, enum lf_kind kind, void *what);
 
 /* Moves fd out of the program's sight: to a number it is unlikely to reach, above its
  * soft limit where the hard limit allows, else in its range while there is plenty of
