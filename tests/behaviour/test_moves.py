@@ -14,7 +14,10 @@ def test_a_receive_under_way_is_not_given_what_comes_for_the_next_owner_of_its_n
     plain: Session, fused: Session, programs: Path
 ) -> None:
     said = same(plain, fused, programs / "conn_moves", "closed")
-    assert '"to the first"' in said
+    assert said == (
+        'begun on the first: 12 "to the first"\n'
+        'on the second, of the same number: 13 "to the second"\n'
+    )
 
 
 READERS = {

@@ -36,6 +36,10 @@ static void close_under_a_receive(int fd)
 	char bytes[32] = "";
 	pthread_create(&receiver, NULL, receive_once, &first);
 	usleep(150 * 1000);
+	int hole; /* the number to be given next is to be this one's */
+	while ((hole = dup(STDERR_FILENO)) < fd)
+		;
+	close(hole);
 	close(fd);
 	int second = accept(second_listener, NULL, NULL);
 	pthread_join(receiver, NULL);
@@ -57,6 +61,15 @@ static void send_twice(int fd)
 	send(fd, "one\n", 4, 0);
 	usleep(1300 * 1000);
 	send(fd, "two\n", 4, 0);
+	pause();
+}
+
+static void send_and_look(int fd)
+{
+	char byte;
+	send(fd, "one\n", 4, 0);
+	usleep(1300 * 1000);
+	(void)!recv(fd, &byte, 1, MSG_DONTWAIT);
 	pause();
 }
 
@@ -140,17 +153,17 @@ static void wait_in_a_nested_set(int fd)
 	say("%d, %zd %s", ready, n, bytes);
 }
 
-#define WANTED_ELSEWHERE(name, server)       \
-	static void name(void)               \
-	{                                    \
-		act(send_twice, server);     \
+#define WANTED_ELSEWHERE(name, client, server) \
+	static void name(void)                 \
+	{                                      \
+		act(client, server);           \
 	}
-WANTED_ELSEWHERE(stream, read_as_stream)
-WANTED_ELSEWHERE(standard_input, read_as_standard_input)
-WANTED_ELSEWHERE(part_meanwhile, read_part_meanwhile)
-WANTED_ELSEWHERE(all_meanwhile, read_all_meanwhile)
-WANTED_ELSEWHERE(two_sets, wait_in_two_sets)
-WANTED_ELSEWHERE(nested_set, wait_in_a_nested_set)
+WANTED_ELSEWHERE(stream, send_twice, read_as_stream)
+WANTED_ELSEWHERE(standard_input, send_twice, read_as_standard_input)
+WANTED_ELSEWHERE(part_meanwhile, send_twice, read_part_meanwhile)
+WANTED_ELSEWHERE(all_meanwhile, send_twice, read_all_meanwhile)
+WANTED_ELSEWHERE(two_sets, send_and_look, wait_in_two_sets)
+WANTED_ELSEWHERE(nested_set, send_and_look, wait_in_a_nested_set)
 
 int main(int argc, char **argv)
 {
