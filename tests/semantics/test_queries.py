@@ -96,6 +96,7 @@ def tcp_info(party: Party, name: str) -> dict[str, int]:
 
 def test_tcp_info_counts_ring_bytes(ends: Ends) -> None:
     def act(c: Connection) -> Any:
+        time.sleep(0.2)  # what was sent before is acknowledged by then
         before = tcp_info(c.client, "c"), tcp_info(c.server, "s")
         c.both([["send", "c", 5000]], [["receive", "s", 4000]])
         settle(lambda: tcp_info(c.client, "c")["acked"] - before[0]["acked"], 5000)
