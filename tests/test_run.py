@@ -204,7 +204,7 @@ def test_an_ordinary_user_can(tmp_path: Path, library: Path) -> None:
         export HOME={home} XDG_RUNTIME_DIR={home} LOOPFUSE_LIBRARY={library}
         unset LOOPFUSE_BROKER
         {LOOPFUSE} run -- {sys.executable} {PROGRAMS}/servers.py thread $0 & server=$!
-        sleep 1
+        until grep -q ":$(printf %04X $0) 00000000:0000 0A" /proc/net/tcp; do sleep 0.1; done
         {LOOPFUSE} run -- {sys.executable} {PROGRAMS}/many_clients.py $0 20
         {LOOPFUSE} ps --json
         kill $server
