@@ -125,7 +125,7 @@ class Director:
             self._pair.parties[side].start_program()
         before = {side: [o for o in program.before if o["by"] == side] for side in SIDES}
         request = {"do": "listen", "family": program.family, "options": before["server"]}
-        self._port, results = self._ask("server", request)["result"]
+        self._port, results = self._set_up("server", request)
         self._say_before(before["server"], results)
         request = {
             "do": "connect",
@@ -134,12 +134,16 @@ class Director:
             "port": self._port,
             "options": before["client"],
         }
-        refusal, results = self._ask("client", request)["result"]
+        refusal, results = self._set_up("client", request)
         self._say_before(before["client"], results)
         self._say("connect", str(refusal))
         if program.early:
             self._step({"by": "client", "child": False, **_early(program.early)})
-        self._say("accept", str(self._ask("server", {"do": "accept"})["result"]))
+        self._say("accept", str(self._set_up("server", {"do": "accept"})))
+
+    def _set_up(self, side: str, request: dict[str, Any]) -> Any:
+        """What surely returns, though on a busy machine not soon."""
+        return self._ask(side, request | {"window": LATE})["result"]
 
     def _say_before(self, options: list[Step], results: list[Any]) -> None:
         for option, result in zip(options, results, strict=True):
@@ -330,6 +334,8 @@ class Director:
                     return False
                 return "receive" not in busy and come.exact
             case "fill":
+                if self._takes_what_has_come(OTHER[side]):
+                    return False
                 return "send" not in busy and out.exact and not out.urgent
             case "drain":
                 return "receive" not in busy and not come.urgent
@@ -431,7 +437,15 @@ class Director:
             return not out.urgent and not out.unread
         if out.fits(step["size"]):
             return True
+        if self._takes_what_has_come(OTHER[step["by"]]):
+            return False
         return step["size"] >= LARGE and not out.urgent and not step["flags"]
+
+    def _takes_what_has_come(self, side: str) -> bool:
+        """A receive that waits has room for more than comes at once: of a large send it takes
+        what is there when it wakes."""
+        receives = [b for b in self._blocked_by(side) if b.kind == "receive"]
+        return any(b.step["size"] > self._streams[OTHER[side]].certain for b in receives)
 
     def _question_makes_sense(self, side: str, what: str) -> bool:
         out, come = self._streams[side], self._streams[OTHER[side]]
