@@ -305,7 +305,7 @@ def timeo(s, side, p):
         s.setsockopt(1, 20, struct.pack("ll", 0, 100000))
         t = time.monotonic()
         say(attempt(s.recv, 10))
-        say(time.monotonic() - t > 0.09)  # and on a busy machine, much
+        say(0.09 < time.monotonic() - t < 5)  # a busy machine takes its time
         s.setsockopt(1, 21, struct.pack("ll", 0, 100000))
         n = 0
         try:
