@@ -6,7 +6,7 @@
  *   epoll_control.c  epoll_ctl
  *   epoll_wait.c     epoll_wait
  *
- * Facts about epoll that this file depends on (epoll(7), fs/eventpoll.c):
+ * Facts about epoll that these files depend on (epoll(7), fs/eventpoll.c):
  *  - an entry is keyed by descriptor number and open file description, and lives until
  *    the latter is gone or it is removed;
  *  - data is the program's 64 bits and comes back untouched;
