@@ -249,8 +249,12 @@ bool lf_conn_pair(struct lf_sock *sock, const struct lf_wire_fuse *fuse, int seg
 		*reason = LF_REASON_NO_DESCRIPTORS;
 	else if (!lf_epoll_adopt(sock))
 		*reason = LF_REASON_EPOLL_KIND;
+	else
+		/* Release: whoever sees PAIRED sees the mapping. */
+		*reason = lf_sock_commit(sock);
 	if (*reason != LF_REASON_NONE) {
-		/* Never PAIRED, so nobody else has looked at the mapping. */
+		/* Never PAIRED, so nobody else has looked at the mapping, but for a set. */
+		lf_epoll_let_go(sock);
 		munmap(sock->segment, LF_SEGMENT_HEADER + 2 * (size_t)sock->ring_size);
 		sock->segment = NULL;
 		bell = atomic_exchange(&sock->bell, -1);
@@ -258,10 +262,8 @@ bool lf_conn_pair(struct lf_sock *sock, const struct lf_wire_fuse *fuse, int seg
 			lf_table_unhide(bell);
 		return false;
 	}
-	/* release: whoever sees PAIRED sees the mapping. From here on forks inherit it. */
-	atomic_store(&slot->fork_safe, 1);
-	atomic_store_explicit(&sock->pairing, LF_PAIRING_PAIRED, memory_order_release);
 	lf_conn_limits_changed(sock);
+	lf_epoll_catch_up(sock, fd);
 	lf_conn_try_ready(sock, fd);
 	return true;
 }

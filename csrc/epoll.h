@@ -34,12 +34,17 @@ bool lf_epoll_is_nested(const struct lf_epoll *ep);
 /* The socket has a segment and a doorbell now: the sets it is in learn of them. False:
  * it is in a set in a way we can't honour. */
 bool lf_epoll_adopt(struct lf_sock *sock);
+/* The same for an entry that was made while it was being paired; to be called by both, once
+ * the socket is PAIRED and once the entry is there. */
+void lf_epoll_catch_up(struct lf_sock *sock, int fd);
 /* Its directions have changed between ring and TCP. */
 void lf_epoll_refresh(struct lf_sock *sock);
 /* Its doorbell goes away before its socket does. */
 void lf_epoll_bell_closes(struct lf_sock *sock);
 /* One of its descriptors goes away. */
 void lf_epoll_descriptor_closes(struct lf_sock *sock, int fd);
+/* It lives on without us: its entry is the program's own again. */
+void lf_epoll_let_go(struct lf_sock *sock);
 /* Its last descriptor goes away. */
 void lf_epoll_forget(struct lf_sock *sock);
 

@@ -118,6 +118,7 @@ int lf_epoll_control(struct lf_epoll *ep, int epfd, int op, int fd, struct lf_so
 	if (op == EPOLL_CTL_ADD && (event->events & EPOLLEXCLUSIVE) &&
 	    (event->events & ~EXCLUSIVE_ALLOWS))
 		return -EINVAL; /* epoll_ctl(2) */
+	bool may_pair = op == EPOLL_CTL_ADD && !lf_sock_paired(sock);
 	/* Before the set's lock: defusing takes the socket's, then the set's. */
 	if (op == EPOLL_CTL_ADD) {
 		make_way(ep, fd, sock, (event->events & EPOLLEXCLUSIVE) != 0);
@@ -139,5 +140,7 @@ int lf_epoll_control(struct lf_epoll *ep, int epfd, int op, int fd, struct lf_so
 	if (r == 0)
 		lf_entry_tell_sleepers(ep);
 	lf_epoll_unlock(ep);
+	if (r == 0 && may_pair)
+		lf_epoll_catch_up(sock, fd);
 	return r;
 }

@@ -245,6 +245,10 @@ bool lf_epoll_adopt(struct lf_sock *sock)
 	if (!reg)
 		return true;
 	struct lf_epoll *ep = reg->ep;
+	if (reg->adopted) {
+		lf_epoll_unlock(ep);
+		return true;
+	}
 	/* A fired ONESHOT entry of a plain socket is the kernel's secret: its entry would be
 	 * re-armed by our change of it. */
 	bool ok = !(reg->user.events & LF_KERNEL_ONLY) && lf_entry_adopt(reg, true);
@@ -253,6 +257,15 @@ bool lf_epoll_adopt(struct lf_sock *sock)
 		lf_entry_tell_sleepers(ep);
 	lf_epoll_unlock(ep);
 	return ok;
+}
+
+void lf_epoll_catch_up(struct lf_sock *sock, int fd)
+{
+	/* Dekker: who pairs stores PAIRED, then loads the registration; who adds stores the
+	 * registration, then loads PAIRED. One of them sees the other. */
+	atomic_thread_fence(memory_order_seq_cst);
+	if (lf_sock_paired(sock) && !lf_epoll_adopt(sock))
+		lf_conn_defuse(sock, fd, LF_REASON_EPOLL_KIND, true);
 }
 
 void lf_epoll_refresh(struct lf_sock *sock)
@@ -333,6 +346,21 @@ void lf_epoll_descriptor_closes(struct lf_sock *sock, int fd)
 		else if (reg->adopted && (named_here || may_be_held_elsewhere(sock)))
 			return_entry(reg);
 	}
+	lf_epoll_unlock(ep);
+}
+
+void lf_epoll_let_go(struct lf_sock *sock)
+{
+	struct lf_registration *reg = lf_entry_lock(sock);
+	if (!reg)
+		return;
+	struct lf_epoll *ep = reg->ep;
+	if (reg->gone)
+		lf_entry_release_gone(reg);
+	else if (reg->adopted && !ep->inherited)
+		return_entry(reg);
+	else
+		lf_epoll_release(reg);
 	lf_epoll_unlock(ep);
 }
 

@@ -194,6 +194,23 @@ void lf_sock_decline_later(struct lf_sock *sock, enum lf_reason reason)
 		lf_sock_decline(sock, reason);
 }
 
+enum lf_reason lf_sock_commit(struct lf_sock *sock)
+{
+	enum lf_reason reason = LF_REASON_NONE;
+	/* The gate is held across a fork, from the counting of holders on: a child either
+	 * inherits PAIRED and the mapping, or is counted here. */
+	lf_mutex_lock(&gate, LF_RANK_GATE);
+	uint32_t claimed = LF_PAIRING_CLAIMED;
+	if (atomic_load(&sock->slot->holders) != 1)
+		reason = LF_REASON_SHARED_DESCRIPTOR;
+	else if (atomic_compare_exchange_strong(&sock->pairing, &claimed, LF_PAIRING_PAIRED))
+		atomic_store(&sock->slot->fork_safe, 1); /* forks inherit it from here on */
+	else if ((reason = (enum lf_reason)atomic_load(&sock->slot->declined)) == LF_REASON_NONE)
+		reason = LF_REASON_TOO_LATE;
+	lf_mutex_unlock(&gate, LF_RANK_GATE);
+	return reason;
+}
+
 void lf_sock_add_descriptor(struct lf_sock *sock, int copy)
 {
 	if ((unsigned)copy >= LF_TABLE_SIZE)

@@ -96,6 +96,10 @@ void lf_sock_decline(struct lf_sock *sock, enum lf_reason reason);
 /* The same; while TRACKED the broker is told instead of claimed to, when it is time. */
 void lf_sock_decline_later(struct lf_sock *sock, enum lf_reason reason);
 
+/* CLAIMED becomes PAIRED, with everything mapped; or says why it can't any more: another
+ * thread has declined it, or has forked. */
+enum lf_reason lf_sock_commit(struct lf_sock *sock);
+
 /* dup: `copy` names the same socket. */
 void lf_sock_add_descriptor(struct lf_sock *sock, int copy);
 /* fd no longer names it. True: it was the last one here; the caller then finishes
