@@ -384,6 +384,19 @@ bool lf_epoll_is_nested(const struct lf_epoll *ep)
 	return atomic_load(&ep->nested) != 0;
 }
 
+/* Nothing comes by ring any more. The peer rings once it has seen our wish, and only then sends
+ * by TCP: in between others would find the set readable for nothing. */
+static void take_bell_out(struct lf_epoll *ep, struct lf_sock *sock)
+{
+	struct lf_registration *reg = lf_entry_lock(sock);
+	if (!reg)
+		return;
+	struct lf_epoll *in = reg->ep;
+	if (in == ep && reg->adopted)
+		lf_entry_remove_bell(reg);
+	lf_epoll_unlock(in);
+}
+
 void lf_epoll_nest(struct lf_epoll *ep)
 {
 	if (atomic_exchange(&ep->nested, 1))
@@ -408,6 +421,8 @@ void lf_epoll_nest(struct lf_epoll *ep)
 		if (!sock)
 			continue;
 		lf_conn_defuse(sock, fd, LF_REASON_EPOLL_KIND, true);
+		if (lf_rx(sock) == LF_RX_ENDED)
+			take_bell_out(ep, sock);
 		lf_sock_unpin(sock);
 	}
 }
