@@ -7,6 +7,7 @@
 #include "conn.h"
 #include "pairing.h"
 #include "real.h"
+#include "tap.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -50,6 +51,20 @@ static bool send_packet(int fd, const void *message, size_t size)
 	return lf_real.sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)size;
 }
 
+/* Whoever is the broker hands out the memory that payload goes through: somebody else may have put
+ * a socket where ours should be. */
+static bool is_trusted(int fd)
+{
+	struct ucred who;
+	socklen_t len = sizeof(who);
+	uid_t real, effective, saved;
+	if (lf_real.getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == -1 ||
+	    getresuid(&real, &effective, &saved) == -1)
+		return false;
+	/* Not its effective user alone, who a server may be for a moment. */
+	return who.uid == 0 || (who.uid == real && who.uid == effective && who.uid == saved);
+}
+
 /* Under lock. */
 static bool connect_to_broker(void)
 {
@@ -71,7 +86,7 @@ static bool connect_to_broker(void)
 		.flags = lf_config.eager,
 		.pid = (uint32_t)getpid(),
 	};
-	if (lf_real.connect(fd, (struct sockaddr *)&sun, sizeof(sun)) == -1 ||
+	if (lf_real.connect(fd, (struct sockaddr *)&sun, sizeof(sun)) == -1 || !is_trusted(fd) ||
 	    !send_packet(fd, &hello, sizeof(hello))) {
 		lf_table_unhide(fd);
 		return false;
@@ -132,6 +147,7 @@ struct packet {
 		struct lf_wire_welcome welcome;
 		struct lf_wire_fuse fuse;
 		struct lf_wire_refuse refuse;
+		struct lf_wire_tap tap;
 		char bytes[LF_WIRE_MAX];
 	} u;
 	ssize_t size;
@@ -253,6 +269,13 @@ static bool take(struct packet *packet)
 			return false;
 		take_refuse(packet);
 		return true;
+	case LF_WIRE_TAP:
+		if (packet->size != sizeof(packet->u.tap))
+			return false;
+		/* Without the descriptor, for want of numbers: nothing is recorded then. */
+		if (packet->fd_count == 1)
+			lf_tap_take(&packet->u.tap, packet->fds[0]);
+		return true;
 	default:
 		return false;
 	}
@@ -277,6 +300,7 @@ void lf_broker_receive(void)
 	/* End of file: the broker is gone; connections stay as they are. */
 	if (fd >= 0 && (packet.size == 0 || (packet.size == -1 && errno != EAGAIN && errno != EINTR)))
 		disconnect();
+	lf_tap_tidy();
 	pthread_mutex_unlock(&lock);
 	errno = saved;
 }

@@ -14,7 +14,7 @@ struct lf_config lf_config;
 
 static int64_t number(const char *name, int64_t fallback, int64_t greatest)
 {
-	const char *text = getenv(name);
+	const char *text = secure_getenv(name);
 	if (!text || !*text)
 		return fallback;
 	char *end;
@@ -33,7 +33,8 @@ static bool one_cpu(void)
 
 void lf_config_init(void)
 {
-	const char *path = getenv("LOOPFUSE_BROKER");
+	/* Not of a setuid program, whose caller would choose who hands it its memory. */
+	const char *path = secure_getenv("LOOPFUSE_BROKER");
 	if (path && path[0] == '/' && strlen(path) < sizeof(lf_config.broker))
 		strcpy(lf_config.broker, path);
 	lf_config.eager = number("LOOPFUSE_EAGER", 0, 1) == 1;

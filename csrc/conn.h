@@ -8,12 +8,18 @@
 #ifndef LF_CONN_H
 #define LF_CONN_H
 
+#include "defer.h"
+#include "invariant.h"
 #include "ring.h"
 #include "sock.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
+
+struct lf_handlers;
+struct pollfd;
+struct timespec;
 
 /* Beside bytes and negative errnos, of which they must be none: a socket that was reset can
  * say anything. */
@@ -27,11 +33,16 @@ enum {
 struct lf_io {
 	struct msghdr *msg; /* what plain TCP is to be given; iov and all */
 	int flags;
+	bool one; /* msg is of our own making, around one buffer: the program is told of bytes only */
 	bool waits; /* it began as a blocking call: O_NONBLOCK set since is not for it */
 };
 
 ssize_t lf_conn_recv(struct lf_sock *sock, int fd, struct lf_io *io);
 ssize_t lf_conn_send(struct lf_sock *sock, int fd, struct lf_io *io);
+/* The common case of lf_conn_send(), without a cursor: one short buffer for which
+ * there is room, in the ring, and nothing else to look at. False: it is not that case, nothing was
+ * done. Leaves errno alone. */
+bool lf_conn_send_quickly(struct lf_sock *sock, int fd, const void *buf, size_t n, int flags);
 
 /* Moves bytes between the ring and another descriptor without a buffer in between.
  * `move` is called with pieces of ring memory, under the direction's lock, and returns
@@ -44,6 +55,8 @@ struct lf_bulk {
 	bool continued; /* the program's call has moved bytes before this one */
 	lf_move move;
 	void *context;
+	struct lf_hold *hold; /* the caller's, for as long as its call lasts */
+	struct lf_handlers *so_far; /* sending: those of before the call, or that it has answered for */
 };
 ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, const struct lf_bulk *bulk);
 ssize_t lf_conn_recv_into(struct lf_sock *sock, int fd, const struct lf_bulk *bulk);
@@ -74,11 +87,17 @@ uint64_t lf_conn_ring_received(struct lf_sock *sock);
  * the ring has the last word, so that the kernel's are to be left out. Looks at memory
  * only, until an end of the connection is near. */
 short lf_conn_ready(struct lf_sock *sock, short *known);
+/* SO_RCVLOWAT, but never more than the ring will hold before its writer waits for us. */
+size_t lf_conn_low_water(const struct lf_sock *sock);
 /* Would a receive of `need` bytes find them (or an error) in the ring? */
 bool lf_conn_has_input(struct lf_sock *sock, size_t need);
 /* The same, or anything else that a waiting receive must look at. */
 bool lf_conn_readable(struct lf_sock *sock, size_t need);
 bool lf_conn_writable(struct lf_sock *sock);
+/* Before arming for room: tells the peer how little must be left unread. */
+void lf_conn_say_when_writable(struct lf_sock *sock);
+/* Is a writer at the other end that has armed still short of that? */
+bool lf_conn_writer_has_to_wait(const struct lf_sock *sock);
 /* The program has set the size of a buffer, here or (as seen in the ring) over there. */
 void lf_conn_limits_changed(struct lf_sock *sock);
 
@@ -97,23 +116,70 @@ bool lf_conn_peer_ready(const struct lf_sock *sock);
 /* Do the library's counts of TCP payload agree with the kernel's? EAGAIN: they moved
  * while we looked; ask again later. */
 int lf_conn_counts_agree(struct lf_sock *sock, int fd, bool sending);
+/* Payload that TCP was ever given to send, by the kernel's word, while nobody gives it more. False:
+ * the connection is over. */
+bool lf_conn_count_sent(struct lf_sock *sock, int fd, uint64_t *count);
 
 /* --- ways out (conn_end.c) --- */
 
 /* Ends our sending direction: later bytes go by TCP. Under tx_lock. */
 void lf_conn_end_tx(struct lf_sock *sock, enum lf_reason reason);
+/* The same on our own account: a peer that has left its ring counts on us for what it had not
+ * read, so that goes by TCP first. Under tx_lock. */
+void lf_conn_leave_tx(struct lf_sock *sock, int fd, enum lf_reason reason);
+/* After new bytes, under tx_lock: makes those up to `head` visible, and counts as many sends as
+ * they complete. A sleeping reader is woken once the lock is released, see after_put(). */
+static inline void lf_conn_publish(struct lf_sock *sock, uint64_t head, uint64_t sends)
+{
+	uint64_t origin = atomic_load_explicit(&sock->slot->tx_origin, memory_order_relaxed);
+	LF_INVARIANT(lf_lock_is_mine(&sock->slot->tx_lock));
+	LF_INVARIANT(head >= atomic_load(&sock->slot->tx_head));
+	LF_INVARIANT(head - atomic_load(&sock->slot->tx_tail) <= sock->ring_size);
+	/* The slot first: if we die between the two stores, whoever takes over the lock
+	 * publishes our bytes with its own, and never overwrites what the peer may have
+	 * seen. */
+	atomic_store_explicit(&sock->slot->tx_head, head, memory_order_relaxed);
+	/* Counted in the slot, which is ours: to load it from the segment would mean to wait for a
+	 * line that the reader has. */
+	uint64_t messages =
+		atomic_load_explicit(&sock->slot->tx_messages, memory_order_relaxed) + sends;
+	atomic_store_explicit(&sock->slot->tx_messages, messages, memory_order_relaxed);
+	/* Side by side: a reader that spins takes the line away after the first store to it. */
+	atomic_store_explicit(&sock->out->p.origin, origin, memory_order_relaxed);
+	atomic_store_explicit(&sock->out->p.messages, messages, memory_order_relaxed);
+	/* release: the bytes, and the origin, before the position that covers them. */
+	atomic_store_explicit(&sock->out->p.head, head, memory_order_release);
+}
+
+/* Another thread, or process, is just sending again by TCP what the peer did not read in the
+ * ring, and holds tx_lock meanwhile; what we send comes after that. */
+bool lf_conn_is_resending(const struct lf_sock *sock);
+/* Under tx_lock: ends the ring where slot->resent says, unless that was done, sends again from there
+ * on, and goes on in TCP. Who was at it may have died. */
+void lf_conn_finish_resending(struct lf_sock *sock);
 /* Does what the peer wished (end marks, take-back). True: something was done. Cheap
  * when there is nothing. */
 bool lf_conn_service(struct lf_sock *sock, int fd);
 /* Makes both directions plain with nothing left in the ring we read from: for holders that
  * know only TCP. Waits for the peer, a second at the most, only if there are unread bytes,
- * which it has to send again by TCP. If it is busy elsewhere and `stay` (this process goes
- * on with the socket), they stay readable here; else the peer sends them at its next call. */
+ * which it has to send again by TCP. If it is busy elsewhere, it does so at its next call; if
+ * `stay`, this process goes on with the socket, and may read them until then. */
 void lf_conn_defuse(struct lf_sock *sock, int fd, enum lf_reason reason, bool stay);
 #define LF_TAKE_BACK_NS (INT64_C(1000) * 1000000)
 /* The same with a time limit of the caller's, on lf_now()'s clock. */
 void lf_conn_defuse_until(struct lf_sock *sock, int fd, enum lf_reason reason, bool stay,
 			  int64_t deadline);
+/* Around a look into the ring, under rx_lock: while the peer is asked to take unread bytes
+ * back, and has not begun, it is kept from it, then asked again. The first is true if so. */
+bool lf_conn_take_turn(struct lf_sock *sock);
+void lf_conn_ask_again(struct lf_sock *sock);
+/* What lies unread in the ring comes, or has come, by TCP instead: the ring is out of bounds. */
+bool lf_conn_has_been_taken_back(const struct lf_sock *sock);
+static inline bool lf_conn_taken_back(const struct lf_sock *sock)
+{
+	return atomic_load_explicit(&sock->in->c.wish, memory_order_relaxed) >= LF_WISH_TAKEN &&
+	       lf_conn_has_been_taken_back(sock);
+}
 /* The same for a holder that will read the ring to its end. Never waits. */
 void lf_conn_return_to_tcp(struct lf_sock *sock, enum lf_reason reason);
 /* Bytes that nobody has taken yet may be bytes that nobody ever will: finds out now. */
@@ -126,8 +192,9 @@ void lf_conn_peer_gone(struct lf_sock *sock, int fd);
  * have sent. */
 void lf_conn_fin_seen(struct lf_sock *sock, int fd);
 /* FIN without a word from the peer, which has not read all of our bytes: is it dying? A poll
- * that told of FIN alone would tell less than TCP, which would have seen RST. The first looks
- * at memory only, so it may be asked under any lock; the second waits some ms if need be. */
+ * that told of FIN alone would tell less than TCP, which would have seen RST. The first takes no
+ * lock and asks the kernel at most, so it may be asked under any; the second waits some ms if need
+ * be. */
 bool lf_conn_fin_is_doubtful(struct lf_sock *sock);
 void lf_conn_resolve_fin(struct lf_sock *sock, int fd);
 /* Sending, while the peer is slow to read: does it still exist? Asks the kernel, but
@@ -137,7 +204,11 @@ void lf_conn_check_peer(struct lf_sock *sock, int fd);
  * from the kernel is some 20 ms old at the most: the first says when it is time to ask, the
  * second asks if it is. */
 bool lf_conn_tcp_check_is_due(struct lf_sock *sock);
+/* The program has just been told of an end by TCP: its next send asks at once. */
+void lf_conn_end_was_told(struct lf_sock *sock);
 void lf_conn_check_tcp(struct lf_sock *sock, int fd);
+/* TCP's state says that FIN, or worse, has come: not just a shutdown of our own. */
+bool lf_conn_fin_has_come(int fd);
 /* TCP has told a receive of an error. If it was the end of the connection, nothing is sent
  * any more, and nothing received but what is in the ring. */
 void lf_conn_tcp_failed(struct lf_sock *sock, int fd);
@@ -155,11 +226,20 @@ int lf_conn_shutdown(struct lf_sock *sock, int fd, int how);
 /* This process lets go of its last descriptor; before the kernel's close. */
 void lf_conn_before_close(struct lf_sock *sock, int fd);
 
+/* The same, by the last receive of it that slept when another thread closed it. */
+void lf_conn_close_ring(struct lf_sock *sock);
+
 /* --- doorbells (bell.c) --- */
 
 /* Wakes the peer if the flag says that it sleeps; call after the store it waits for. */
 void lf_bell_ring(struct lf_sock *sock, struct lf_armed_line *line);
+/* The same where a full fence has come after that store (see lf_lock_fence_released()), and the
+ * flag was seen. */
+void lf_bell_wake(struct lf_sock *sock, struct lf_armed_line *line);
 void lf_bell_ring_always(struct lf_sock *sock);
+/* What SO_SNDBUF would read as, of any socket, were it set to `half`; -1: not known. Asked of our
+ * bell, whose size does not matter and is as before afterwards. */
+int lf_bell_try_room(struct lf_sock *sock, int half);
 /* Empties our bell. */
 void lf_bell_drain(struct lf_sock *sock);
 
@@ -172,6 +252,8 @@ struct lf_wait {
 	int64_t deadline; /* on lf_now()'s clock, or LF_FOREVER */
 	/* The program set a timeout, or part has been moved: signals always interrupt. */
 	bool never_restarts;
+	bool seen_in_tcp; /* it has bytes that are to stay there: don't let it wake us for those */
+	bool spun; /* lf_wait_spin() was in vain: sleep at once */
 	struct lf_hold *hold;
 };
 
@@ -182,26 +264,57 @@ struct lf_hold {
 	bool on;
 	sigset_t before;
 };
+/* What has run of this thread's handlers, to be compared later. */
+struct lf_handlers {
+	uint32_t calls, ends;
+};
+static inline struct lf_handlers lf_handlers_so_far(void)
+{
+	return (struct lf_handlers){lf_defer_calls(), lf_defer_ends()};
+}
 #define LF_HOLD(name)                                                   \
 	struct lf_hold name __attribute__((cleanup(lf_hold_end)));      \
 	(name).on = false
 void lf_hold_begin(struct lf_hold *hold);
 void lf_hold_end(struct lf_hold *hold);
+/* The kernel's own call comes next: signals are its business again. One that was held until
+ * now, or whose handler has run since `before` (NULL: none of those), ends the call as if it came
+ * in the kernel's: any, once a part has been `moved`, else those that don't restart it. True:
+ * one has. */
+bool lf_hold_end_for_tcp(struct lf_hold *hold, const struct lf_handlers *before, bool moved);
 
 /* Returns 0 (look again), -EINTR or -EAGAIN (the deadline has passed). */
 int lf_wait(struct lf_sock *sock, int fd, const struct lf_wait *wait);
+/* In a forked child, where nobody waits yet. */
+void lf_wait_after_fork(void);
+/* The first half of it, which looks at memory only. True: look again. */
+bool lf_wait_spin(struct lf_sock *sock, const struct lf_wait *wait);
 /* Sleeps on TCP alone, for a call that the kernel itself would not let wait any more.
  * Returns 0 (try again) or -EINTR. */
 int lf_wait_tcp(int fd, short events);
-/* Raises the armed flag; the caller looks at the ring once more before it sleeps. */
+/* Polls within a call that is to wait: 0: something is there, or time is up; -EAGAIN: a handler ran
+ * after which the kernel would begin the call anew; -EINTR: one that ends it. `fds` has room for one
+ * more. */
+int lf_wait_poll(struct pollfd *fds, size_t n, const struct timespec *ts, struct lf_hold *hold);
+/* Counts the caller as one who relies on the doorbell, before it arms. False: another thread
+ * is just emptying it, so the caller may sleep for LF_SHARED_SLEEP_NS at the most. */
+bool lf_wait_begin(struct lf_sock *sock);
+void lf_wait_end(struct lf_sock *sock);
+/* Raises the armed flag; the caller looks at the ring once more before it sleeps. Who rings takes
+ * it down again; who has slept only by lf_wait_disarm_reader(): it is one flag for all who sleep. */
 void lf_wait_arm(struct lf_sock *sock, enum lf_want want);
-void lf_wait_disarm(struct lf_sock *sock, enum lf_want want);
-/* May a sleeper take the doorbell's bytes away? Not while another thread relies on
- * them. */
-bool lf_wait_may_drain(const struct lf_sock *sock);
+/* The caller, counted by lf_wait_begin(), has slept, and looks at the ring itself from here on: the
+ * peer need not ring. False: others may rely on the flag. */
+bool lf_wait_disarm_reader(struct lf_sock *sock);
+/* Takes the doorbell's bytes away, unless others than `mine` of the waiters rely on them. */
+bool lf_wait_drain(struct lf_sock *sock, uint32_t mine);
 /* Spins on `look` for as long as a sleep would cost, if that has been paying off for this
- * socket. True: look() said yes. `alone`: the one we wait for can't run beside us. */
-bool lf_wait_spin_by_score(struct lf_sock *sock, bool alone, bool (*look)(void *), void *context);
+ * socket. True: look() said yes. `alone`: the one we wait for can't run beside us. `want`: where
+ * the spin is counted. */
+bool lf_wait_spin_by_score(struct lf_sock *sock, enum lf_want want, bool alone,
+			   bool (*look)(void *), void *context);
+/* Counts that the caller has armed, has looked once more and found nothing. */
+void lf_wait_count_sleep(struct lf_sock *sock, enum lf_want want);
 /* Longest sleep, ns, that is safe for this socket. */
 #define LF_SHARED_SLEEP_NS (5 * 1000 * 1000)
 #define LF_WRITER_SLEEP_NS (20 * 1000 * 1000)

@@ -10,8 +10,12 @@
 #include "conn.h"
 #include "epoll.h"
 #include "invariant.h"
+#include "options.h"
 #include "pairing.h"
 #include "real.h"
+#include "start.h"
+#include "states.h"
+#include "tap.h"
 
 #include <errno.h>
 #include <linux/tcp.h>
@@ -19,25 +23,56 @@
 #include <poll.h>
 #include <sys/socket.h>
 
-static void end_at(struct lf_sock *sock, uint64_t position, enum lf_reason reason)
+static void mark_end(struct lf_sock *sock, uint64_t position, enum lf_reason reason)
 {
 	atomic_store_explicit(&sock->out->p.end_pos, position, memory_order_relaxed);
-	atomic_store_explicit(&sock->out->p.reason, (uint32_t)reason, memory_order_relaxed);
-	/* release: end_pos before the mark; the mark before any TCP byte that follows. */
-	atomic_store_explicit(&sock->out->p.mark, LF_MARK_ENDED, memory_order_release);
-	atomic_store_explicit(&sock->slot->tx, LF_TX_ENDED, memory_order_release);
+	/* release: whoever sees it sees that there was a ring, see step_ready(). */
+	atomic_store_explicit(&sock->out->p.reason, (uint32_t)reason, memory_order_release);
+	/* end_pos before the mark; the mark before any TCP byte that follows. */
+	lf_states_tell(sock, LF_MARK_ENDED);
 	lf_bell_ring(sock, &sock->out->reader);
+}
+
+/* After the mark, and after all that has to come before other threads' sends: those look at
+ * the state without the lock. */
+static void go_on_in_tcp(struct lf_sock *sock)
+{
+	lf_states_enter_tx(sock->slot, LF_TX_ENDED);
+	atomic_store_explicit(&sock->slot->resending, 0, memory_order_release);
 	lf_epoll_refresh(sock);
+}
+
+static void begin_resending(struct lf_slot *slot, uint64_t from, enum lf_resending how)
+{
+	atomic_store(&slot->resend_from, from);
+	atomic_store(&slot->resent, from);
+	atomic_store(&slot->resending, (uint32_t)how);
 }
 
 void lf_conn_end_tx(struct lf_sock *sock, enum lf_reason reason)
 {
+	struct lf_slot *slot = sock->slot;
+	uint64_t head;
 	switch (lf_tx(sock)) {
 	case LF_TX_FUSED:
-		end_at(sock, atomic_load(&sock->slot->tx_head), reason);
+		if (atomic_load(&slot->resending)) {
+			lf_conn_finish_resending(sock);
+			break;
+		}
+		head = atomic_load(&slot->tx_head);
+		/* A sender of ours that was killed while it published may have told the slot only. */
+		lf_conn_publish(sock, head, 0);
+		/* An heir is not to put bytes behind a mark that stands. */
+		begin_resending(slot, head, LF_ENDING);
+		mark_end(sock, head, reason);
+		/* No late look where nobody is left who might have left, nor where numbers are not ours. */
+		if (reason == LF_REASON_PEER_GONE || lf_in_borrowed_memory())
+			go_on_in_tcp(sock);
+		else
+			lf_conn_finish_resending(sock);
 		break;
 	case LF_TX_PLAIN:
-		atomic_store(&sock->slot->tx, LF_TX_ENDED);
+		lf_states_enter_tx(slot, LF_TX_ENDED);
 		if (sock->out)
 			atomic_store(&sock->out->p.reason, (uint32_t)reason);
 		break;
@@ -49,7 +84,7 @@ void lf_conn_end_tx(struct lf_sock *sock, enum lf_reason reason)
 /* Unread bytes in our outgoing ring by the peer's own tail; SIZE_MAX: impossible. */
 static size_t unread_by_peer(struct lf_sock *sock)
 {
-	uint64_t tail = atomic_load_explicit(&sock->out->c.tail, memory_order_acquire);
+	uint64_t tail = atomic_load_explicit(&sock->out->t.tail, memory_order_acquire);
 	uint64_t unread = atomic_load(&sock->slot->tx_head) - tail;
 	return unread <= sock->ring_size ? (size_t)unread : SIZE_MAX;
 }
@@ -70,27 +105,111 @@ static bool tcp_has_failed(struct lf_sock *sock, int fd)
 	return true;
 }
 
-/* Sends the n bytes at `position` by TCP, waiting for room as long as the peer lives.
- * What TCP says against it is kept for the program to see. */
-static void resend_by_tcp(struct lf_sock *sock, int fd, uint64_t position, size_t n)
+enum { NO_LIMIT = -1 };
+
+/* TCP's limits for what it has not sent, as they were, for as long as the ring's bytes are put
+ * there. */
+struct room {
+	struct lf_sock *sock;
+	int fd;
+	bool asked;
+	int size, lent; /* SO_SNDBUF, twice of what sets it; 0: none was lent */
+	int locks;      /* has the program fixed its buffers' sizes? -1: this kernel does not tell */
+	int unsent;     /* TCP_NOTSENT_LOWAT; NO_LIMIT: stays */
+};
+
+static bool set(int fd, int level, int name, int n)
 {
-	while (n) {
+	return lf_real.setsockopt(fd, level, name, &n, sizeof(n)) == 0;
+}
+
+/* What is more than net.core.wmem_max is cut down to that, which may be less than TCP has
+ * come to on its own. So it is tried out where the size does not matter. */
+static bool set_send_buffer(const struct room *room, int half)
+{
+	return set(room->fd, SOL_SOCKET, SO_SNDBUFFORCE, half) ||
+	       (lf_bell_try_room(room->sock, half) / 2 >= room->size / 2 &&
+		set(room->fd, SOL_SOCKET, SO_SNDBUF, half));
+}
+
+static void lend_room(struct room *room, size_t n)
+{
+	room->asked = true;
+	room->unsent = lf_option_ask(room->fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, NO_LIMIT);
+	if (room->unsent != NO_LIMIT && !set(room->fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, NO_LIMIT))
+		room->unsent = NO_LIMIT;
+	room->size = lf_option_ask(room->fd, SOL_SOCKET, SO_SNDBUF, 0);
+	room->locks = lf_option_ask(room->fd, SOL_SOCKET, SO_BUF_LOCK, -1);
+	if (room->size && set_send_buffer(room, room->size / 2 + (int)n))
+		room->lent = lf_option_ask(room->fd, SOL_SOCKET, SO_SNDBUF, 0);
+}
+
+/* What lies there stays: the socket is writable once less does than it holds. What another thread
+ * of the program's has set meanwhile stays, too. The cleanup also runs when pthread_cancel unwinds
+ * through here. */
+static void take_room_away(struct room *room)
+{
+	int fd = room->fd;
+	if (room->unsent != NO_LIMIT &&
+	    lf_option_ask(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, room->unsent) == NO_LIMIT)
+		(void)set(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, room->unsent);
+	if (!room->lent || lf_option_ask(fd, SOL_SOCKET, SO_SNDBUF, 0) != room->lent)
+		return;
+	(void)set_send_buffer(room, room->size / 2);
+	if (room->locks != -1 && !(room->locks & LF_SEND_BUFFER_LOCKED))
+		(void)set(fd, SOL_SOCKET, SO_BUF_LOCK,
+			  lf_option_ask(fd, SOL_SOCKET, SO_BUF_LOCK, 0) & ~LF_SEND_BUFFER_LOCKED);
+}
+
+/* fd -1: for time to pass. */
+static void await_room(int fd, int timeout_ms)
+{
+	struct pollfd p = {.fd = fd, .events = POLLOUT};
+	struct lf_defer_pause pause = lf_defer_pause();
+	lf_real.poll(&p, 1, timeout_ms);
+	lf_defer_resume(pause);
+}
+
+static ssize_t send_pieces(int fd, const struct msghdr *msg)
+{
+	lf_defer_begin(); /* cancelled in here, it might leave bytes with TCP that nobody counts */
+	ssize_t sent = lf_real.sendmsg(fd, msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+	int error = errno;
+	lf_defer_end();
+	errno = error;
+	return sent;
+}
+
+/* Sends what is in the ring from slot->resent on by TCP. The peer may not read for long, so TCP is
+ * lent room for all of it; where it may not have that (net.core.wmem_max, without CAP_NET_ADMIN),
+ * waits as long as the peer lives. What TCP says against it is kept for the program to see. */
+static void resend_by_tcp(struct lf_sock *sock, int fd)
+{
+	struct room room __attribute__((cleanup(take_room_away))) = {
+		.sock = sock, .fd = fd, .unsent = NO_LIMIT};
+	uint64_t position, end = atomic_load(&sock->slot->tx_head);
+	while ((position = atomic_load(&sock->slot->resent)) != end) {
 		struct iovec pieces[2];
+		size_t n = (size_t)(end - position);
 		uint64_t origin = atomic_load_explicit(&sock->slot->tx_origin, memory_order_relaxed);
 		int count = lf_ring_pieces(sock->out_ring, sock->ring_size, position + origin, n,
 					   pieces);
 		struct msghdr msg = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
-		ssize_t sent = lf_real.sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+		room.fd = lf_sock_named(sock, room.fd);
+		ssize_t sent = send_pieces(room.fd, &msg);
 		if (sent > 0) {
-			position += (uint64_t)sent;
-			n -= (size_t)sent;
+			atomic_store(&sock->slot->resent, position + (uint64_t)sent);
 		} else if (sent == -1 && errno == EAGAIN) {
-			struct pollfd p = {.fd = fd, .events = POLLOUT};
-			lf_real.poll(&p, 1, 100);
+			if (room.asked)
+				await_room(room.fd, 100);
+			else
+				lend_room(&room, n);
+		} else if (sent == -1 && (errno == ENOBUFS || errno == ENOMEM)) {
+			await_room(-1, 1); /* memory comes back; the bytes would not */
 		} else if (sent == -1 && errno != EINTR) {
 			atomic_store(&sock->slot->error, (uint32_t)errno);
 			atomic_store(&sock->slot->reset, 1);
-			return;
+			break;
 		}
 	}
 }
@@ -109,18 +228,122 @@ static void take_back(struct lf_sock *sock, int fd, enum lf_reason reason)
 		return;
 	}
 	uint64_t tail = atomic_load(&sock->slot->tx_head) - n;
+	begin_resending(sock->slot, tail, LF_RESENDING);
 	/* The mark first: the receiver must not take the resent bytes for bytes that came
-	 * around a live ring. */
-	end_at(sock, tail, reason);
+	 * around a live ring. The state last: other threads send by TCP as soon as they see it,
+	 * and must not overtake the resent bytes. */
+	mark_end(sock, tail, reason);
+	/* In borrowed memory its numbers are not ours: the parent goes on, as if we had died. */
+	if (n && lf_in_borrowed_memory())
+		return;
 	if (n && !tcp_has_failed(sock, fd))
-		resend_by_tcp(sock, fd, tail, n);
+		resend_by_tcp(sock, fd);
+	go_on_in_tcp(sock);
+}
+
+bool lf_conn_is_resending(const struct lf_sock *sock)
+{
+	return atomic_load_explicit(&sock->slot->resending, memory_order_relaxed) == LF_RESENDING &&
+	       lf_lock_is_elsewhere(&sock->slot->tx_lock);
+}
+
+/* Who was at it may have died after TCP took bytes, and before it had noted so. Nobody else has sent
+ * meanwhile: what TCP has beyond its count from before the ring is what was sent again. */
+static void note_what_tcp_has(struct lf_sock *sock, int fd)
+{
+	struct lf_slot *slot = sock->slot;
+	uint64_t sent;
+	if (!lf_conn_count_sent(sock, fd, &sent))
+		return;
+	uint64_t position = atomic_load(&slot->resend_from) + sent - atomic_load(&slot->tcp_sent);
+	if (position > atomic_load(&slot->resent) && position <= atomic_load(&slot->tx_head))
+		atomic_store(&slot->resent, position);
+}
+
+/* The peer waits for the bytes that it has wished back, but for no more than a second. It may have left
+ * in vain after our look at the wish, and before it could see the mark. So there is a look after the
+ * mark, too (Dekker, seq_cst: it stores the wish, then loads the mark), and one swap decides who
+ * has the bytes, as in lf_conn_take_turn(). False: its tail is impossible. */
+static bool take_back_late(struct lf_sock *sock)
+{
+	struct lf_slot *slot = sock->slot;
+	uint32_t wish = LF_WISH_TAKE_BACK;
+	if ((atomic_load(&slot->shut) & LF_SHUT_WR) ||
+	    (!atomic_compare_exchange_strong(&sock->out->c.wish, &wish, LF_WISH_TAKEN_LATE) &&
+	     wish != LF_WISH_TAKEN_LATE))
+		return true;
+	size_t n = unread_by_peer(sock);
+	if (n == SIZE_MAX) {
+		lf_conn_corrupt(sock);
+		return false;
+	}
+	uint64_t tail = atomic_load(&slot->tx_head) - n;
+	begin_resending(slot, tail, LF_RESENDING);
+	/* Before any byte that follows by TCP. */
+	atomic_store(&sock->out->p.end_pos, tail);
+	return true;
+}
+
+void lf_conn_finish_resending(struct lf_sock *sock)
+{
+	struct lf_slot *slot = sock->slot;
+	int fd = lf_sock_named(sock, atomic_load(&sock->fd));
+	/* Before the mark nothing was resent, so that is still where the ring ends. */
+	if (atomic_load(&sock->out->p.mark) != LF_MARK_ENDED)
+		mark_end(sock, atomic_load(&slot->resent), LF_REASON_PEER_GONE);
+	if (!take_back_late(sock))
+		return;
+	if (atomic_load(&slot->resent) != atomic_load(&slot->tx_head)) {
+		note_what_tcp_has(sock, fd);
+		resend_by_tcp(sock, fd);
+	}
+	go_on_in_tcp(sock);
 }
 
 /* Why somebody wants the ring ended, out of shared memory: their word, so checked. */
+static enum lf_reason reason_of(uint32_t why)
+{
+	return why <= LF_REASON_DESCRIPTOR_NEEDED ? (enum lf_reason)why : LF_REASON_NONE;
+}
+
 static enum lf_reason reason_in(_Atomic uint32_t *place)
 {
-	uint32_t why = atomic_load_explicit(place, memory_order_relaxed);
-	return why <= LF_REASON_DESCRIPTOR_NEEDED ? (enum lf_reason)why : LF_REASON_NONE;
+	return reason_of(atomic_load_explicit(place, memory_order_relaxed));
+}
+
+/* Under tx_lock, FUSED. `own`: why we end it ourselves. False: there is nothing to do any more. */
+static bool grant(struct lf_sock *sock, int fd, enum lf_reason own)
+{
+	struct lf_consumer_line *c = &sock->out->c;
+	/* acquire: the reader's last tail is older than its wish. */
+	uint32_t wish = atomic_load_explicit(&c->wish, memory_order_acquire);
+	uint32_t broker = LF_BROKER_REASON(
+		atomic_load_explicit(&sock->segment->broker_wish, memory_order_relaxed));
+	if (atomic_load(&sock->slot->resending))
+		lf_conn_finish_resending(sock);
+	else if (atomic_load_explicit(&c->closed, memory_order_acquire))
+		take_back(sock, fd, LF_REASON_PEER_CLOSED);
+	else if (wish == LF_WISH_TAKEN || /* who was about to has died before it began */
+		 (wish == LF_WISH_TAKE_BACK &&
+		  atomic_compare_exchange_strong(&c->wish, &wish, LF_WISH_TAKEN)))
+		take_back(sock, fd, own ? own : reason_in(&c->reason));
+	else if (wish) /* as it is now, if the consumer was quicker: it may be reading */
+		lf_conn_end_tx(sock, own ? own : reason_in(&c->reason));
+	else if (broker)
+		lf_conn_end_tx(sock, own ? own : reason_of(broker));
+	else
+		return false;
+	return true;
+}
+
+void lf_conn_leave_tx(struct lf_sock *sock, int fd, enum lf_reason reason)
+{
+	/* Begun before, and in borrowed memory: see take_back(). */
+	if (lf_tx(sock) == LF_TX_FUSED && atomic_load(&sock->slot->resending) &&
+	    lf_in_borrowed_memory())
+		return;
+	if (lf_tx(sock) != LF_TX_FUSED || !grant(sock, fd, reason))
+		lf_conn_end_tx(sock, reason);
 }
 
 bool lf_conn_service(struct lf_sock *sock, int fd)
@@ -130,27 +353,17 @@ bool lf_conn_service(struct lf_sock *sock, int fd)
 	struct lf_direction *out = sock->out;
 	if (!(atomic_load_explicit(&out->c.wish, memory_order_relaxed) |
 	      atomic_load_explicit(&out->c.closed, memory_order_relaxed) |
-	      atomic_load_explicit(&sock->segment->broker_wish, memory_order_relaxed)))
+	      LF_BROKER_REASON(atomic_load_explicit(&sock->segment->broker_wish,
+						    memory_order_relaxed))))
 		return false;
-	if (!lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
+	/* Its numbers are not ours: the parent sees to it. */
+	if (lf_in_borrowed_memory())
+		return false;
+	/* Who is at it already may have to wait for the peer to read, and the peer for us. */
+	if (lf_conn_is_resending(sock) || !lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
 		return false;
 	int saved = errno;
-	bool done = lf_tx(sock) == LF_TX_FUSED;
-	if (done) {
-		/* acquire: the reader's last tail is older than its wish. */
-		uint32_t wish = atomic_load_explicit(&out->c.wish, memory_order_acquire);
-		uint32_t closed = atomic_load_explicit(&out->c.closed, memory_order_acquire);
-		if (closed)
-			take_back(sock, fd, LF_REASON_PEER_CLOSED);
-		else if (wish == LF_WISH_TAKE_BACK &&
-			 /* If this fails the consumer has gone back to reading: wish is PLAIN. */
-			 atomic_compare_exchange_strong(&out->c.wish, &wish, LF_WISH_TAKEN))
-			take_back(sock, fd, reason_in(&out->c.reason));
-		else if (wish)
-			lf_conn_end_tx(sock, reason_in(&out->c.reason));
-		else
-			lf_conn_end_tx(sock, reason_in(&sock->segment->broker_wish));
-	}
+	bool done = lf_tx(sock) == LF_TX_FUSED && grant(sock, fd, LF_REASON_NONE);
 	lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
 	if (done)
 		lf_bell_ring_always(sock);
@@ -169,14 +382,16 @@ enum { DEATH_MS = 50 }; /* between the closing of two descriptors in one exit(2)
 static bool bell_hung_up(struct lf_sock *sock, int timeout_ms)
 {
 	struct pollfd p = {.fd = atomic_load(&sock->bell)};
-	return lf_real.poll(&p, 1, timeout_ms) == 1 && (p.revents & (POLLHUP | POLLERR));
+	return lf_real.poll(&p, 1, timeout_ms) == 1 && (p.revents & (POLLHUP | POLLERR)) &&
+	       p.fd == atomic_load(&sock->bell); /* still, so it was all the time */
 }
 
 /* Bytes that lie unread in the ring we read from. */
 static bool has_unread(struct lf_sock *sock)
 {
 	/* seq_cst: see leave_ring(). */
-	return atomic_load(&sock->in->p.head) != atomic_load(&sock->slot->rx_tail);
+	return !lf_conn_taken_back(sock) &&
+	       atomic_load(&sock->in->p.head) != atomic_load(&sock->slot->rx_tail);
 }
 
 /* Under rx_lock: the peer has been asked to end its direction and to take back what we
@@ -190,8 +405,11 @@ static void await_end_of_ring(struct lf_sock *sock, int fd, int64_t deadline)
 		lf_conn_service(sock, fd);
 		lf_sock_each(service);
 		struct pollfd p = {.fd = atomic_load(&sock->bell), .events = POLLIN};
-		if (lf_real.poll(&p, 1, 1) == 1) {
-			if (p.revents & (POLLHUP | POLLERR))
+		struct lf_defer_pause pause = lf_defer_pause();
+		int rung = lf_real.poll(&p, 1, 1);
+		lf_defer_resume(pause);
+		if (rung == 1) {
+			if (p.fd == atomic_load(&sock->bell) && (p.revents & (POLLHUP | POLLERR)))
 				return;
 			lf_bell_drain(sock);
 			/* Closed past us: then we look again without being rung. */
@@ -201,25 +419,34 @@ static void await_end_of_ring(struct lf_sock *sock, int fd, int64_t deadline)
 	}
 }
 
-/* The producer has not answered in time: the bytes stay here, if it has not begun just now. */
-static bool go_on_reading(struct lf_sock *sock, int fd)
+/* Over whatever was wished before, but not over what the producer has begun. */
+static void wish_all_back(struct lf_sock *sock)
 {
-	if (atomic_load(&sock->in->p.mark) != LF_MARK_FUSED)
-		return false;
-	uint32_t wish = LF_WISH_TAKE_BACK;
-	if (atomic_compare_exchange_strong(&sock->in->c.wish, &wish, LF_WISH_PLAIN))
-		return true;
-	await_end_of_ring(sock, fd, lf_deadline(LF_TAKE_BACK_NS));
-	return false;
+	uint32_t wish = atomic_load(&sock->in->c.wish);
+	while (wish != LF_WISH_TAKEN && wish != LF_WISH_TAKEN_LATE &&
+	       !atomic_compare_exchange_weak(&sock->in->c.wish, &wish, LF_WISH_TAKE_BACK))
+		;
+}
+
+/* Under rx_lock, all wished back: may this end look at TCP alone from now on? A ring that had
+ * ended before, or whose producer is dead, may hold bytes that nobody can take back: they stay
+ * readable here. */
+static void leave_unless_stuck(struct lf_sock *sock)
+{
+	uint32_t mark = atomic_load_explicit(&sock->in->p.mark, memory_order_acquire);
+	bool stuck = mark == LF_MARK_ENDED ?
+			     atomic_load(&sock->in->p.end_pos) != atomic_load(&sock->slot->rx_tail) :
+			     mark == LF_MARK_FUSED && has_unread(sock) && bell_hung_up(sock, 0);
+	if (!stuck)
+		lf_states_enter_rx(sock->slot, LF_RX_ENDED);
 }
 
 /* Under rx_lock, with a ring that we watch: from here on every byte is to come by TCP. */
 static void leave_ring(struct lf_sock *sock, int fd, enum lf_reason reason, int64_t deadline,
 		       bool stay)
 {
-	struct lf_slot *slot = sock->slot;
-	/* Asked before, and gone on reading since. */
-	if (stay && atomic_load(&sock->in->c.wish) == LF_WISH_PLAIN && has_unread(sock))
+	/* Asked before, and not answered yet. */
+	if (stay && atomic_load(&sock->in->c.wish) == LF_WISH_TAKE_BACK && has_unread(sock))
 		return;
 	atomic_store(&sock->in->c.reason, (uint32_t)reason);
 	/* Dekker, twice, seq_cst on both sides. We store the wish, then load mark and head.
@@ -227,21 +454,54 @@ static void leave_ring(struct lf_sock *sock, int fd, enum lf_reason reason, int6
 	 * see PLAIN, it will end at position 0. It stores head and loads the wish after each
 	 * byte: if we see no unread ones, it will find the wish, and take back what it has
 	 * put there since. */
-	atomic_store(&sock->in->c.wish, LF_WISH_TAKE_BACK);
+	wish_all_back(sock);
 	if (atomic_load(&sock->in->p.mark) == LF_MARK_FUSED && has_unread(sock)) {
 		await_end_of_ring(sock, fd, deadline);
-		if (stay && go_on_reading(sock, fd))
+		/* Not in time: it sends them by TCP at its next call. Until then our own
+		 * receives read them, see lf_conn_take_turn(). */
+		if (stay && atomic_load(&sock->in->p.mark) == LF_MARK_FUSED)
 			return;
 	}
-	uint32_t mark = atomic_load_explicit(&sock->in->p.mark, memory_order_acquire);
-	/* A ring that had ended before, or whose producer is dead, may hold bytes that nobody
-	 * can take back: they stay readable here. A producer that is alive but busy elsewhere
-	 * sends them by TCP at its next call. */
-	bool stuck = mark == LF_MARK_ENDED ?
-			     atomic_load(&sock->in->p.end_pos) != atomic_load(&slot->rx_tail) :
-			     mark == LF_MARK_FUSED && has_unread(sock) && bell_hung_up(sock, 0);
-	if (!stuck)
-		atomic_store(&slot->rx, LF_RX_ENDED);
+	leave_unless_stuck(sock);
+}
+
+/* Each unread byte is either read here or sent again, never both. The producer takes them back
+ * by swapping TAKE_BACK to TAKEN, and loads our tail after that; we read only after we swapped
+ * TAKE_BACK to NONE, and wish again after our tail was stored. One swap finds TAKE_BACK, the
+ * other one fails. If it is the producer's that finds it, it reads from our last store of
+ * TAKE_BACK, hence sees each tail stored before; and the ring is out of bounds for us from then
+ * on. What it puts into the ring while it sees NONE is what it would find unread later. */
+bool lf_conn_take_turn(struct lf_sock *sock)
+{
+	uint32_t wish = LF_WISH_TAKE_BACK;
+	if (atomic_load_explicit(&sock->in->c.wish, memory_order_relaxed) != LF_WISH_TAKE_BACK ||
+	    lf_rx(sock) == LF_RX_PLAIN || lf_rx(sock) == LF_RX_ENDED)
+		return false;
+	return atomic_compare_exchange_strong(&sock->in->c.wish, &wish, LF_WISH_NONE);
+}
+
+bool lf_conn_has_been_taken_back(const struct lf_sock *sock)
+{
+	/* A producer that died before it had ended the ring sends nothing; one that could not
+	 * send any more left us all up to its end. */
+	if (atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) != LF_MARK_ENDED ||
+	    atomic_load(&sock->in->c.wish) == LF_WISH_TAKEN_LATE)
+		return !atomic_load(&sock->hung_up);
+	return atomic_load(&sock->in->p.end_pos) == atomic_load(&sock->slot->rx_tail);
+}
+
+void lf_conn_ask_again(struct lf_sock *sock)
+{
+	uint32_t none = LF_WISH_NONE;
+	int saved = errno;
+	/* Dekker, as in leave_ring(). A producer that looked meanwhile, and sleeps, is rung. */
+	if (atomic_compare_exchange_strong(&sock->in->c.wish, &none, LF_WISH_TAKE_BACK)) {
+		if (atomic_load(&sock->in->p.mark) == LF_MARK_FUSED && has_unread(sock))
+			lf_bell_ring_always(sock);
+		else if (lf_rx(sock) != LF_RX_ENDED)
+			leave_unless_stuck(sock);
+	}
+	errno = saved;
 }
 
 void lf_conn_defuse(struct lf_sock *sock, int fd, enum lf_reason reason, bool stay)
@@ -260,18 +520,18 @@ void lf_conn_defuse_until(struct lf_sock *sock, int fd, enum lf_reason reason, b
 	if (reason == LF_REASON_EXEC || reason == LF_REASON_DESCRIPTOR_PASSED)
 		atomic_store(&slot->handed_on, 1);
 	if (lf_lock_acquire(&slot->tx_lock, LF_RANK_TX)) {
-		lf_conn_end_tx(sock, reason);
+		lf_conn_leave_tx(sock, fd, reason);
 		lf_lock_release(&slot->tx_lock, LF_RANK_TX);
 	}
-	if (!lf_lock_acquire(&slot->rx_lock, LF_RANK_RX))
-		return;
-	enum lf_rx rx = lf_rx(sock);
-	if (rx == LF_RX_PLAIN)
-		atomic_store(&slot->rx, LF_RX_ENDED);
-	else if (rx != LF_RX_ENDED)
-		leave_ring(sock, fd, reason, deadline, stay);
-	lf_lock_release(&slot->rx_lock, LF_RANK_RX);
-	lf_epoll_refresh(sock);
+	if (lf_lock_acquire(&slot->rx_lock, LF_RANK_RX)) {
+		enum lf_rx rx = lf_rx(sock);
+		if (rx == LF_RX_PLAIN)
+			lf_states_enter_rx(slot, LF_RX_ENDED);
+		else if (rx != LF_RX_ENDED)
+			leave_ring(sock, fd, reason, deadline, stay);
+		lf_lock_release(&slot->rx_lock, LF_RANK_RX);
+		lf_epoll_refresh(sock);
+	}
 	errno = saved;
 }
 
@@ -283,17 +543,18 @@ static bool end_both(struct lf_sock *sock, enum lf_reason reason)
 	if (!lf_lock_acquire(&slot->tx_lock, LF_RANK_TX))
 		return false;
 	lf_sock_decline(sock, reason);
-	lf_conn_end_tx(sock, reason);
+	lf_conn_leave_tx(sock, lf_sock_named(sock, atomic_load(&sock->fd)), reason);
 	lf_lock_release(&slot->tx_lock, LF_RANK_TX);
 	if (!lf_lock_acquire(&slot->rx_lock, LF_RANK_RX))
 		return false;
 	enum lf_rx rx = lf_rx(sock);
 	atomic_store(&sock->in->c.reason, (uint32_t)reason);
 	/* Dekker, as in leave_ring(): if the mark is still PLAIN, the producer will see the
-	 * wish before its first byte. */
-	atomic_store(&sock->in->c.wish, LF_WISH_PLAIN);
+	 * wish before its first byte. One that stands says as much, and more. */
+	uint32_t none = LF_WISH_NONE;
+	(void)atomic_compare_exchange_strong(&sock->in->c.wish, &none, LF_WISH_PLAIN);
 	if (rx == LF_RX_PLAIN || atomic_load(&sock->in->p.mark) == LF_MARK_PLAIN)
-		atomic_store(&slot->rx, LF_RX_ENDED);
+		lf_states_enter_rx(slot, LF_RX_ENDED);
 	lf_lock_release(&slot->rx_lock, LF_RANK_RX);
 	lf_bell_ring_always(sock);
 	return true;
@@ -316,26 +577,27 @@ void lf_conn_corrupt(struct lf_sock *sock)
 	struct lf_slot *slot = sock->slot;
 	atomic_store(&slot->error, ECONNRESET);
 	atomic_store(&slot->reset, 1);
-	atomic_store(&slot->tx, LF_TX_ENDED);
-	atomic_store(&slot->rx, LF_RX_ENDED);
+	lf_states_end(slot);
 	atomic_store(&sock->out->p.reason, LF_REASON_CORRUPT);
-	(void)lf_real.shutdown(atomic_load(&sock->fd), SHUT_RDWR);
+	(void)lf_real.shutdown(lf_sock_named(sock, atomic_load(&sock->fd)), SHUT_RDWR);
 }
 
 bool lf_conn_give_up_bell(struct lf_sock *sock)
 {
 	if (atomic_load(&sock->bell) < 0 || !lf_sock_paired(sock))
 		return false;
-	int saved = errno;
+	int saved = errno, bell = -1;
 	/* The wish also tells the peer that the hang-up which follows is not our death. Until
 	 * it has ended its ring we look there every few ms (lf_sock_must_poll). */
-	if (!end_both(sock, LF_REASON_DESCRIPTOR_NEEDED))
-		return false;
-	lf_epoll_bell_closes(sock);
-	lf_epoll_refresh(sock);
-	int bell = atomic_exchange(&sock->bell, -1);
-	if (bell >= 0)
+	if (end_both(sock, LF_REASON_DESCRIPTOR_NEEDED)) {
+		lf_epoll_bell_closes(sock);
+		lf_epoll_refresh(sock);
+		bell = atomic_exchange(&sock->bell, -1);
+	}
+	if (bell >= 0) {
+		lf_sock_bell_is_free(sock);
 		lf_table_unhide(bell);
+	}
 	errno = saved;
 	return bell >= 0;
 }
@@ -343,15 +605,37 @@ bool lf_conn_give_up_bell(struct lf_sock *sock)
 /* The peer closed its doorbell for want of descriptors. */
 static bool gave_up_its_bell(struct lf_sock *sock)
 {
-	return atomic_load(&sock->out->c.wish) == LF_WISH_PLAIN &&
+	return atomic_load(&sock->out->c.wish) != LF_WISH_NONE &&
 	       atomic_load(&sock->out->c.reason) == LF_REASON_DESCRIPTOR_NEEDED;
 }
 
+/* States in which the peer may still send; of <netinet/tcp.h>, which has no place beside
+ * <linux/tcp.h>. */
+enum { ESTABLISHED = 1, FIN_WAIT1 = 4, FIN_WAIT2 = 5 };
+
+bool lf_conn_fin_has_come(int fd)
+{
+	struct tcp_info info;
+	socklen_t len = sizeof(info);
+	if (lf_real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == -1)
+		return true;
+	return info.tcpi_state != ESTABLISHED && info.tcpi_state != FIN_WAIT1 &&
+	       info.tcpi_state != FIN_WAIT2;
+}
+
 /* TCP has seen FIN or worse. */
-static bool tcp_has_ended(int fd, int timeout_ms)
+static bool tcp_has_ended(struct lf_sock *sock, int fd, int timeout_ms)
 {
 	struct pollfd p = {.fd = fd, .events = POLLRDHUP};
-	return lf_real.poll(&p, 1, timeout_ms) == 1;
+	if (!(atomic_load(&sock->slot->shut) & LF_SHUT_RD))
+		return lf_real.poll(&p, 1, timeout_ms) == 1;
+	/* Our own shutdown looks like the peer's to poll. */
+	while (!lf_conn_fin_has_come(fd)) {
+		if (timeout_ms-- <= 0)
+			return false;
+		lf_real.poll(NULL, 0, 1);
+	}
+	return true;
 }
 
 /* What TCP would have come to: a peer that dies with bytes unread sends RST; one that had
@@ -382,7 +666,7 @@ static bool has_bytes_for_peer(struct lf_sock *sock)
 		return unread_by_peer(sock) != 0;
 	case LF_TX_ENDED:
 		return atomic_load(&sock->out->p.mark) == LF_MARK_ENDED &&
-		       atomic_load(&sock->out->p.end_pos) != atomic_load(&sock->out->c.tail);
+		       atomic_load(&sock->out->p.end_pos) != atomic_load(&sock->out->t.tail);
 	default:
 		return false;
 	}
@@ -393,10 +677,11 @@ static bool reset_if_unread(struct lf_sock *sock, int fd)
 	struct lf_slot *slot = sock->slot;
 	if (!lf_lock_acquire(&slot->tx_lock, LF_RANK_TX))
 		return false;
-	/* `closed` was set by a live library: it saw to RST itself, if any was due. */
-	bool reset = has_bytes_for_peer(sock) && !atomic_load(&sock->out->c.closed);
+	/* A library that lived to the end of its close has seen to RST itself, if any was due. */
+	bool reset = has_bytes_for_peer(sock) && atomic_load(&sock->out->c.closed) != LF_CLOSED_TOLD;
 	if (reset) {
-		if (!tcp_has_failed(sock, fd)) {
+		/* Unless a process that shares this end has found out before: told once. */
+		if (!atomic_load(&slot->reset) && !tcp_has_failed(sock, fd)) {
 			atomic_store(&slot->error, error_of_reset(sock, fd));
 			atomic_store(&slot->reset, 1);
 		}
@@ -418,22 +703,27 @@ static void await_verdict(struct lf_sock *sock)
 	errno = saved;
 }
 
-/* The peer said that it would send FIN, or RST. */
+/* The peer said that it would send FIN, or has seen to RST. One that is only CLOSING and sends FIN
+ * died before it could: while it lives, the kernel hears of a close after it is TOLD. */
 static bool announced(const struct lf_sock *sock)
 {
-	return atomic_load(&sock->in->p.fin_hint) || atomic_load(&sock->out->c.closed);
+	return atomic_load(&sock->in->p.fin_hint) ||
+	       atomic_load(&sock->out->c.closed) == LF_CLOSED_TOLD;
 }
 
 bool lf_conn_fin_is_doubtful(struct lf_sock *sock)
 {
 	return lf_sock_paired(sock) && lf_tx(sock) != LF_TX_PLAIN && !atomic_load(&sock->hung_up) &&
-	       !atomic_load(&sock->fin_seen) && has_bytes_for_peer(sock) && !announced(sock);
+	       !atomic_load(&sock->fin_seen) && has_bytes_for_peer(sock) && !announced(sock) &&
+	       /* Our own shutdown looks like the peer's to poll. */
+	       (!(atomic_load(&sock->slot->shut) & LF_SHUT_RD) ||
+		lf_conn_fin_has_come(atomic_load(&sock->fd)));
 }
 
 void lf_conn_resolve_fin(struct lf_sock *sock, int fd)
 {
 	int saved = errno;
-	if (lf_conn_fin_is_doubtful(sock) && tcp_has_ended(fd, 0))
+	if (lf_conn_fin_is_doubtful(sock) && tcp_has_ended(sock, fd, 0))
 		lf_conn_fin_seen(sock, fd);
 	errno = saved;
 }
@@ -494,6 +784,12 @@ bool lf_conn_tcp_check_is_due(struct lf_sock *sock)
 	return true;
 }
 
+void lf_conn_end_was_told(struct lf_sock *sock)
+{
+	atomic_store_explicit(&sock->tcp_checked, 0, memory_order_relaxed);
+	atomic_store_explicit(&sock->tx_looked, 0, memory_order_relaxed);
+}
+
 /* TCP has been reset or destroyed beneath the ring? Its error is the ring's to tell where
  * receiving goes by ring; elsewhere the kernel tells it. */
 static void look_for_reset(struct lf_sock *sock, int fd)
@@ -521,7 +817,7 @@ void lf_conn_check_tcp(struct lf_sock *sock, int fd)
 	int saved = errno;
 	look_for_reset(sock, fd);
 	/* A peer that is dead before we send: TCP is to have these bytes, and answers them. */
-	if (!atomic_load(&sock->fin_seen) && tcp_has_ended(fd, 0))
+	if (!atomic_load(&sock->fin_seen) && tcp_has_ended(sock, fd, 0))
 		lf_conn_fin_seen(sock, fd);
 	errno = saved;
 }
@@ -531,7 +827,7 @@ void lf_conn_check_tcp(struct lf_sock *sock, int fd)
 static bool check_is_due(struct lf_sock *sock)
 {
 	int64_t now = lf_now();
-	uint64_t tail = atomic_load_explicit(&sock->out->c.tail, memory_order_relaxed);
+	uint64_t tail = atomic_load_explicit(&sock->out->t.tail, memory_order_relaxed);
 	uint32_t patience = atomic_load_explicit(&sock->peer_patience, memory_order_relaxed);
 	if (tail != atomic_load_explicit(&sock->peer_tail, memory_order_relaxed)) {
 		atomic_store_explicit(&sock->peer_tail, tail, memory_order_relaxed);
@@ -571,15 +867,18 @@ void lf_conn_peer_gone(struct lf_sock *sock, int fd)
 		lf_conn_service(sock, fd);
 		goto out;
 	}
-	bool ended = tcp_has_ended(fd, DEATH_MS);
+	bool ended = tcp_has_ended(sock, fd, DEATH_MS);
 	if (ended && reset_if_unread(sock, fd))
 		goto out;
 	/* An outsider still holds the socket, or everything was read: TCP from here. */
 	if (lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX)) {
-		if (lf_tx(sock) == LF_TX_FUSED)
+		if (lf_tx(sock) == LF_TX_FUSED && !atomic_load(&sock->slot->resending)) {
+			/* Whoever may still read there, somehow, is to keep out from here on. */
+			atomic_store(&sock->out->c.wish, LF_WISH_TAKEN);
 			take_back(sock, fd, LF_REASON_PEER_GONE);
-		else
+		} else {
 			lf_conn_end_tx(sock, LF_REASON_PEER_GONE);
+		}
 		lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
 	}
 out:
@@ -617,8 +916,11 @@ int lf_conn_shutdown(struct lf_sock *sock, int fd, int how)
 	bool after_reset = atomic_load(&slot->reset) != 0;
 	/* A send under way finishes first, so that no byte comes after the FIN. */
 	bool locked = (bits & LF_SHUT_WR) && lf_lock_acquire(&slot->tx_lock, LF_RANK_TX);
-	if (bits & LF_SHUT_WR)
+	if (bits & LF_SHUT_WR) {
 		lf_conn_announce_end(sock);
+		/* Before the kernel's FIN, so before any answer to it. */
+		lf_tap_end(sock, LF_CAPTURE_FIN);
+	}
 	int r = lf_real.shutdown(fd, how);
 	if (r == 0)
 		atomic_fetch_or(&slot->shut, bits);
@@ -627,7 +929,7 @@ int lf_conn_shutdown(struct lf_sock *sock, int fd, int how)
 	enum lf_rx rx = lf_rx(sock);
 	/* A writer that sleeps would on TCP find no window, and sleep on. */
 	if (r == 0 && rx != LF_RX_PLAIN && rx != LF_RX_ENDED &&
-	    !atomic_load(&sock->in->writer.armed))
+	    !(atomic_load(&sock->in->writer.armed) && lf_conn_writer_has_to_wait(sock)))
 		lf_conn_refuse_more(sock);
 	/* Threads of ours that sleep in the ring: TCP's own wake-up reaches readers; a
 	 * writer is told by its doorbell only if the peer rings, so it looks at TCP too. */
@@ -638,33 +940,55 @@ int lf_conn_shutdown(struct lf_sock *sock, int fd, int how)
 	return r;
 }
 
+void lf_conn_close_ring(struct lf_sock *sock)
+{
+	atomic_store(&sock->in->c.closed, LF_CLOSED_TOLD);
+	lf_bell_ring_always(sock);
+}
+
+/* The last close of this end: nobody will read its ring again. True: TCP will reset. */
+static bool abandon_ring(struct lf_sock *sock, int fd)
+{
+	struct lf_slot *slot = sock->slot;
+	enum lf_rx rx = lf_rx(sock);
+	if (rx == LF_RX_PLAIN || rx == LF_RX_ENDED)
+		return false;
+	/* A thread that sleeps in a receive still gets what comes, and closes the ring then. */
+	if (atomic_load(&sock->readers))
+		return false;
+	if (!lf_lock_acquire(&slot->rx_lock, LF_RANK_RX))
+		return false;
+	/* Dekker with fused_send(): we store closed, then load head; the producer stores
+	 * head, then loads closed. */
+	atomic_store(&sock->in->c.closed, LF_CLOSED_CLOSING);
+	atomic_thread_fence(memory_order_seq_cst);
+	bool unread = has_unread(sock), handed_on = atomic_load(&slot->handed_on);
+	lf_lock_release(&slot->rx_lock, LF_RANK_RX);
+	/* close(2) of a TCP socket with unread data sends RST (RFC 2525, 2.17). */
+	struct linger now = {.l_onoff = 1, .l_linger = 0};
+	bool resets = unread && !handed_on &&
+		      lf_real.setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now)) == 0;
+	atomic_store(&sock->in->c.closed, LF_CLOSED_TOLD);
+	lf_bell_ring(sock, &sock->in->writer);
+	/* Not the last close, for all we know: the producer, which sees `closed`, sends
+	 * them again by TCP, to whoever holds the socket now. Nobody: TCP resets then. */
+	if (unread && handed_on)
+		lf_bell_ring_always(sock);
+	return resets;
+}
+
 void lf_conn_before_close(struct lf_sock *sock, int fd)
 {
 	/* Our last chance to take back what the peer asked for. */
 	lf_conn_service(sock, fd);
+	/* Another thread of ours is at it, and needs the number. */
+	if (lf_sock_paired(sock) && lf_conn_is_resending(sock) &&
+	    lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
+		lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
 	if (!lf_sock_paired(sock) || lf_sock_shared(sock))
 		return;
-	struct lf_slot *slot = sock->slot;
+	bool resets = abandon_ring(sock, fd);
+	/* Not before: to a peer that finds us dead in there, it would mean that FIN came first. */
 	lf_conn_announce_end(sock);
-	enum lf_rx rx = lf_rx(sock);
-	if (rx == LF_RX_PLAIN || rx == LF_RX_ENDED)
-		return;
-	if (!lf_lock_acquire(&slot->rx_lock, LF_RANK_RX))
-		return;
-	/* Dekker with fused_send(): we store closed, then load head; the producer stores
-	 * head, then loads closed. */
-	atomic_store(&sock->in->c.closed, 1);
-	atomic_thread_fence(memory_order_seq_cst);
-	bool unread = atomic_load(&sock->in->p.head) != atomic_load(&slot->rx_tail);
-	lf_lock_release(&slot->rx_lock, LF_RANK_RX);
-	lf_bell_ring(sock, &sock->in->writer);
-	if (unread && atomic_load(&slot->handed_on)) {
-		/* Not the last close, for all we know: the producer, which sees `closed`, sends
-		 * them again by TCP, to whoever holds the socket now. Nobody: TCP resets then. */
-		lf_bell_ring_always(sock);
-	} else if (unread) {
-		/* close(2) of a TCP socket with unread data sends RST (RFC 2525, 2.17). */
-		struct linger now = {.l_onoff = 1, .l_linger = 0};
-		(void)lf_real.setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
-	}
+	lf_tap_end(sock, resets ? LF_CAPTURE_RST : LF_CAPTURE_FIN);
 }

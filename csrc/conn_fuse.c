@@ -9,11 +9,13 @@
  */
 #define _GNU_SOURCE
 #include "conn.h"
+#include "copy.h"
 #include "epoll.h"
 #include "invariant.h"
 #include "options.h"
 #include "pairing.h"
 #include "real.h"
+#include "states.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -44,6 +46,25 @@ static bool kernel_count(struct lf_sock *sock, int fd, bool sending, uint64_t *c
 	return true;
 }
 
+bool lf_conn_count_sent(struct lf_sock *sock, int fd, uint64_t *count)
+{
+	enum { ESTABLISHED = 1, CLOSE_WAIT = 8 }; /* in others a FIN of ours may be among them */
+	struct tcp_info before, after;
+	int queued = 0;
+	/* What is acknowledged between the two looks leaves the queue; there is an end to it. */
+	do {
+		socklen_t len = sizeof(before), again = sizeof(after);
+		if (lf_real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &before, &len) == -1 ||
+		    lf_real.ioctl(fd, SIOCOUTQ, &queued) == -1 ||
+		    lf_real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &after, &again) == -1 ||
+		    len < offsetof(struct tcp_info, tcpi_segs_out) ||
+		    (after.tcpi_state != ESTABLISHED && after.tcpi_state != CLOSE_WAIT))
+			return false;
+	} while (before.tcpi_bytes_acked != after.tcpi_bytes_acked);
+	*count = after.tcpi_bytes_acked + (unsigned)queued - (sock->side == LF_SIDE_CLIENT);
+	return true;
+}
+
 int lf_conn_counts_agree(struct lf_sock *sock, int fd, bool sending)
 {
 	const _Atomic uint64_t *ours = sending ? &sock->slot->tcp_sent : &sock->slot->tcp_rcvd;
@@ -69,9 +90,9 @@ bool lf_conn_peer_ready(const struct lf_sock *sock)
 static void give_up(struct lf_sock *sock, bool sending, enum lf_reason reason)
 {
 	if (sending) {
-		atomic_store(&sock->slot->tx, LF_TX_ENDED);
+		lf_states_enter_tx(sock->slot, LF_TX_ENDED);
 	} else {
-		atomic_store(&sock->slot->rx, LF_RX_ENDED);
+		lf_states_enter_rx(sock->slot, LF_RX_ENDED);
 		atomic_store(&sock->in->c.reason, (uint32_t)reason);
 	}
 	lf_pairing_report(sock, reason);
@@ -105,14 +126,14 @@ void lf_conn_try_ready(struct lf_sock *sock, int fd)
 		return;
 	if (lf_rx(sock) == LF_RX_PLAIN && atomic_load(&slot->rx_inside) == 0) {
 		/* Dekker, see lf_conn_enter_plain_rx(). */
-		atomic_store(&slot->rx, LF_RX_READY);
+		lf_states_enter_rx(slot, LF_RX_READY);
 		if (atomic_load(&slot->rx_inside) != 0) {
-			atomic_store(&slot->rx, LF_RX_PLAIN);
+			lf_states_enter_rx(slot, LF_RX_PLAIN);
 		} else if (may_leave_tcp(sock, fd, false)) {
 			/* release: whoever sees ready sees a receiver that watches the ring. */
 			atomic_store_explicit(&sock->in->c.ready, 1, memory_order_release);
 		} else if (lf_rx(sock) == LF_RX_READY) {
-			atomic_store(&slot->rx, LF_RX_PLAIN);
+			lf_states_enter_rx(slot, LF_RX_PLAIN);
 		}
 	}
 	lf_lock_release(&slot->rx_lock, LF_RANK_RX);
@@ -123,10 +144,10 @@ void lf_conn_try_fuse(struct lf_sock *sock, int fd)
 	struct lf_slot *slot = sock->slot;
 	if (lf_tx(sock) != LF_TX_PLAIN || (atomic_load(&slot->shut) & LF_SHUT_WR))
 		return;
-	atomic_store(&slot->tx, LF_TX_FUSED);
+	lf_states_enter_tx(slot, LF_TX_FUSED);
 	if (atomic_load(&slot->tx_inside) != 0 || !may_leave_tcp(sock, fd, true)) {
 		if (lf_tx(sock) == LF_TX_FUSED)
-			atomic_store(&slot->tx, LF_TX_PLAIN);
+			lf_states_enter_tx(slot, LF_TX_PLAIN);
 		return;
 	}
 	atomic_store_explicit(&sock->out->p.tcp_total, atomic_load(&slot->tcp_sent),
@@ -134,7 +155,7 @@ void lf_conn_try_fuse(struct lf_sock *sock, int fd)
 	/* release: tcp_total is there when the mark is seen. seq_cst, because the receiver
 	 * may be storing a wish and then loading the mark: one of us sees the other
 	 * (lf_conn_defuse). The wish is looked at before the first byte, in before_put(). */
-	atomic_store(&sock->out->p.mark, LF_MARK_FUSED);
+	lf_states_tell(sock, LF_MARK_FUSED);
 	/* EPOLLOUT is the ring's to say from now on. */
 	lf_epoll_refresh(sock);
 }
@@ -154,17 +175,13 @@ static bool identity_checks_out(const struct lf_segment *segment, const struct l
 	       segment->ring_size == fuse->ring_size;
 }
 
-/* What a receive buffer takes before its reader has read anything: half of tcp_rmem[1] of
- * tcp(7), as machines have it. */
-enum { UNTRIED_WINDOW = 64 * 1024 };
-
 uint32_t lf_conn_peer_share(const struct lf_sock *sock)
 {
 	uint32_t in = atomic_load_explicit(&sock->peer_limit, memory_order_relaxed);
 	uint32_t ring = sock->ring_size;
 	/* Who bounds what it sends counts on being stopped when nobody reads. */
 	if (in == 0)
-		in = atomic_load(&sock->slot->sndbuf) ? UNTRIED_WINDOW : ring / 8 * 3;
+		in = atomic_load(&sock->slot->sndbuf) ? LF_UNTRIED_WINDOW : ring / 8 * 3;
 	return in < ring ? in : ring;
 }
 
@@ -189,9 +206,14 @@ void lf_conn_limits_changed(struct lf_sock *sock)
 {
 	if (!lf_sock_paired(sock))
 		return;
-	atomic_store_explicit(&sock->in->c.limit, lf_options_receive_limit(sock),
-			      memory_order_relaxed);
+	uint32_t ours = lf_options_receive_limit(sock);
+	/* A writer that sleeps, because the ring is full for it, looks again. */
+	if (atomic_exchange_explicit(&sock->in->c.limit, ours, memory_order_relaxed) != ours)
+		lf_bell_ring(sock, &sock->in->writer);
 	atomic_store_explicit(&sock->out_limit, limit_of(sock), memory_order_relaxed);
+	lf_conn_say_when_writable(sock);
+	/* Dekker, as in lf_wait_arm(): who may be armed looks at the tail next. */
+	atomic_thread_fence(memory_order_seq_cst);
 }
 
 static enum lf_reason map(struct lf_sock *sock, const struct lf_wire_fuse *fuse, int fd)
@@ -199,30 +221,49 @@ static enum lf_reason map(struct lf_sock *sock, const struct lf_wire_fuse *fuse,
 	uint32_t ring = fuse->ring_size;
 	if (ring < LF_RING_MIN || ring > LF_RING_MAX || (ring & (ring - 1)) || fuse->side > 1)
 		return LF_REASON_BAD_SEGMENT;
-	size_t size = LF_SEGMENT_HEADER + 2 * (size_t)ring;
+	size_t size = lf_segment_size(ring);
 	/* Unsealed memory could be cut off under us: SIGBUS in somebody else's program. */
 	if (!sealed(fd, size))
 		return LF_REASON_BAD_SEGMENT;
 	void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (at == MAP_FAILED)
 		return LF_REASON_NO_MEMORY;
-	struct lf_segment *segment = at;
+	struct lf_segment *segment = lf_segment_at(at, ring);
 	if (!identity_checks_out(segment, fuse)) {
 		munmap(at, size);
 		return LF_REASON_BAD_SEGMENT;
 	}
-	uint8_t *rings = (uint8_t *)at + LF_SEGMENT_HEADER;
 	sock->segment = segment;
 	sock->out = &segment->dir[fuse->side];
 	sock->in = &segment->dir[1 - fuse->side];
-	sock->out_ring = rings + (size_t)fuse->side * ring;
-	sock->in_ring = rings + (size_t)(1 - fuse->side) * ring;
+	sock->out_ring = lf_segment_ring(segment, ring, fuse->side);
+	sock->in_ring = lf_segment_ring(segment, ring, 1 - fuse->side);
 	sock->ring_size = ring;
+	sock->out_index = fuse->side;
+	atomic_store(&sock->slot->tx_origin, lf_segment_home(ring, fuse->side, 0));
+	atomic_store(&sock->slot->tx_backed_from, lf_segment_backed_from(ring, fuse->side));
+	atomic_store(&sock->slot->tx_backed, LF_SEGMENT_SHORT);
 	atomic_store(&sock->peer_limit, fuse->limit_out);
 	atomic_store(&sock->out_limit, limit_of(sock));
 	sock->pair_id = fuse->pair_id;
 	sock->disagreements = 0;
+	atomic_store(&sock->rung_read, 0);
+	atomic_store(&sock->rung_write, 0);
 	return LF_REASON_NONE;
+}
+
+/* Another thread may set O_NONBLOCK, then note that it did, while we look and note what we saw.
+ * Looking once more after the note tells: a change that came before that look is seen by it, one
+ * that comes later is noted later. */
+static void note_nonblocking(struct lf_slot *slot, int fd)
+{
+	for (int flags, tries = 0; tries < 16; tries++) {
+		flags = lf_real.fcntl(fd, F_GETFL);
+		bool nonblock = flags != -1 && (flags & O_NONBLOCK);
+		if (tries && nonblock == (atomic_load(&slot->nonblock) != 0))
+			return;
+		atomic_store(&slot->nonblock, nonblock);
+	}
 }
 
 bool lf_conn_pair(struct lf_sock *sock, const struct lf_wire_fuse *fuse, int segment_fd,
@@ -234,8 +275,10 @@ bool lf_conn_pair(struct lf_sock *sock, const struct lf_wire_fuse *fuse, int seg
 	/* A process that shares the socket but not the segment would be left behind. */
 	if (*reason == LF_REASON_NONE && atomic_load(&slot->holders) != 1)
 		*reason = LF_REASON_SHARED_DESCRIPTOR;
-	if (*reason == LF_REASON_NONE)
+	if (*reason == LF_REASON_NONE) {
+		lf_copy_choose();
 		*reason = map(sock, fuse, segment_fd);
+	}
 	lf_real.close(segment_fd);
 	if (*reason != LF_REASON_NONE) {
 		lf_real.close(bell);
@@ -243,8 +286,7 @@ bool lf_conn_pair(struct lf_sock *sock, const struct lf_wire_fuse *fuse, int seg
 	}
 	bell = lf_table_hide(bell);
 	atomic_store(&sock->bell, bell);
-	int flags = lf_real.fcntl(fd, F_GETFL);
-	atomic_store(&slot->nonblock, flags != -1 && (flags & O_NONBLOCK));
+	note_nonblocking(slot, fd);
 	if (bell == -1)
 		*reason = LF_REASON_NO_DESCRIPTORS;
 	else if (!lf_epoll_adopt(sock))
@@ -255,7 +297,8 @@ bool lf_conn_pair(struct lf_sock *sock, const struct lf_wire_fuse *fuse, int seg
 	if (*reason != LF_REASON_NONE) {
 		/* Never PAIRED, so nobody else has looked at the mapping, but for a set. */
 		lf_epoll_let_go(sock);
-		munmap(sock->segment, LF_SEGMENT_HEADER + 2 * (size_t)sock->ring_size);
+		munmap(lf_segment_mapping(sock->segment, sock->ring_size),
+		       lf_segment_size(sock->ring_size));
 		sock->segment = NULL;
 		bell = atomic_exchange(&sock->bell, -1);
 		if (bell >= 0)

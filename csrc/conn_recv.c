@@ -15,13 +15,18 @@
 #include "invariant.h"
 #include "pairing.h"
 #include "real.h"
+#include "states.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
 
-
 enum { PIECES = 16 };
+
+static struct lf_cursor cursor_of(const struct msghdr *msg)
+{
+	return lf_cursor_over(msg->msg_iov, msg->msg_iovlen);
+}
 
 static ssize_t tcp_recv(int fd, const struct lf_cursor *cursor, size_t most, int flags)
 {
@@ -62,12 +67,6 @@ static ssize_t recv_counted(struct lf_sock *sock, int fd, struct lf_cursor *curs
 	return n;
 }
 
-static void enter_rx(struct lf_sock *sock, enum lf_rx state)
-{
-	LF_INVARIANT((uint32_t)state > atomic_load(&sock->slot->rx));
-	atomic_store_explicit(&sock->slot->rx, (uint32_t)state, memory_order_release);
-}
-
 /* What a receive meets of the error that the socket has. EPIPE is none of its business: FIN
  * came before, and is what a receive sees (tcp_recvmsg_locked() looks at SOCK_DONE first). */
 static bool has_error_for_receive(const struct lf_slot *slot)
@@ -106,11 +105,26 @@ static ssize_t after_shutdown(struct lf_sock *sock, int fd)
 static ssize_t step_ready(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int flags)
 {
 	struct lf_slot *slot = sock->slot;
+	/* A producer that has gone back to TCP before it ever used its ring: none will come.
+	 * acquire, and looked at before the mark: a ring that has been used got its reason
+	 * after its mark. */
+	if (atomic_load_explicit(&sock->in->p.reason, memory_order_acquire) &&
+	    atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) == LF_MARK_PLAIN) {
+		lf_states_enter_rx(sock->slot, LF_RX_ENDED);
+		return LF_LOOK_AGAIN;
+	}
 	/* acquire: pairs with the release of mark; tcp_total was stored before it. */
 	if (atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) == LF_MARK_PLAIN) {
-		ssize_t n = recv_counted(sock, fd, cursor, SIZE_MAX, flags);
-		if (n > 0 || n == -EAGAIN)
+		/* What is there now, if the mark is still down after the look, came before any
+		 * ring: a producer raises it before the bytes that it sends by TCP behind its
+		 * ring. With MSG_TRUNC nothing is copied, tcp(7). */
+		struct lf_cursor ahead = *cursor;
+		ssize_t n = recv_counted(sock, fd, &ahead, SIZE_MAX, flags | MSG_PEEK | MSG_TRUNC);
+		if (n == -EAGAIN)
 			return n;
+		if (n > 0 && atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) ==
+				     LF_MARK_PLAIN)
+			return recv_counted(sock, fd, cursor, (size_t)n, flags);
 		/* FIN or error: the switch may have come between the two looks. */
 		if (atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) == LF_MARK_PLAIN)
 			return n == 0 && cursor->left ? end_of_stream(sock, fd) : n;
@@ -126,7 +140,7 @@ static ssize_t step_ready(struct lf_sock *sock, int fd, struct lf_cursor *cursor
 		return LF_LOOK_AGAIN;
 	}
 	atomic_store(&slot->rx_tcp_left, total - got);
-	enter_rx(sock, LF_RX_DRAIN);
+	lf_states_enter_rx(sock->slot, LF_RX_DRAIN);
 	return LF_LOOK_AGAIN;
 }
 
@@ -136,13 +150,21 @@ static ssize_t step_drain(struct lf_sock *sock, int fd, struct lf_cursor *cursor
 	struct lf_slot *slot = sock->slot;
 	uint64_t left = atomic_load(&slot->rx_tcp_left);
 	if (left == 0) {
-		enter_rx(sock, LF_RX_FUSED);
+		lf_states_enter_rx(sock->slot, LF_RX_FUSED);
 		return LF_LOOK_AGAIN;
 	}
 	ssize_t n = recv_counted(sock, fd, cursor, left > SIZE_MAX ? SIZE_MAX : (size_t)left, flags);
 	if (n > 0 && !(flags & MSG_PEEK))
 		atomic_store(&slot->rx_tcp_left, left - (uint64_t)n);
 	if (n == 0 && cursor->left) {
+		/* Shut down by ourselves: they may still be on their way. */
+		if (!lf_conn_fin_has_come(fd))
+			return 0;
+		/* After a reset, whose error somebody has been told, TCP says no more than after FIN:
+		 * what the peer still had in its queue died with it. */
+		lf_conn_tcp_failed(sock, fd);
+		if (atomic_load(&slot->reset))
+			return -(ssize_t)error_for_receive(slot);
 		/* FIN before the promised bytes: the peer's count was wrong. */
 		lf_conn_corrupt(sock);
 		return LF_LOOK_AGAIN;
@@ -157,13 +179,24 @@ static uint64_t origin_of(const struct lf_sock *sock)
 	return atomic_load_explicit(&sock->in->p.origin, memory_order_relaxed);
 }
 
+/* What the ring has behind `tail`; more than its size: the peer's word is wrong. */
+static uint64_t unread_in_ring(const struct lf_sock *sock, uint64_t tail)
+{
+	uint64_t unread = atomic_load_explicit(&sock->in->p.head, memory_order_acquire) - tail;
+	/* Behind the end lie bytes that the producer sends again by TCP. acquire: end_pos. */
+	if (atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) == LF_MARK_ENDED) {
+		uint64_t left = atomic_load_explicit(&sock->in->p.end_pos, memory_order_relaxed) - tail;
+		return left < unread ? left : unread;
+	}
+	return unread;
+}
+
 /* Bytes from the ring: how many were taken, 0 for none there. */
 static ssize_t take_from_ring(struct lf_sock *sock, struct lf_cursor *cursor, int flags)
 {
 	struct lf_slot *slot = sock->slot;
 	uint64_t tail = atomic_load_explicit(&slot->rx_tail, memory_order_relaxed);
-	uint64_t head = atomic_load_explicit(&sock->in->p.head, memory_order_acquire);
-	uint64_t unread = head - tail;
+	uint64_t unread = unread_in_ring(sock, tail);
 	if (unread == 0)
 		return 0;
 	if (unread > sock->ring_size) {
@@ -174,19 +207,15 @@ static ssize_t take_from_ring(struct lf_sock *sock, struct lf_cursor *cursor, in
 	if (n == 0)
 		return 0;
 	if (flags & MSG_TRUNC)
-		cursor->left -= n; /* TCP's MSG_TRUNC throws bytes away, tcp(7) */
+		lf_cursor_advance(cursor, n); /* TCP's MSG_TRUNC throws bytes away, tcp(7) */
 	else
 		lf_ring_get(sock->in_ring, sock->ring_size, tail + origin_of(sock), cursor, n);
 	if (flags & MSG_PEEK)
 		return (ssize_t)n;
 	atomic_store_explicit(&slot->rx_tail, tail + n, memory_order_relaxed);
 	/* release: the places are free only after they were read. */
-	atomic_store_explicit(&sock->in->c.tail, tail + n, memory_order_release);
-	/* A sleeping writer is worth waking once it has room for a good piece, or when we
-	 * may sleep next. The last reader of a ring always empties it before sleeping, so
-	 * the wake-up can't be missed. */
-	if (head - (tail + n) <= sock->ring_size / 2)
-		lf_bell_ring(sock, &sock->in->writer);
+	atomic_store_explicit(&sock->in->t.tail, tail + n, memory_order_release);
+	/* A writer that sleeps is woken once the lock is released, see after_step(). */
 	return (ssize_t)n;
 }
 
@@ -201,8 +230,7 @@ static bool ring_is_over(struct lf_sock *sock)
 
 static bool ring_has_bytes(struct lf_sock *sock)
 {
-	return atomic_load_explicit(&sock->in->p.head, memory_order_acquire) !=
-	       atomic_load_explicit(&sock->slot->rx_tail, memory_order_relaxed);
+	return unread_in_ring(sock, atomic_load_explicit(&sock->slot->rx_tail, memory_order_relaxed)) != 0;
 }
 
 /* The ring is empty: what does TCP say? */
@@ -236,9 +264,52 @@ static ssize_t look_at_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 	return recv_counted(sock, fd, cursor, SIZE_MAX, flags);
 }
 
+enum { PATIENCE_MS = 1000 };
+
+/* The peer may have died, or may be held up as anybody may, a few instructions before it ends its
+ * ring. */
+static void await_end(struct lf_sock *sock, int fd)
+{
+	for (int ms = 0; ms < PATIENCE_MS && !ring_is_over(sock); ms++) {
+		struct pollfd bell = {.fd = atomic_load(&sock->bell)};
+		struct lf_defer_pause pause = lf_defer_pause();
+		int hung_up = lf_real.poll(&bell, 1, 1);
+		lf_defer_resume(pause);
+		if (hung_up == 1 && (bell.revents & (POLLHUP | POLLERR))) {
+			/* Dead, it takes nothing back any more: what it left can be read. */
+			lf_conn_peer_gone(sock, fd);
+			return;
+		}
+	}
+}
+
+/* The peer is about to end its ring, and sends by TCP after that: if TCP has anything to tell
+ * while the ring is still not ended, it had shut down before, is dying, or lies. (After SHUT_RD
+ * TCP always has.) */
+static ssize_t step_taken_back(struct lf_sock *sock, int fd)
+{
+	struct pollfd tcp = {.fd = fd, .events = POLLIN | POLLRDHUP};
+	bool told = !(atomic_load(&sock->slot->shut) & LF_SHUT_RD) && lf_real.poll(&tcp, 1, 0) == 1;
+	if (ring_is_over(sock)) {
+		lf_states_enter_rx(sock->slot, LF_RX_ENDED);
+		return LF_LOOK_AGAIN;
+	}
+	if (!told)
+		return -EAGAIN;
+	await_end(sock, fd);
+	/* It was our own shutdown, by another thread and not in `shut` yet? */
+	if (atomic_load(&sock->slot->shut) & LF_SHUT_RD)
+		return LF_LOOK_AGAIN;
+	if (lf_conn_taken_back(sock) && !ring_is_over(sock))
+		lf_conn_corrupt(sock);
+	return LF_LOOK_AGAIN;
+}
+
 static ssize_t step_fused(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int flags)
 {
 	struct lf_slot *slot = sock->slot;
+	if (lf_conn_taken_back(sock))
+		return step_taken_back(sock, fd);
 	/* Before a writer that sleeps finds the room which we make. */
 	if (atomic_load_explicit(&slot->shut, memory_order_relaxed) & LF_SHUT_RD)
 		lf_conn_refuse_more(sock);
@@ -246,7 +317,7 @@ static ssize_t step_fused(struct lf_sock *sock, int fd, struct lf_cursor *cursor
 	if (n)
 		return n;
 	if (ring_is_over(sock)) {
-		enter_rx(sock, LF_RX_ENDED);
+		lf_states_enter_rx(sock->slot, LF_RX_ENDED);
 		return LF_LOOK_AGAIN;
 	}
 	if (!cursor->left && ring_has_bytes(sock))
@@ -301,6 +372,69 @@ static ssize_t step(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int 
 	}
 }
 
+/* After step() took bytes, and the release of rx_lock: tail is stored, a full fence stands
+ * between that and our look at `armed`, as one stands between a writer's store of `armed` and
+ * its look at tail; see bell.c. A sleeping writer is woken once it counts as writable, not
+ * before: by its own limit, which stands beside the flag and was stored before it. */
+static void after_step(struct lf_sock *sock)
+{
+	lf_lock_fence_released();
+	/* acquire: pairs with the release in lf_wait_arm(), for `below`. */
+	if (atomic_load_explicit(&sock->in->writer.armed, memory_order_acquire) &&
+	    !lf_conn_writer_has_to_wait(sock))
+		lf_bell_wake(sock, &sock->in->writer);
+}
+
+bool lf_conn_writer_has_to_wait(const struct lf_sock *sock)
+{
+	uint64_t unread = atomic_load_explicit(&sock->in->p.head, memory_order_relaxed) -
+			  atomic_load_explicit(&sock->slot->rx_tail, memory_order_relaxed);
+	return unread > atomic_load_explicit(&sock->in->writer.below, memory_order_relaxed);
+}
+
+/* The peer's ring is final, and TCP goes on behind it in the same stream. Urgent data come
+ * next? A receive ends before them, tcp(7). */
+static bool goes_on_in_tcp(const struct lf_sock *sock)
+{
+	return atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) == LF_MARK_ENDED &&
+	       atomic_load_explicit(&sock->in->p.reason, memory_order_relaxed) !=
+		       LF_REASON_URGENT_DATA;
+}
+
+/* Under rx_lock, after a step() that peeked at n bytes: at those, too, that follow them at the
+ * other place. `cursor` is as it was before. The sum. */
+static ssize_t peek_beyond_the_switch(struct lf_sock *sock, int fd, struct lf_cursor cursor, ssize_t n,
+				      int flags)
+{
+	const struct lf_slot *slot = sock->slot;
+	ssize_t more = 0;
+	struct lf_cursor whole = cursor;
+	lf_cursor_advance(&cursor, (size_t)n);
+	if (!cursor.left)
+		return n;
+	if (lf_rx(sock) == LF_RX_DRAIN) {
+		if (atomic_load(&slot->rx_tcp_left) != (uint64_t)n)
+			return n;
+		if (ring_is_over(sock) && goes_on_in_tcp(sock)) /* not a byte between the two */
+			more = tcp_recv(fd, &whole, SIZE_MAX, flags) - n;
+		else if (!lf_conn_taken_back(sock))
+			more = take_from_ring(sock, &cursor, flags);
+	} else if (lf_rx(sock) == LF_RX_FUSED && goes_on_in_tcp(sock)) {
+		if (atomic_load(&sock->in->p.end_pos) == atomic_load(&slot->rx_tail) + (uint64_t)n)
+			more = tcp_recv(fd, &cursor, SIZE_MAX, flags);
+	}
+	return more > 0 ? n + more : n;
+}
+
+/* Bytes that stay where they are lie in TCP: it would not let us sleep. Either those that were
+ * peeked at, or some that follow a ring which has not ended, as only a peer sends them that
+ * writes past the library. */
+static bool tcp_has_been_seen(struct lf_sock *sock, int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	return lf_rx(sock) != LF_RX_FUSED || goes_on_in_tcp(sock) || lf_real.poll(&p, 1, 0) == 1;
+}
+
 bool lf_conn_enter_plain_rx(struct lf_sock *sock)
 {
 	/* Dekker with lf_conn_try_ready(): it stores READY, then loads rx_inside; we store
@@ -309,7 +443,7 @@ bool lf_conn_enter_plain_rx(struct lf_sock *sock)
 	enum lf_rx rx = (enum lf_rx)atomic_load(&sock->slot->rx);
 	if (rx == LF_RX_PLAIN || rx == LF_RX_ENDED)
 		return true;
-	atomic_fetch_sub(&sock->slot->rx_inside, 1);
+	lf_count_down(&sock->slot->rx_inside);
 	return false;
 }
 
@@ -317,7 +451,7 @@ void lf_conn_leave_plain_rx(struct lf_sock *sock, ssize_t received)
 {
 	if (received > 0)
 		atomic_fetch_add(&sock->slot->tcp_rcvd, (uint64_t)received);
-	atomic_fetch_sub(&sock->slot->rx_inside, 1);
+	lf_count_down(&sock->slot->rx_inside);
 }
 
 struct plain_call {
@@ -330,17 +464,28 @@ static void leave_plain(struct plain_call *call)
 	lf_conn_leave_plain_rx(call->sock, call->received);
 }
 
+/* One buffer goes by recvfrom, which has less to copy in and out than recvmsg. What the program
+ * made itself, only the kernel may look at: it answers EFAULT and EINVAL. */
+static ssize_t tcp_receive(int fd, const struct lf_io *io, int flags)
+{
+	struct msghdr *msg = io->msg;
+	if (!io->one)
+		return lf_real.recvmsg(fd, msg, flags);
+	return lf_real.recvfrom(fd, msg->msg_iov->iov_base, msg->msg_iov->iov_len, flags, NULL, NULL);
+}
+
 /* The kernel's own receive, counted as long as the connection may still be fused.
  * LF_LOOK_AGAIN: it has just left TCP. */
 static ssize_t plain_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 {
 	struct lf_slot *slot = sock->slot;
 	enum lf_rx rx = lf_rx(sock);
-	if (rx == LF_RX_ENDED || atomic_load(&sock->pairing) == LF_PAIRING_DECLINED) {
+	if (rx == LF_RX_ENDED || atomic_load(&sock->pairing) == LF_PAIRING_DECLINED ||
+	    atomic_load(&slot->error)) {
 		/* What TCP has can be read, also after a reset that only we know of. */
 		bool over = atomic_load(&slot->error) ||
 			    (rx == LF_RX_ENDED && atomic_load(&slot->reset));
-		ssize_t n = lf_real.recvmsg(fd, io->msg, io->flags | (over ? MSG_DONTWAIT : 0));
+		ssize_t n = tcp_receive(fd, io, io->flags | (over ? MSG_DONTWAIT : 0));
 		if (over && n <= 0)
 			return -(ssize_t)error_for_receive(slot);
 		if (n > 0 && !(io->flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE)))
@@ -352,18 +497,11 @@ static ssize_t plain_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 	if (!lf_conn_enter_plain_rx(sock))
 		return LF_LOOK_AGAIN;
 	struct plain_call call __attribute__((cleanup(leave_plain))) = {sock, 0};
-	ssize_t n = lf_real.recvmsg(fd, io->msg, io->flags);
+	lf_rank_sleeps();
+	ssize_t n = tcp_receive(fd, io, io->flags);
 	if (n > 0 && !(io->flags & MSG_PEEK))
 		call.received = n;
 	return n == -1 ? -errno : n;
-}
-
-static struct lf_cursor cursor_of(const struct msghdr *msg)
-{
-	struct lf_cursor cursor = {.iov = msg->msg_iov, .count = msg->msg_iovlen};
-	for (size_t i = 0; i < msg->msg_iovlen; i++)
-		cursor.left += msg->msg_iov[i].iov_len;
-	return cursor;
 }
 
 static struct lf_wait reading_wait(struct lf_sock *sock, size_t need, struct lf_hold *hold)
@@ -378,8 +516,10 @@ static struct lf_wait reading_wait(struct lf_sock *sock, size_t need, struct lf_
 	};
 }
 
-/* What the kernel has after part of a receive came from the ring. */
-static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int flags)
+/* What the kernel has after part of a receive came from the ring; `awaited` bytes of it are waited
+ * for. */
+static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int flags,
+			   size_t awaited)
 {
 	ssize_t sum = 0;
 	while (cursor->left) {
@@ -389,13 +529,17 @@ static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 		}
 		struct iovec iov = {(uint8_t *)cursor->iov->iov_base + cursor->offset,
 				    cursor->iov->iov_len - cursor->offset};
+		int how = awaited ? MSG_WAITALL : MSG_DONTWAIT;
+		if (awaited && iov.iov_len > awaited)
+			iov.iov_len = awaited;
 		struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-		ssize_t n = lf_real.recvmsg(fd, &msg, flags);
+		ssize_t n = lf_real.recvmsg(fd, &msg, flags | how);
 		if (n == -1 && errno != EAGAIN && errno != EINTR)
 			atomic_store(&sock->slot->error, (uint32_t)errno); /* for the next call */
 		if (n <= 0)
 			break;
 		sum += n;
+		awaited -= awaited ? (size_t)n : 0;
 		lf_cursor_advance(cursor, (size_t)n);
 		if ((size_t)n < iov.iov_len)
 			break;
@@ -424,8 +568,20 @@ static uint64_t ring_input(struct lf_sock *sock)
 	default:
 		return 0;
 	}
-	return atomic_load_explicit(&sock->in->p.head, memory_order_acquire) -
-	       atomic_load_explicit(&slot->rx_tail, memory_order_relaxed);
+	if (lf_conn_taken_back(sock))
+		return 0;
+	return unread_in_ring(sock, atomic_load_explicit(&slot->rx_tail, memory_order_relaxed));
+}
+
+/* What comes next was sent by TCP before the ring. */
+static bool tcp_comes_first(const struct lf_sock *sock)
+{
+	const struct lf_slot *slot = sock->slot;
+	if (lf_rx(sock) == LF_RX_DRAIN)
+		return atomic_load(&slot->rx_tcp_left) != 0;
+	return lf_rx(sock) == LF_RX_READY &&
+	       atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) != LF_MARK_PLAIN &&
+	       atomic_load(&sock->in->p.tcp_total) != atomic_load(&slot->tcp_rcvd);
 }
 
 /* TCP's last bytes before the ring, or the ring's last before TCP, have just been taken: what
@@ -435,12 +591,13 @@ static bool more_beyond_the_switch(struct lf_sock *sock)
 	switch (lf_rx(sock)) {
 	case LF_RX_READY:
 	case LF_RX_DRAIN:
-		return ring_input(sock) != 0;
+		if (ring_input(sock))
+			return true;
+		if (tcp_comes_first(sock))
+			return false;
+		__attribute__((fallthrough)); /* the peer may have left its ring before a byte was in it */
 	case LF_RX_FUSED:
-		/* Urgent data come next then: a receive ends before them, tcp(7). */
-		return ring_is_over(sock) && atomic_load_explicit(&sock->in->p.reason,
-								 memory_order_relaxed) !=
-						     LF_REASON_URGENT_DATA;
+		return ring_is_over(sock) && goes_on_in_tcp(sock);
 	default:
 		return false;
 	}
@@ -452,14 +609,83 @@ static bool no_more_will_come(int fd)
 	return lf_real.poll(&p, 1, 0) == 1;
 }
 
+/* A receive that may wait finds the ring empty and no sign that anything but bytes will come:
+ * what it waits for is most likely on its way, so it spins before it asks TCP, which takes a
+ * system call. An end that nobody announced is found a spin later. Returns whether it spun in
+ * vain. */
+static bool spins_first(struct lf_sock *sock)
+{
+	const struct lf_slot *slot = sock->slot;
+	if (lf_rx(sock) != LF_RX_FUSED || lf_conn_readable(sock, 1) ||
+	    (atomic_load_explicit(&slot->shut, memory_order_relaxed) |
+	     atomic_load_explicit(&sock->in->p.fin_hint, memory_order_relaxed) |
+	     atomic_load_explicit(&sock->fin_seen, memory_order_relaxed) |
+	     atomic_load_explicit(&sock->hung_up, memory_order_relaxed)))
+		return false;
+	struct lf_wait wait = {.want = LF_WANT_READ, .need = 1};
+	return !lf_wait_spin(sock, &wait);
+}
+
+/* Under rx_lock: TCP has brought all that comes before the ring? Then it is the ring's turn, without
+ * another look at TCP. */
+static void go_on_in_ring(struct lf_sock *sock)
+{
+	struct lf_slot *slot = sock->slot;
+	if (lf_rx(sock) == LF_RX_READY &&
+	    atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) != LF_MARK_PLAIN &&
+	    atomic_load(&sock->in->p.tcp_total) == atomic_load(&slot->tcp_rcvd)) {
+		atomic_store(&slot->rx_tcp_left, 0);
+		lf_states_enter_rx(slot, LF_RX_DRAIN);
+	}
+	if (lf_rx(sock) == LF_RX_DRAIN && atomic_load(&slot->rx_tcp_left) == 0)
+		lf_states_enter_rx(slot, LF_RX_FUSED);
+}
+
+/* Bytes that the ring has, for a socket without a descriptor. */
+static ssize_t take_what_is_left(struct lf_sock *sock, struct lf_cursor *cursor, int flags)
+{
+	if (!lf_lock_acquire(&sock->slot->rx_lock, LF_RANK_RX))
+		return 0;
+	bool asked = lf_conn_take_turn(sock);
+	go_on_in_ring(sock);
+	ssize_t n = ring_input(sock) ? take_from_ring(sock, cursor, flags) : 0;
+	if (asked)
+		lf_conn_ask_again(sock);
+	lf_lock_release(&sock->slot->rx_lock, LF_RANK_RX);
+	return n > 0 ? n : 0;
+}
+
+/* Another thread has closed the socket under a receive that slept. The kernel's would go on
+ * with the open file, so this one does with the ring; TCP is out of reach: its number may be
+ * anybody's. The last such receive sees to the rest of the closing. */
+static ssize_t recv_after_close(struct lf_sock *sock, struct lf_cursor *cursor, int flags,
+				const struct lf_wait *wait)
+{
+	ssize_t n;
+	int r = 0;
+	/* For what it can't take, it would not sleep. */
+	while ((n = take_what_is_left(sock, cursor, flags)) == 0 && r == 0 && cursor->left &&
+	       !ring_is_over(sock) && !atomic_load(&sock->hung_up) &&
+	       !atomic_load(&sock->slot->reset) && !atomic_load(&sock->slot->error) &&
+	       !tcp_comes_first(sock))
+		r = lf_wait(sock, -1, wait);
+	if (atomic_load(&sock->readers) == 0)
+		lf_conn_close_ring(sock);
+	return n ? n : r;
+}
+
 /* LF_LOOK_AGAIN: the direction turned out to be plain before anything was received. */
 static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 {
 	struct lf_cursor cursor = cursor_of(io->msg);
 	size_t wanted = cursor.left;
-	bool dontwait = (io->flags & MSG_DONTWAIT) || lf_sock_nonblocking(sock);
+	if (wanted == LF_CURSOR_REFUSED)
+		return -EINVAL;
+	bool dontwait = (io->flags & MSG_DONTWAIT) || (lf_sock_nonblocking(sock) && !io->waits);
 	bool all = (io->flags & MSG_WAITALL) != 0, peek = (io->flags & MSG_PEEK) != 0;
 	size_t need = atomic_load_explicit(&sock->slot->rcvlowat, memory_order_relaxed);
+	if (peek && need > lf_conn_low_water(sock))
+		need = lf_conn_low_water(sock);
 	if (all || need > wanted)
 		need = wanted;
 	if (peek && need <= 1)
@@ -467,18 +693,35 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 	LF_HOLD(hold);
 	struct lf_wait wait = {.want = LF_WANT_WRITE};
 	ssize_t got = 0;
+	struct lf_handlers before = lf_handlers_so_far();
 	io->waits = !dontwait && !atomic_load_explicit(&sock->slot->rcvtimeo, memory_order_relaxed);
 	lf_conn_service(sock, fd);
+	bool spun = !dontwait && spins_first(sock);
+	fd = lf_sock_named(sock, fd);
+	if (fd < 0) { /* closed while we spun */
+		wait = reading_wait(sock, need, &hold);
+		return dontwait ? -EBADF : recv_after_close(sock, &cursor, io->flags, &wait);
+	}
 	for (;;) {
 		if (!lf_lock_acquire(&sock->slot->rx_lock, LF_RANK_RX))
 			return got ? got : -EAGAIN;
+		bool asked = lf_conn_take_turn(sock);
 		ssize_t n = step(sock, fd, &cursor, io->flags);
+		if (peek && n > 0)
+			n = peek_beyond_the_switch(sock, fd, cursor_of(io->msg), n, io->flags);
+		if (asked)
+			lf_conn_ask_again(sock);
 		lf_lock_release(&sock->slot->rx_lock, LF_RANK_RX);
-		if (n == LF_USE_TCP)
-			return got ? got + rest_by_tcp(sock, fd, &cursor,
-						       all && !dontwait ? io->flags :
-									  io->flags | MSG_DONTWAIT) :
-				     LF_LOOK_AGAIN;
+		if (n > 0)
+			after_step(sock);
+		if (n == LF_USE_TCP) {
+			bool moved = got && !peek; /* what was peeked at is looked at again */
+			bool ended = lf_hold_end_for_tcp(&hold, &before, moved);
+			if (!moved)
+				return ended ? -EINTR : LF_LOOK_AGAIN;
+			size_t awaited = dontwait || (size_t)got >= need ? 0 : need - (size_t)got;
+			return got + (ended ? 0 : rest_by_tcp(sock, fd, &cursor, io->flags, awaited));
+		}
 		if (n < 0 && n != -EAGAIN) {
 			bool nothing_asked = wanted == 0 && wait.want == LF_WANT_READ;
 			if (!got && !nothing_asked)
@@ -502,19 +745,31 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 					return got;
 			}
 		}
+		/* It went on to where the stream goes on, and there is nothing yet. */
+		if (!peek && got && (size_t)got >= need)
+			return got;
 		if (dontwait)
 			return got ? got : -EAGAIN;
 		if (wait.want != LF_WANT_READ)
 			wait = reading_wait(sock, need, &hold);
-		wait.need = peek ? need : need > (size_t)got ? need - (size_t)got : 1;
+		/* Taking what there is, however little: a writer that has filled the ring waits
+		 * for that, and will publish no more before. */
+		wait.need = peek ? need : 1;
+		wait.seen_in_tcp = peek && n > 0 && tcp_has_been_seen(sock, fd);
+		wait.spun = spun;
+		spun = false;
 		if (got)
 			wait.never_restarts = true;
 		if (peek)
 			cursor = cursor_of(io->msg);
 		int r = lf_wait(sock, fd, &wait);
+		before = lf_handlers_so_far(); /* the wait has answered for those up to here */
 		/* A receive of no bytes sleeps as any, but nothing makes it fail then. */
 		if (r)
 			return got || wanted == 0 ? got : r;
+		fd = lf_sock_named(sock, fd);
+		if (fd < 0)
+			return got ? got : recv_after_close(sock, &cursor, io->flags, &wait);
 	}
 }
 
@@ -540,8 +795,9 @@ ssize_t lf_conn_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 				io->msg->msg_namelen = 0;
 			}
 		} else {
-			if (!(io->flags & MSG_DONTWAIT))
-				lf_pairing_await_input(sock, fd);
+			n = io->flags & MSG_DONTWAIT ? 0 : lf_pairing_await_input(sock, fd, &io->waits);
+			if (n)
+				return n;
 			if (lf_sock_paired(sock) && lf_rx(sock) == LF_RX_READY)
 				continue;
 			n = plain_recv(sock, fd, io);
@@ -553,6 +809,9 @@ ssize_t lf_conn_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 		}
 		if (n != LF_LOOK_AGAIN)
 			return n;
+		fd = lf_sock_named(sock, fd);
+		if (fd < 0)
+			return -EBADF;
 	}
 }
 
@@ -585,8 +844,10 @@ static ssize_t move_out(struct lf_sock *sock, int fd, const struct lf_bulk *bulk
 	/* No byte was asked for, so 0 may mean bytes, FIN, or a plain phase. */
 	if (lf_rx(sock) != LF_RX_FUSED)
 		return move_out_of_tcp(sock, fd, bulk);
+	if (lf_conn_taken_back(sock))
+		return -EAGAIN;
 	uint64_t tail = atomic_load(&slot->rx_tail);
-	uint64_t unread = atomic_load_explicit(&sock->in->p.head, memory_order_acquire) - tail;
+	uint64_t unread = unread_in_ring(sock, tail);
 	if (unread == 0)
 		return r;
 	if (unread > sock->ring_size) {
@@ -601,8 +862,7 @@ static ssize_t move_out(struct lf_sock *sock, int fd, const struct lf_bulk *bulk
 		return used;
 	LF_INVARIANT((size_t)used <= n);
 	atomic_store(&slot->rx_tail, tail + (uint64_t)used);
-	atomic_store_explicit(&sock->in->c.tail, tail + (uint64_t)used, memory_order_release);
-	lf_bell_ring(sock, &sock->in->writer);
+	atomic_store_explicit(&sock->in->t.tail, tail + (uint64_t)used, memory_order_release);
 	return used;
 }
 
@@ -611,43 +871,26 @@ ssize_t lf_conn_recv_into(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 	lf_pairing_step(sock, fd);
 	if (!lf_sock_paired(sock) || lf_rx(sock) == LF_RX_PLAIN || lf_rx(sock) == LF_RX_ENDED)
 		return LF_USE_TCP;
-	LF_HOLD(hold);
-	struct lf_wait wait = reading_wait(sock, 1, &hold);
+	struct lf_wait wait = reading_wait(sock, 1, bulk->hold);
 	bool may_wait = bulk->wait && !lf_sock_nonblocking(sock);
 	for (;;) {
 		if (!lf_lock_acquire(&sock->slot->rx_lock, LF_RANK_RX))
 			return -EAGAIN;
+		bool asked = lf_conn_take_turn(sock);
 		ssize_t r = move_out(sock, fd, bulk);
+		if (asked)
+			lf_conn_ask_again(sock);
 		lf_lock_release(&sock->slot->rx_lock, LF_RANK_RX);
+		if (r > 0)
+			after_step(sock);
 		if (r != -EAGAIN || !may_wait)
 			return r;
 		int w = lf_wait(sock, fd, &wait);
 		if (w)
 			return w;
-	}
-}
-
-size_t lf_conn_unread(struct lf_sock *sock)
-{
-	if (!lf_sock_paired(sock) || lf_rx(sock) == LF_RX_ENDED || lf_rx(sock) == LF_RX_PLAIN)
-		return 0;
-	uint64_t unread = atomic_load_explicit(&sock->in->p.head, memory_order_acquire) -
-			  atomic_load(&sock->slot->rx_tail);
-	return unread <= sock->ring_size ? (size_t)unread : 0;
-}
-
-uint64_t lf_conn_ring_received(struct lf_sock *sock)
-{
-	if (!lf_sock_paired(sock))
-		return 0;
-	/* acquire: end_pos was stored before the mark. */
-	switch (atomic_load_explicit(&sock->in->p.mark, memory_order_acquire)) {
-	case LF_MARK_FUSED:
-		return atomic_load_explicit(&sock->in->p.head, memory_order_relaxed);
-	case LF_MARK_ENDED:
-		return atomic_load_explicit(&sock->in->p.end_pos, memory_order_relaxed);
-	default:
-		return 0;
+		fd = lf_sock_named(sock, fd);
+		if (fd < 0) /* closed by another thread */
+			return 0;
 	}
 }
 

@@ -2,14 +2,19 @@
 #define _GNU_SOURCE
 #include "clock.h"
 #include "conn.h"
+#include "epoll.h"
 #include "invariant.h"
 #include "pairing.h"
 #include "real.h"
+#include "tap.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 bool lf_conn_enter_plain_tx(struct lf_sock *sock)
 {
@@ -18,7 +23,7 @@ bool lf_conn_enter_plain_tx(struct lf_sock *sock)
 	atomic_fetch_add(&sock->slot->tx_inside, 1);
 	if ((enum lf_tx)atomic_load(&sock->slot->tx) != LF_TX_FUSED)
 		return true;
-	atomic_fetch_sub(&sock->slot->tx_inside, 1);
+	lf_count_down(&sock->slot->tx_inside);
 	return false;
 }
 
@@ -26,12 +31,25 @@ void lf_conn_leave_plain_tx(struct lf_sock *sock, ssize_t sent)
 {
 	if (sent > 0)
 		atomic_fetch_add(&sock->slot->tcp_sent, (uint64_t)sent);
-	atomic_fetch_sub(&sock->slot->tx_inside, 1);
+	lf_count_down(&sock->slot->tx_inside);
 }
 
 void lf_conn_may_have_stalled(struct lf_sock *sock)
 {
-	atomic_fetch_add_explicit(&sock->tx_stalls, 1, memory_order_relaxed);
+	atomic_fetch_add(&sock->tx_stalls, 1);
+}
+
+/* The ring had too little room. The reader may have made some, and rung, before the count said
+ * that this is an edge: a thread asleep in an epoll set has looked in vain. Dekker: we store the
+ * count, then load tail; it armed, hence saw tail or is rung for. */
+static void stalled(struct lf_sock *sock)
+{
+	lf_conn_may_have_stalled(sock);
+	if (!atomic_load(&sock->registration))
+		return;
+	lf_wait_arm(sock, LF_WANT_WRITE);
+	if (lf_conn_writable(sock))
+		lf_epoll_room(sock);
 }
 
 struct plain_call {
@@ -75,14 +93,21 @@ static ssize_t after_reset(struct lf_sock *sock, int flags)
 
 static struct lf_cursor cursor_of(const struct msghdr *msg)
 {
-	struct lf_cursor cursor = {.iov = msg->msg_iov, .count = msg->msg_iovlen};
-	for (size_t i = 0; i < msg->msg_iovlen; i++)
-		cursor.left += msg->msg_iov[i].iov_len;
+	struct lf_cursor cursor = lf_cursor_over(msg->msg_iov, msg->msg_iovlen);
 	while (cursor.count && cursor.iov->iov_len == 0) {
 		cursor.iov++;
 		cursor.count--;
 	}
 	return cursor;
+}
+
+/* One buffer goes by sendto, which has less to copy in than sendmsg; see tcp_receive(). */
+static ssize_t tcp_send(int fd, const struct lf_io *io)
+{
+	const struct msghdr *msg = io->msg;
+	if (!io->one)
+		return lf_real.sendmsg(fd, msg, io->flags);
+	return lf_real.sendto(fd, msg->msg_iov->iov_base, msg->msg_iov->iov_len, io->flags, NULL, 0);
 }
 
 static ssize_t plain_send(struct lf_sock *sock, int fd, struct lf_io *io)
@@ -96,7 +121,8 @@ static ssize_t plain_send(struct lf_sock *sock, int fd, struct lf_io *io)
 	if (!lf_conn_enter_plain_tx(sock))
 		return LF_LOOK_AGAIN;
 	struct plain_call call __attribute__((cleanup(leave_plain))) = {sock, 0};
-	ssize_t n = lf_real.sendmsg(fd, io->msg, io->flags);
+	lf_rank_sleeps();
+	ssize_t n = tcp_send(fd, io);
 	call.sent = n;
 	if (n == -1 || (size_t)n < cursor_of(io->msg).left)
 		lf_conn_may_have_stalled(sock);
@@ -125,7 +151,7 @@ static ssize_t room(struct lf_sock *sock)
 	/* The tail as last seen is enough until it leaves too little room: one cache miss
 	 * for many sends. */
 	if (unread > limit / 2) {
-		uint64_t tail = atomic_load_explicit(&sock->out->c.tail, memory_order_acquire);
+		uint64_t tail = atomic_load_explicit(&sock->out->t.tail, memory_order_acquire);
 		unread = head - tail;
 		if (unread > sock->ring_size) {
 			lf_conn_corrupt(sock);
@@ -137,49 +163,107 @@ static ssize_t room(struct lf_sock *sock)
 	return unread < limit ? (ssize_t)(limit - unread) : 0;
 }
 
-/* After new bytes: make them visible, wake a sleeping reader. */
-static void publish(struct lf_sock *sock, uint64_t head)
-{
-	/* The slot first: if we die between the two stores, whoever takes over the lock
-	 * publishes our bytes with its own, and never overwrites what the peer may have
-	 * seen. */
-	atomic_store_explicit(&sock->slot->tx_head, head, memory_order_relaxed);
-	/* release: the bytes, and the origin, before the position that covers them. */
-	atomic_store_explicit(&sock->out->p.head, head, memory_order_release);
-	lf_bell_ring(sock, &sock->out->reader);
-}
+enum { PAGE = 4096 };
 
-/* The ring was empty as far as we know: from now on bytes wait. */
-static void note_first_unread(struct lf_sock *sock, uint64_t head)
-{
-	if (head == atomic_load_explicit(&sock->out->c.tail, memory_order_relaxed))
-		atomic_store_explicit(&sock->slot->unread_since, lf_now_coarse(), memory_order_relaxed);
-}
-
-/* Where n bytes at `head` go. Before they touch a page more, they start over at the first
- * page, if the peer has taken all that was there. */
+/* Where n bytes at `head` go. Before they touch a page more, they start over where they touch
+ * fewest, if the peer has taken all that was there. */
 static uint64_t position_for(struct lf_sock *sock, uint64_t head, size_t n)
 {
-	enum { PAGE = 4096 };
 	struct lf_slot *slot = sock->slot;
 	uint64_t origin = atomic_load_explicit(&slot->tx_origin, memory_order_relaxed);
-	size_t place = (size_t)((head + origin) & (sock->ring_size - 1)), in_page = place % PAGE;
-	if (place != 0 && (in_page == 0 || in_page + n > PAGE) &&
+	size_t place = (size_t)((head + origin) & (sock->ring_size - 1));
+	size_t left = lf_segment_left_in_page(sock->ring_size, sock->out_index, place);
+	if ((n > left || left == PAGE || place == 0) &&
 	    /* acquire: the peer's reads are over before we write over what it read. */
-	    atomic_load_explicit(&sock->out->c.tail, memory_order_acquire) == head) {
-		origin = 0 - head;
-		/* The slot first: whoever takes over a dead owner's lock goes by it. */
+	    atomic_load_explicit(&sock->out->t.tail, memory_order_acquire) == head) {
+		origin = lf_segment_home(sock->ring_size, sock->out_index, n) - head;
+		/* The slot first: whoever takes over a dead owner's lock goes by it.
+		 * lf_conn_publish() tells the peer, which does not look before there is a byte. */
 		atomic_store_explicit(&slot->tx_origin, origin, memory_order_relaxed);
 	}
-	atomic_store_explicit(&sock->out->p.origin, origin, memory_order_relaxed);
 	return head + origin;
 }
 
-static bool wished_away(const struct lf_sock *sock)
+/* --- memory for the ring's pages ---
+ *
+ * Which the kernel gives when they are first touched, or refuses then: by SIGBUS, where it promises
+ * no more than it has (vm.overcommit_memory 2). A system call that is to store something in such a
+ * page takes the same fault, and says EFAULT. So one stores a byte in each page before we do, where
+ * we are about to write in any case. Not by the C library's getrandom: that may store it itself.
+ *
+ * Messages fill the ring from where the last one ended, or start over at a home; so what has its
+ * memory is one stretch, but for what a home farther off makes us forget and find out anew. */
+
+static bool back_page(struct lf_sock *sock, size_t place)
+{
+	return syscall(SYS_getrandom, sock->out_ring + place, (size_t)1, GRND_NONBLOCK) == 1 ||
+	       errno != EFAULT;
+}
+
+static __attribute__((noinline)) bool back_more(struct lf_sock *sock, uint32_t place, size_t n)
+{
+	struct lf_slot *slot = sock->slot;
+	uint32_t from = atomic_load_explicit(&slot->tx_backed_from, memory_order_relaxed);
+	size_t size = atomic_load_explicit(&slot->tx_backed, memory_order_relaxed);
+	size_t ahead = (place - from) & (sock->ring_size - 1);
+	int saved = errno;
+	if (ahead > size) {
+		/* In this order: who takes over from a process that is killed here trusts both. */
+		atomic_store_explicit(&slot->tx_backed, 0, memory_order_relaxed);
+		from = place;
+		ahead = size = 0;
+	}
+	while (size < ahead + n && size < sock->ring_size) {
+		size_t next = (from + size) & (sock->ring_size - 1);
+		if (!back_page(sock, next)) {
+			errno = saved;
+			return false;
+		}
+		size += lf_segment_left_in_page(sock->ring_size, sock->out_index, next);
+	}
+	errno = saved;
+	atomic_store_explicit(&slot->tx_backed_from, from, memory_order_release);
+	atomic_store_explicit(&slot->tx_backed,
+			      (uint32_t)(size < sock->ring_size ? size : sock->ring_size),
+			      memory_order_relaxed);
+	return true;
+}
+
+/* Is there memory for n bytes at this position? */
+static bool is_backed(struct lf_sock *sock, uint64_t position, size_t n)
+{
+	const struct lf_slot *slot = sock->slot;
+	uint32_t place = (uint32_t)position & (sock->ring_size - 1);
+	uint32_t size = atomic_load_explicit(&slot->tx_backed, memory_order_relaxed);
+	uint32_t from = atomic_load_explicit(&slot->tx_backed_from, memory_order_relaxed);
+	if (size == sock->ring_size || ((place - from) & (sock->ring_size - 1)) + n <= size)
+		return true;
+	return back_more(sock, place, n);
+}
+
+/* The kernel itself has stored n bytes there. */
+static void note_backed(struct lf_sock *sock, uint64_t position, size_t n)
+{
+	struct lf_slot *slot = sock->slot;
+	uint32_t size = atomic_load_explicit(&slot->tx_backed, memory_order_relaxed);
+	uint32_t from = atomic_load_explicit(&slot->tx_backed_from, memory_order_relaxed);
+	size_t ahead = ((uint32_t)position - from) & (sock->ring_size - 1), end = ahead + n;
+	if (ahead <= size && end > size)
+		atomic_store_explicit(&slot->tx_backed,
+				      (uint32_t)(end < sock->ring_size ? end : sock->ring_size),
+				      memory_order_relaxed);
+}
+
+static bool wished_away(const struct lf_sock *sock, uint32_t broker)
 {
 	return atomic_load_explicit(&sock->out->c.wish, memory_order_relaxed) |
 	       atomic_load_explicit(&sock->out->c.closed, memory_order_relaxed) |
-	       atomic_load_explicit(&sock->segment->broker_wish, memory_order_relaxed);
+	       LF_BROKER_REASON(broker);
+}
+
+static uint32_t brokers_word(const struct lf_sock *sock)
+{
+	return atomic_load_explicit(&sock->segment->broker_wish, memory_order_relaxed);
 }
 
 /* The TCP side of a full ring: a reset there must not be hidden by our waiting. */
@@ -205,25 +289,78 @@ static ssize_t full(struct lf_sock *sock, int fd)
 	return -EAGAIN;
 }
 
-/* Under tx_lock, FUSED: what forbids or ends it? 0: go on. */
-static ssize_t before_put(struct lf_sock *sock)
+/* Under tx_lock, FUSED: what forbids or ends it? 0: go on; `taps` are then to be told. */
+static ssize_t before_put(struct lf_sock *sock, uint32_t *taps)
 {
+	uint32_t broker = brokers_word(sock);
+	*taps = LF_BROKER_TAPS(broker);
+	if (atomic_load_explicit(&sock->slot->resending, memory_order_relaxed)) {
+		lf_conn_finish_resending(sock);
+		return LF_LOOK_AGAIN;
+	}
 	if (atomic_load_explicit(&sock->slot->shut, memory_order_relaxed) & LF_SHUT_WR)
 		return -EPIPE;
-	if (wished_away(sock))
+	if (wished_away(sock, broker))
 		return LF_LOOK_AGAIN;
 	return 0;
+}
+
+/* Once in a moment is enough to look around, since neither a clock nor a peer's death is known
+ * more exactly; so a stream pays for neither the clock nor the peer's tail with each send. Sends
+ * further apart than that all look. */
+static bool looked_just_now(const struct lf_sock *sock, uint64_t now)
+{
+	return !atomic_load_explicit(&sock->fin_seen, memory_order_relaxed) &&
+	       now - atomic_load_explicit(&sock->tx_looked, memory_order_relaxed) < lf_moment();
 }
 
 /* Before a send: bytes that nobody has taken yet may be bytes that nobody ever will. */
 static void check_reader(struct lf_sock *sock, int fd)
 {
+	uint64_t now = lf_ticks();
+	if (looked_just_now(sock, now))
+		return;
+	bool fin_seen = atomic_load_explicit(&sock->fin_seen, memory_order_relaxed);
+	atomic_store_explicit(&sock->tx_looked, now, memory_order_relaxed);
 	uint64_t head = atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed);
-	if (head != atomic_load_explicit(&sock->out->c.tail, memory_order_relaxed) ||
-	    atomic_load_explicit(&sock->fin_seen, memory_order_relaxed))
+	bool unread = head != atomic_load_explicit(&sock->out->t.tail, memory_order_relaxed);
+	if (!unread) /* from this send on, there will be some */
+		atomic_store_explicit(&sock->slot->unread_since, lf_now_coarse(), memory_order_relaxed);
+	if (unread || fin_seen)
 		lf_conn_check_peer(sock, fd);
 	else
 		lf_conn_check_tcp(sock, fd);
+}
+
+/* Much is published piece by piece: a reader that spins copies out while we still copy in. One
+ * that sleeps is woken at the end, once. */
+enum { PIECE = 32 * 1024 };
+
+/* How many bytes found memory. */
+static size_t put_pieces(struct lf_sock *sock, uint64_t head, uint64_t position,
+			 struct lf_cursor *cursor, size_t n, uint32_t taps)
+{
+	size_t left = n;
+	while (left) {
+		size_t piece = left < 2 * PIECE ? left : PIECE;
+		if (!is_backed(sock, position, piece))
+			break;
+		lf_ring_put(sock->out_ring, sock->ring_size, position, cursor, piece);
+		if (taps)
+			lf_tap_put(sock, taps, head, position, piece);
+		lf_conn_publish(sock, head + piece, left == piece);
+		head += piece;
+		position += piece;
+		left -= piece;
+	}
+	return n - left;
+}
+
+/* Under tx_lock, FUSED: the ring can't take what is to come. */
+static ssize_t without_memory(struct lf_sock *sock)
+{
+	lf_conn_end_tx(sock, LF_REASON_NO_MEMORY);
+	return LF_USE_TCP;
 }
 
 /* One try, under tx_lock. */
@@ -231,7 +368,8 @@ static ssize_t put(struct lf_sock *sock, int fd, struct lf_cursor *cursor)
 {
 	if (lf_tx(sock) != LF_TX_FUSED)
 		return LF_USE_TCP;
-	ssize_t r = before_put(sock);
+	uint32_t taps;
+	ssize_t r = before_put(sock, &taps);
 	if (r)
 		return r;
 	ssize_t free = room(sock);
@@ -241,10 +379,35 @@ static ssize_t put(struct lf_sock *sock, int fd, struct lf_cursor *cursor)
 		return full(sock, fd);
 	size_t n = cursor->left < (size_t)free ? cursor->left : (size_t)free;
 	uint64_t head = atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed);
-	note_first_unread(sock, head);
-	lf_ring_put(sock->out_ring, sock->ring_size, position_for(sock, head, n), cursor, n);
-	publish(sock, head + n);
-	return (ssize_t)n;
+	size_t done = put_pieces(sock, head, position_for(sock, head, n), cursor, n, taps);
+	return n && !done ? without_memory(sock) : (ssize_t)done;
+}
+
+/* While the ring is live under the lock, nobody gives the bell's number away
+ * (lf_conn_give_up_bell); who ended it since has rung. */
+static void wake_reader(struct lf_sock *sock)
+{
+	if (!lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
+		return;
+	if (lf_tx(sock) == LF_TX_FUSED)
+		lf_bell_wake(sock, &sock->out->reader);
+	lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
+}
+
+/* After put() or move_in() and the release of tx_lock, whatever they returned: head, if it was
+ * `moved`, is stored; a full fence stands between that and what we look at here. It pairs with
+ * the fence of whoever stores first and then looks at head:
+ *  - a reader that goes to sleep stores `armed`. One of us sees the other; if it is us, we
+ *    ring, see bell.c;
+ *  - a peer that closes, or wants its bytes back, stores `closed` or a wish. If it is us who
+ *    see it, TCP gets the bytes that came too late and answers as it always did. */
+static void after_put(struct lf_sock *sock, int fd, bool moved)
+{
+	lf_lock_fence_released();
+	if (moved && atomic_load_explicit(&sock->out->reader.armed, memory_order_relaxed))
+		wake_reader(sock);
+	if (wished_away(sock, brokers_word(sock)))
+		lf_conn_service(sock, fd);
 }
 
 static struct lf_wait writing_wait(struct lf_sock *sock, struct lf_hold *hold)
@@ -272,7 +435,7 @@ static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 			continue;
 		}
 		struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-		struct lf_io io = {.msg = &msg, .flags = whole->flags | MSG_NOSIGNAL};
+		struct lf_io io = {.msg = &msg, .flags = whole->flags | MSG_NOSIGNAL, .one = true};
 		ssize_t n = plain_send(sock, fd, &io);
 		if (n == -EAGAIN && whole->waits && lf_wait_tcp(fd, POLLOUT) == 0)
 			continue;
@@ -294,6 +457,8 @@ enum { LONG_COPY = 256 * 1024 }; /* some 20 us */
 static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 {
 	struct lf_cursor cursor = cursor_of(io->msg);
+	if (cursor.left == LF_CURSOR_REFUSED)
+		return -EINVAL;
 	if (cursor.left == 0) {
 		check_reader(sock, fd);
 		return lf_tx(sock) == LF_TX_FUSED ? LF_USE_TCP : LF_LOOK_AGAIN;
@@ -304,21 +469,30 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 	ssize_t sent = 0;
 	io->waits = !dontwait && !atomic_load_explicit(&sock->slot->sndtimeo, memory_order_relaxed);
 	check_reader(sock, fd);
+	lf_tap_prepare(sock);
+	struct lf_handlers before = lf_handlers_so_far();
 	if (!dontwait && cursor.left >= LONG_COPY)
 		lf_hold_begin(&hold);
 	for (;;) {
-		if (!lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
-			return sent ? sent : -EAGAIN;
-		ssize_t n = put(sock, fd, &cursor);
-		lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
-		/* Bytes the peer closed on while we published them: the fence in
-		 * lf_bell_ring() stands between our head and this look, as one stands between
-		 * its `closed` and its look at head. One of us sees the other; if it is us,
-		 * TCP gets the bytes and answers as it always did. */
-		if (wished_away(sock))
-			lf_conn_service(sock, fd);
-		if (n == LF_USE_TCP)
-			return sent ? sent + rest_by_tcp(sock, fd, &cursor, io) : LF_LOOK_AGAIN;
+		ssize_t n = -EAGAIN;
+		/* What is wished may take as long as the peer likes; then it is TCP's turn. */
+		if (hold.on && wished_away(sock, brokers_word(sock)))
+			lf_hold_end(&hold);
+		if (!lf_conn_is_resending(sock)) {
+			if (!lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
+				return sent ? sent : -EAGAIN;
+			n = put(sock, fd, &cursor);
+			lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
+			after_put(sock, fd, n > 0);
+		}
+		if (n == LF_USE_TCP && fd < 0)
+			return sent ? sent : -EPIPE;
+		if (n == LF_USE_TCP) {
+			bool ended = lf_hold_end_for_tcp(&hold, &before, sent != 0);
+			if (!sent)
+				return ended ? -EINTR : LF_LOOK_AGAIN;
+			return sent + (ended ? 0 : rest_by_tcp(sock, fd, &cursor, io));
+		}
 		if (n == LF_LOOK_AGAIN)
 			continue;
 		if (n == -EPIPE)
@@ -327,7 +501,7 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 			sent += n;
 		if (cursor.left == 0)
 			return sent;
-		atomic_fetch_add_explicit(&sock->tx_stalls, 1, memory_order_relaxed);
+		stalled(sock);
 		if (dontwait)
 			return sent ? sent : -EAGAIN;
 		if (wait.want != LF_WANT_WRITE)
@@ -335,9 +509,47 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 		if (sent)
 			wait.never_restarts = true;
 		int r = lf_wait(sock, fd, &wait);
+		before = lf_handlers_so_far(); /* the wait has answered for those up to here */
 		if (r)
 			return sent ? sent : r;
+		/* Closed by another thread, the kernel's would go on with the open file: so does
+		 * this one, with -1, as far as the ring goes. */
+		fd = lf_sock_named(sock, fd);
 	}
+}
+
+/* Under tx_lock. False: nothing was done. */
+static bool put_quickly(struct lf_sock *sock, const void *buf, size_t n)
+{
+	const struct lf_slot *slot = sock->slot;
+	uint32_t taps;
+	if (lf_tx(sock) != LF_TX_FUSED || before_put(sock, &taps) || taps)
+		return false;
+	uint64_t head = atomic_load_explicit(&slot->tx_head, memory_order_relaxed);
+	uint64_t unread = head - atomic_load_explicit(&slot->tx_tail, memory_order_relaxed);
+	uint32_t half = atomic_load_explicit(&sock->out_limit, memory_order_relaxed) / 2;
+	if (unread > half || n > half) /* where room() looks at the peer's tail, or may say less */
+		return false;
+	uint64_t position = position_for(sock, head, n);
+	size_t place = (size_t)(position & (sock->ring_size - 1));
+	if (n > sock->ring_size - place || !is_backed(sock, position, n))
+		return false;
+	lf_copy(sock->out_ring + place, buf, n);
+	lf_conn_publish(sock, head + n, 1);
+	return true;
+}
+
+bool lf_conn_send_quickly(struct lf_sock *sock, int fd, const void *buf, size_t n, int flags)
+{
+	if (n == 0 || n > PIECE || (flags & ~(MSG_NOSIGNAL | MSG_DONTWAIT)) ||
+	    lf_tx(sock) != LF_TX_FUSED || !looked_just_now(sock, lf_ticks()) ||
+	    !lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
+		return false;
+	bool done = put_quickly(sock, buf, n);
+	lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
+	if (done)
+		after_put(sock, fd, true);
+	return done;
 }
 
 static void try_fuse(struct lf_sock *sock, int fd)
@@ -349,25 +561,28 @@ static void try_fuse(struct lf_sock *sock, int fd)
 }
 
 /* What only TCP can carry goes by TCP, and so does all that follows. */
-static void leave_ring(struct lf_sock *sock, enum lf_reason reason)
+static void leave_ring(struct lf_sock *sock, int fd, enum lf_reason reason)
 {
 	lf_sock_decline(sock, reason);
 	if (!lf_sock_paired(sock) || !lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
 		return;
-	lf_conn_end_tx(sock, reason);
+	lf_conn_leave_tx(sock, fd, reason);
 	lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
 }
 
 ssize_t lf_conn_send(struct lf_sock *sock, int fd, struct lf_io *io)
 {
 	if (io->flags & MSG_OOB)
-		leave_ring(sock, LF_REASON_URGENT_DATA);
+		leave_ring(sock, fd, LF_REASON_URGENT_DATA);
 	else if (io->msg->msg_controllen)
-		leave_ring(sock, LF_REASON_SOCKET_OPTION);
+		leave_ring(sock, fd, LF_REASON_SOCKET_OPTION);
 	else if (lf_tx(sock) != LF_TX_FUSED)
 		lf_pairing_step(sock, fd),
 			lf_pairing_await_fuse(sock, fd, (io->flags & MSG_DONTWAIT) != 0);
 	for (;;) {
+		fd = lf_sock_named(sock, fd);
+		if (fd < 0)
+			return -EBADF;
 		if (lf_sock_paired(sock) && lf_tx(sock) == LF_TX_PLAIN)
 			try_fuse(sock, fd);
 		ssize_t n = lf_tx(sock) == LF_TX_FUSED ? fused_send(sock, fd, io) :
@@ -390,7 +605,8 @@ static ssize_t move_in(struct lf_sock *sock, int fd, const struct lf_bulk *bulk)
 {
 	if (lf_tx(sock) != LF_TX_FUSED)
 		return LF_USE_TCP;
-	ssize_t r = before_put(sock);
+	uint32_t taps;
+	ssize_t r = before_put(sock, &taps);
 	if (r)
 		return r;
 	ssize_t free = room(sock);
@@ -400,14 +616,18 @@ static ssize_t move_in(struct lf_sock *sock, int fd, const struct lf_bulk *bulk)
 		return full(sock, fd);
 	size_t n = bulk->n < (size_t)free ? bulk->n : (size_t)free;
 	uint64_t head = atomic_load(&sock->slot->tx_head);
-	note_first_unread(sock, head);
 	struct iovec pieces[2];
-	int count = lf_ring_pieces(sock->out_ring, sock->ring_size, position_for(sock, head, n), n,
-				   pieces);
+	uint64_t position = position_for(sock, head, n);
+	int count = lf_ring_pieces(sock->out_ring, sock->ring_size, position, n, pieces);
 	ssize_t used = bulk->move(bulk->context, pieces, count, n);
+	if (used == -EFAULT)
+		return without_memory(sock);
 	if (used > 0) {
 		LF_INVARIANT((size_t)used <= n);
-		publish(sock, head + (uint64_t)used);
+		note_backed(sock, position, (size_t)used);
+		if (taps)
+			lf_tap_put(sock, taps, head, position, (size_t)used);
+		lf_conn_publish(sock, head + (uint64_t)used, 1);
 	}
 	return used;
 }
@@ -418,75 +638,83 @@ ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 		lf_pairing_step(sock, fd), lf_pairing_await_fuse(sock, fd, !bulk->wait);
 	if (lf_sock_paired(sock) && lf_tx(sock) == LF_TX_PLAIN)
 		try_fuse(sock, fd);
-	LF_HOLD(hold);
-	struct lf_wait wait = writing_wait(sock, &hold);
+	struct lf_wait wait = writing_wait(sock, bulk->hold);
 	wait.never_restarts |= bulk->continued;
 	bool may_wait = bulk->wait && !lf_sock_nonblocking(sock);
-	if (lf_tx(sock) == LF_TX_FUSED)
+	if (lf_tx(sock) == LF_TX_FUSED) {
 		check_reader(sock, fd);
+		lf_tap_prepare(sock);
+	}
+	if (may_wait && bulk->n >= LONG_COPY)
+		lf_hold_begin(bulk->hold);
 	for (;;) {
 		if (lf_tx(sock) != LF_TX_FUSED) {
 			ssize_t bad = lf_tx(sock) == LF_TX_ENDED ? after_reset(sock, 0) : 0;
 			return bad ? bad : LF_USE_TCP;
 		}
-		if (!lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
-			return -EAGAIN;
-		ssize_t r = move_in(sock, fd, bulk);
-		lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
-		if (wished_away(sock))
-			lf_conn_service(sock, fd);
+		ssize_t r = -EAGAIN;
+		/* As in fused_send(). */
+		if (bulk->hold->on && wished_away(sock, brokers_word(sock)))
+			lf_hold_end(bulk->hold);
+		if (!lf_conn_is_resending(sock)) {
+			if (!lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
+				return -EAGAIN;
+			r = move_in(sock, fd, bulk);
+			lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
+			after_put(sock, fd, r > 0);
+		}
 		if (r == LF_LOOK_AGAIN)
 			continue;
 		if (r == -EPIPE)
 			return after_shutdown(fd, 0);
 		if (r == -EAGAIN)
-			atomic_fetch_add_explicit(&sock->tx_stalls, 1, memory_order_relaxed);
+			stalled(sock);
 		if (r != -EAGAIN || !may_wait)
 			return r;
 		int w = lf_wait(sock, fd, &wait);
+		*bulk->so_far = lf_handlers_so_far();
 		if (w)
 			return w;
+		fd = lf_sock_named(sock, fd);
+		if (fd < 0) /* closed by another thread */
+			return -EPIPE;
 	}
 }
 
-uint64_t lf_conn_ring_sent(struct lf_sock *sock)
+static bool leaves_a_third(const struct lf_sock *sock, uint64_t tail, uint32_t limit)
 {
-	if (!lf_sock_paired(sock))
-		return 0;
-	if (lf_tx(sock) == LF_TX_FUSED)
-		return atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed);
-	return atomic_load_explicit(&sock->out->p.mark, memory_order_relaxed) == LF_MARK_ENDED ?
-		       atomic_load_explicit(&sock->out->p.end_pos, memory_order_relaxed) :
-		       0;
+	uint64_t unread = atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed) - tail;
+	return unread <= limit - limit / 3;
 }
 
-size_t lf_conn_unsent(struct lf_sock *sock)
+void lf_conn_say_when_writable(struct lf_sock *sock)
 {
-	uint64_t sent = lf_conn_ring_sent(sock);
-	if (sent == 0)
-		return 0;
-	uint64_t unread = sent - atomic_load_explicit(&sock->out->c.tail, memory_order_acquire);
-	uint32_t share = lf_conn_peer_share(sock);
-	return unread > share && unread <= sock->ring_size ? (size_t)(unread - share) : 0;
+	uint32_t limit = atomic_load_explicit(&sock->out_limit, memory_order_relaxed);
+	atomic_store_explicit(&sock->out->writer.below, limit - limit / 3, memory_order_relaxed);
 }
 
 bool lf_conn_writable(struct lf_sock *sock)
 {
-	if (lf_tx(sock) != LF_TX_FUSED || wished_away(sock) ||
+	if (lf_tx(sock) == LF_TX_FUSED && lf_conn_is_resending(sock))
+		return false;
+	if (lf_tx(sock) != LF_TX_FUSED || wished_away(sock, brokers_word(sock)) ||
 	    atomic_load_explicit(&sock->slot->reset, memory_order_relaxed) ||
 	    /* A send that finds no room goes by TCP. */
 	    atomic_load_explicit(&sock->slot->user_timeout, memory_order_relaxed) ||
 	    (atomic_load_explicit(&sock->slot->shut, memory_order_relaxed) & LF_SHUT_WR))
 		return true;
-	uint64_t unread = atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed) -
-			  atomic_load_explicit(&sock->out->c.tail, memory_order_acquire);
-	/* As TCP has it: writable once a third of the buffer is free. */
+	/* As TCP has it: writable once a third of the buffer is free. By the tail as last seen,
+	 * if that is enough. */
 	uint32_t limit = atomic_load_explicit(&sock->out_limit, memory_order_relaxed);
-	return unread <= limit && limit - unread >= limit / 3;
+	if (leaves_a_third(sock, atomic_load_explicit(&sock->slot->tx_tail, memory_order_relaxed),
+			   limit))
+		return true;
+	limit = follow_peers_limit(sock, limit);
+	return leaves_a_third(sock, atomic_load_explicit(&sock->out->t.tail, memory_order_acquire),
+			      limit);
 }
 
-/* SO_RCVLOWAT, but never more than the ring will hold before its writer waits for us. */
-static size_t low_water(const struct lf_sock *sock)
+size_t lf_conn_low_water(const struct lf_sock *sock)
 {
 	size_t wanted = atomic_load_explicit(&sock->slot->rcvlowat, memory_order_relaxed);
 	size_t limit = atomic_load_explicit(&sock->slot->rcvbuf, memory_order_relaxed);
@@ -514,6 +742,8 @@ static short ends_of_tcp(struct lf_sock *sock)
 	/* Nobody may have announced it: from now on TCP is asked each time. */
 	if (p.revents & (POLLERR | POLLHUP))
 		atomic_store_explicit(&sock->fin_seen, 1, memory_order_relaxed);
+	else
+		lf_conn_end_was_told(sock);
 	/* The end of the stream can be read, tcp_poll(). */
 	short readable = p.revents & POLLRDHUP ? POLLIN | POLLRDNORM : 0;
 	return (p.revents & (POLLERR | POLLHUP | POLLRDHUP)) | readable;
@@ -532,7 +762,10 @@ short lf_conn_ready(struct lf_sock *sock, short *known)
 			bits |= POLLERR;
 		return bits;
 	}
-	size_t lowat = low_water(sock);
+	/* What lies in a ring that has ended is not all: TCP goes on behind it. */
+	size_t lowat = atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) == LF_MARK_ENDED ?
+			       1 :
+			       lf_conn_low_water(sock);
 	/* Not lf_conn_readable(): a readable socket must not answer EAGAIN. */
 	if (lf_conn_has_input(sock, lowat))
 		bits |= POLLIN | POLLRDNORM;

@@ -9,7 +9,8 @@
  * of a plain vector loop where it was measured (docs/performance.md). */
 void lf_copy(void *to, const void *from, size_t n);
 
-/* Chooses the routine for this CPU. */
-void lf_copy_init(void);
+/* Lets the routines that run on this CPU race, and uses the fastest from then on: some 10 us,
+ * once in a process, when its first connection is paired. */
+void lf_copy_choose(void);
 
 #endif

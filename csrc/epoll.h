@@ -24,6 +24,9 @@ int lf_epoll_control(struct lf_epoll *ep, int epfd, int op, int fd, struct lf_so
 /* epoll_pwait2(2); `ns` as a timeout, LF_FOREVER for none. */
 int lf_epoll_wait(struct lf_epoll *ep, int epfd, struct epoll_event *events, int max, int64_t ns,
 		  const sigset_t *mask);
+/* A look without waiting at a set that has nothing of ours: the kernel's call, with its errno. */
+int lf_epoll_look_at_kernel(struct lf_epoll *ep, int epfd, struct epoll_event *events, int max,
+			    const sigset_t *mask);
 /* Does the set contain anything that the kernel alone can't answer for? */
 bool lf_epoll_is_mixed(const struct lf_epoll *ep);
 
@@ -31,6 +34,8 @@ bool lf_epoll_is_mixed(const struct lf_epoll *ep);
 void lf_epoll_nest(struct lf_epoll *ep);
 bool lf_epoll_is_nested(const struct lf_epoll *ep);
 
+/* connect() was called on it. Returns the set it has been in since before, or NULL. */
+struct lf_epoll *lf_epoll_connecting(struct lf_sock *sock);
 /* The socket has a segment and a doorbell now: the sets it is in learn of them. False:
  * it is in a set in a way we can't honour. */
 bool lf_epoll_adopt(struct lf_sock *sock);
@@ -39,6 +44,10 @@ bool lf_epoll_adopt(struct lf_sock *sock);
 void lf_epoll_catch_up(struct lf_sock *sock, int fd);
 /* Its directions have changed between ring and TCP. */
 void lf_epoll_refresh(struct lf_sock *sock);
+/* Nobody sleeps in its set: it need not rely on the doorbell. */
+void lf_epoll_stop_counting(struct lf_sock *sock);
+/* There is room for a sender that had too little: who sleeps in its set is to look. */
+void lf_epoll_room(struct lf_sock *sock);
 /* Its doorbell goes away before its socket does. */
 void lf_epoll_bell_closes(struct lf_sock *sock);
 /* One of its descriptors goes away. */
@@ -50,6 +59,10 @@ void lf_epoll_forget(struct lf_sock *sock);
 
 /* Eager: while answers of the broker are due, its descriptor is one of the set's. */
 void lf_epoll_watch_broker(struct lf_epoll *ep);
-void lf_epoll_after_fork(void);
+
+/* fork: nobody is in the midst of changing a set when memory is copied. The gate is held. */
+void lf_epoll_before_fork(void);
+void lf_epoll_after_fork_in_parent(void);
+void lf_epoll_after_fork_in_child(void);
 
 #endif

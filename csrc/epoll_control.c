@@ -39,13 +39,14 @@ static int control_add(struct lf_epoll *ep, int epfd, int fd, struct lf_sock *so
 	return -error;
 }
 
-/* An adopted entry gets a new mask, or comes back after it was deleted. */
-static int change(struct lf_registration *reg, const struct epoll_event *event)
+/* An adopted entry gets a new mask, or comes back after it was deleted. The kernel is told if it
+ * can't wait, or if `tell`. */
+static int change(struct lf_registration *reg, const struct epoll_event *event, bool tell)
 {
 	struct epoll_event before = reg->user;
 	reg->user = *event;
-	bool now = reg->ep->exact || ((event->events | reg->kernel_events) & EPOLLET);
-	if (now && lf_entry_tell_kernel(reg) == -1) {
+	tell |= reg->ep->exact || ((event->events | reg->kernel_events) & EPOLLET);
+	if (tell && lf_entry_tell_kernel(reg) == -1) {
 		reg->user = before;
 		return -errno;
 	}
@@ -56,10 +57,24 @@ static int change(struct lf_registration *reg, const struct epoll_event *event)
 	return 0;
 }
 
+/* Another process that shares the set may have deleted it. */
+static int add_again(struct lf_registration *reg, const struct epoll_event *event)
+{
+	if (!reg->ep->shared || !reg->adopted || !reg->in_kernel)
+		return -EEXIST;
+	reg->in_kernel = false;
+	int r = change(reg, event, true);
+	if (r == 0)
+		lf_entry_enter_bell(reg);
+	else
+		reg->in_kernel = true;
+	return r;
+}
+
 static int control_mod(struct lf_registration *reg, int epfd, struct epoll_event *event)
 {
 	if (reg->adopted)
-		return event->events & EPOLLEXCLUSIVE ? -EINVAL : change(reg, event);
+		return event->events & EPOLLEXCLUSIVE ? -EINVAL : change(reg, event, false);
 	if (event->events & LF_KERNEL_ONLY)
 		lf_sock_decline(reg->sock, LF_REASON_EPOLL_KIND);
 	if (lf_real.epoll_ctl(epfd, EPOLL_CTL_MOD, reg->fd, event) == -1)
@@ -72,7 +87,7 @@ static int control_del(struct lf_registration *reg, int epfd)
 {
 	if (reg->adopted) {
 		lf_epoll_make_hot(reg); /* hence nobody's waiter */
-		lf_epoll_leave_hot(reg);
+		lf_epoll_leave_list(reg);
 		reg->gone = true;
 		if (reg->ep->exact)
 			lf_entry_release_gone(reg);
@@ -88,10 +103,12 @@ static int control_del(struct lf_registration *reg, int epfd)
 static int control_known(struct lf_registration *reg, int epfd, int op, struct epoll_event *event)
 {
 	if (reg->gone)
-		return op == EPOLL_CTL_ADD ? change(reg, event) : -ENOENT;
+		return op == EPOLL_CTL_ADD ? change(reg, event, false) : -ENOENT;
 	if (op == EPOLL_CTL_MOD)
 		return control_mod(reg, epfd, event);
-	return op == EPOLL_CTL_DEL ? control_del(reg, epfd) : -EEXIST;
+	if (op == EPOLL_CTL_DEL)
+		return control_del(reg, epfd);
+	return add_again(reg, event);
 }
 
 /* An entry that was deleted from here must not stand in the way of a new one elsewhere. */
@@ -126,6 +143,10 @@ int lf_epoll_control(struct lf_epoll *ep, int epfd, int op, int fd, struct lf_so
 			lf_conn_defuse(sock, fd, LF_REASON_EPOLL_KIND, true);
 	}
 	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
+	if (!lf_epoll_is_behind(ep, epfd)) {
+		lf_epoll_unlock(ep);
+		return -EBADF;
+	}
 	struct lf_registration *reg = atomic_load(&sock->registration);
 	bool known = op == EPOLL_CTL_ADD || op == EPOLL_CTL_MOD || op == EPOLL_CTL_DEL;
 	int r;

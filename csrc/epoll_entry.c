@@ -6,6 +6,7 @@
 #include "epoll_set.h"
 
 #include "conn.h"
+#include "invariant.h"
 #include "rank.h"
 #include "real.h"
 
@@ -49,7 +50,7 @@ static void widen(struct lf_registration *reg)
 
 void lf_entry_widen_hot(struct lf_epoll *ep)
 {
-	for (struct lf_registration *reg = ep->hot; reg; reg = reg->next_hot)
+	for (struct lf_registration *reg = ep->hot.first; reg; reg = reg->next)
 		widen(reg);
 }
 
@@ -62,6 +63,13 @@ void lf_entry_trim(struct lf_registration *reg)
 }
 
 /* --- what is ready; under ep->lock --- */
+
+/* A thread with many busy sockets sleeps now and then, for none of them in particular. Each would
+ * be rung for: two system calls, at either end, for each message. Taking a flag down again costs
+ * a fraction of a microsecond, so it is done for those which had news in their last few sleeps;
+ * and not for thousands, which each epoll_wait would look at. A thread that does not sleep, since
+ * one socket keeps it busy, rids itself of the others once looking at one has cost what a ring does. */
+enum { WARMTH = 16, MOST_WARM = 256, MOST_VAIN = 128, A_FEW = 2 };
 
 /* What is ready, in the program's terms, as far as memory tells. */
 static uint32_t ring_events(const struct lf_registration *reg)
@@ -78,8 +86,9 @@ static uint32_t ring_events(const struct lf_registration *reg)
 	}
 	bits &= reg->user.events | EPOLLERR | EPOLLHUP;
 	/* An event tells the whole mask: while a direction is plain, TCP knows about it. */
-	short plain = (short)(reg->user.events & (lf_rx(reg->sock) == LF_RX_FUSED ? 0 : POLLIN));
-	plain |= (short)(reg->user.events & ~(uint32_t)(uint16_t)known & POLLOUT);
+	uint32_t asked = reg->user.events & ~(uint32_t)(uint16_t)known;
+	short plain = (short)(asked & (lf_rx(reg->sock) == LF_RX_FUSED ? 0 : LF_IN_BITS));
+	plain |= (short)(asked & LF_OUT_BITS);
 	if (bits && plain) {
 		struct pollfd p = {.fd = reg->fd, .events = plain};
 		if (lf_real.poll(&p, 1, 0) == 1)
@@ -93,10 +102,10 @@ bool lf_entry_has_edge(const struct lf_registration *reg, uint32_t ready)
 	struct lf_sock *sock = reg->sock;
 	if (reg->fresh)
 		return true;
-	if ((ready & EPOLLIN) &&
+	if ((ready & LF_IN_BITS) &&
 	    atomic_load_explicit(&sock->in->p.head, memory_order_relaxed) != reg->seen_head)
 		return true;
-	return (ready & EPOLLOUT) &&
+	return (ready & LF_OUT_BITS) &&
 	       atomic_load_explicit(&sock->tx_stalls, memory_order_relaxed) != reg->seen_stalls;
 }
 
@@ -119,66 +128,126 @@ struct lf_cover lf_entry_cover(const struct lf_registration *reg)
 void lf_entry_reported(struct lf_registration *reg, uint32_t bits, struct lf_cover cover)
 {
 	reg->fresh = false;
-	if (bits & EPOLLIN)
+	reg->told = bits;
+	reg->vain = 0;
+	if (bits & LF_IN_BITS) {
 		reg->seen_head = cover.head;
-	if (bits & EPOLLOUT)
+		reg->warmth = WARMTH;
+	}
+	if (bits & LF_OUT_BITS)
 		reg->seen_stalls = cover.stalls;
 	if (reg->user.events & EPOLLONESHOT) {
 		reg->off = true;
-		lf_epoll_leave_hot(reg);
+		lf_epoll_leave_list(reg);
 		if (reg->ep->exact)
 			(void)lf_entry_leave_kernel(reg);
 	}
 }
 
+/* Of one that goes cold. With EPOLLET it may be armed for room though there is enough. */
+static void count_sleep(const struct lf_registration *reg)
+{
+	if (reg->user.events & LF_IN_BITS)
+		lf_wait_count_sleep(reg->sock, LF_WANT_READ);
+	if ((reg->user.events & LF_OUT_BITS) && !lf_conn_writable(reg->sock))
+		lf_wait_count_sleep(reg->sock, LF_WANT_WRITE);
+}
+
 static void arm(struct lf_registration *reg)
 {
-	if (reg->user.events & EPOLLIN)
+	if (reg->user.events & LF_IN_BITS)
 		lf_wait_arm(reg->sock, LF_WANT_READ);
-	if ((reg->user.events & EPOLLOUT) && lf_tx(reg->sock) == LF_TX_FUSED)
+	/* Edge-triggered, room is no news unless a send has found too little: that arms itself. */
+	bool news = !(reg->user.events & EPOLLET) || reg->fresh ||
+		    atomic_load(&reg->sock->tx_stalls) != reg->seen_stalls;
+	if (news && (reg->user.events & LF_OUT_BITS) && lf_tx(reg->sock) == LF_TX_FUSED)
 		lf_wait_arm(reg->sock, LF_WANT_WRITE);
+}
+
+/* Arms it and lets it go cold, unless it turns out to be ready: true. */
+static bool make_cold(struct lf_registration *reg)
+{
+	widen(reg);
+	bool bell = lf_wait_begin(reg->sock) && !lf_sock_must_poll(reg->sock);
+	arm(reg);
+	bool ready = lf_entry_reportable(reg) != 0;
+	if (!ready && !bell) /* can't be relied on: stay hot and sleep briefly */
+		reg->ep->capped = true;
+	if (ready || !bell) {
+		lf_wait_end(reg->sock);
+		return ready;
+	}
+	lf_epoll_leave_list(reg);
+	LF_INVARIANT(!reg->counted);
+	reg->counted = true;
+	return false;
 }
 
 struct lf_registration *lf_entry_make_all_cold(struct lf_epoll *ep)
 {
 	struct lf_registration *ready = NULL;
-	for (struct lf_registration *reg = ep->hot, *next; reg; reg = next) {
-		next = reg->next_hot;
-		widen(reg);
-		arm(reg);
-		if (lf_entry_reportable(reg)) {
+	for (struct lf_registration *reg = ep->hot.first, *next; reg; reg = next) {
+		next = reg->next;
+		if (make_cold(reg))
 			ready = reg;
+		if (!reg->counted)
 			continue;
-		}
-		/* Its doorbell can't be relied on: stay hot and sleep briefly. */
-		if (lf_sock_must_poll(reg->sock)) {
-			ep->capped = true;
-			continue;
-		}
-		lf_epoll_leave_hot(reg);
-		if (!reg->counted) {
-			atomic_fetch_add(&reg->sock->waiters, 1);
-			reg->counted = true;
-		}
+		count_sleep(reg);
+		if (reg->warmth && ep->cooled.count < MOST_WARM)
+			lf_epoll_keep_warm(reg);
 	}
 	return ready;
 }
 
-/* TCP's send queue is empty while the ring is in use, so asking for EPOLLOUT reports at once.
- * translate() in epoll_wait.c takes it back. */
-void lf_entry_poke(struct lf_registration *reg)
+void lf_entry_looked_in_vain(struct lf_registration *reg)
 {
-	struct epoll_event event = {.events = EPOLLOUT, .data.u64 = lf_epoll_tag(reg, LF_TAG_TCP)};
-	(void)lf_real.epoll_ctl(atomic_load(&reg->ep->fd), EPOLL_CTL_MOD, reg->fd, &event);
-	reg->kernel_events = EPOLLOUT;
+	if (reg->ep->hot.count <= A_FEW || ++reg->vain < MOST_VAIN)
+		return;
+	reg->vain = 0;
+	reg->warmth = 0;
+	(void)make_cold(reg);
 }
 
-static bool add_bell(struct lf_registration *reg)
+void lf_entry_heat_cooled(struct lf_epoll *ep)
+{
+	for (struct lf_registration *reg; (reg = ep->cooled.first) != NULL;) {
+		lf_epoll_leave_list(reg);
+		if (!reg->counted || !lf_wait_disarm_reader(reg->sock))
+			continue;
+		reg->warmth--;
+		lf_epoll_make_hot(reg);
+	}
+}
+
+static bool enter_bell(struct lf_registration *reg, int op, uint32_t events)
 {
 	int bell = atomic_load(&reg->sock->bell);
-	struct epoll_event event = {.events = EPOLLIN, .data.u64 = lf_epoll_tag(reg, LF_TAG_BELL)};
-	return bell >= 0 &&
-	       lf_real.epoll_ctl(atomic_load(&reg->ep->fd), EPOLL_CTL_ADD, bell, &event) == 0;
+	struct epoll_event event = {.events = events, .data.u64 = lf_epoll_tag(reg, LF_TAG_BELL)};
+	return bell >= 0 && lf_real.epoll_ctl(atomic_load(&reg->ep->fd), op, bell, &event) == 0;
+}
+
+/* There is always room in a doorbell, in which a few bytes lie at the most, so asking for
+ * EPOLLOUT reports at once. TCP's send queue may be full: of what went there before the ring,
+ * or where sending is plain. It has to do only where the bell has left the set, because the
+ * other end is gone: then there is a FIN or an error to report. */
+void lf_entry_poke(struct lf_registration *reg)
+{
+	if (enter_bell(reg, EPOLL_CTL_MOD, EPOLLIN | EPOLLOUT))
+		return;
+	struct epoll_event event = {.events = EPOLLOUT | EPOLLIN | EPOLLRDHUP,
+				    .data.u64 = lf_epoll_tag(reg, LF_TAG_TCP)};
+	(void)lf_real.epoll_ctl(atomic_load(&reg->ep->fd), EPOLL_CTL_MOD, reg->fd, &event);
+	reg->kernel_events = event.events;
+}
+
+void lf_entry_was_poked(struct lf_registration *reg)
+{
+	(void)enter_bell(reg, EPOLL_CTL_MOD, EPOLLIN);
+}
+
+void lf_entry_enter_bell(struct lf_registration *reg)
+{
+	(void)enter_bell(reg, EPOLL_CTL_ADD, EPOLLIN);
 }
 
 void lf_entry_remove_bell(struct lf_registration *reg)
@@ -190,7 +259,9 @@ void lf_entry_remove_bell(struct lf_registration *reg)
 
 bool lf_entry_adopt(struct lf_registration *reg, bool in_kernel)
 {
-	if (!add_bell(reg))
+	/* Before the kernel has a tag of ours, see lf_epoll_look_at_kernel(). */
+	atomic_fetch_add(&reg->ep->adopted, 1);
+	if (!enter_bell(reg, EPOLL_CTL_ADD, EPOLLIN))
 		return false;
 	reg->in_kernel = in_kernel;
 	if (lf_entry_tell_kernel(reg) == -1) {
@@ -203,7 +274,6 @@ bool lf_entry_adopt(struct lf_registration *reg, bool in_kernel)
 	 * that came by TCP is one again, since our change of the entry makes the kernel look. */
 	reg->fresh = reg->ep->settled == reg->settled_at || reg->seen_stalls != 0 ||
 		     lf_sock_shared(reg->sock);
-	atomic_fetch_add(&reg->ep->adopted, 1);
 	lf_epoll_make_hot(reg);
 	return true;
 }
@@ -237,6 +307,19 @@ struct lf_registration *lf_entry_lock(struct lf_sock *sock)
 			return reg;
 		lf_epoll_unlock(ep);
 	}
+}
+
+struct lf_epoll *lf_epoll_connecting(struct lf_sock *sock)
+{
+	struct lf_registration *reg = lf_entry_lock(sock);
+	if (!reg)
+		return NULL;
+	struct lf_epoll *ep = reg->ep;
+	/* What the program has heard so far was about a socket without a peer: it has not been
+	 * told yet that it can send, see lf_entry_adopt(). */
+	reg->settled_at = ep->settled;
+	lf_epoll_unlock(ep);
+	return ep;
 }
 
 bool lf_epoll_adopt(struct lf_sock *sock)
@@ -284,6 +367,32 @@ void lf_epoll_refresh(struct lf_sock *sock)
 	errno = saved;
 }
 
+void lf_epoll_room(struct lf_sock *sock)
+{
+	int saved = errno;
+	struct lf_registration *reg = lf_entry_lock(sock);
+	if (!reg)
+		return;
+	struct lf_epoll *ep = reg->ep;
+	if (reg->adopted && !reg->off && !reg->gone && ep->sleepers) {
+		lf_epoll_make_hot(reg);
+		lf_entry_tell_sleepers(ep);
+	}
+	lf_epoll_unlock(ep);
+	errno = saved;
+}
+
+void lf_epoll_stop_counting(struct lf_sock *sock)
+{
+	struct lf_registration *reg = lf_entry_lock(sock);
+	if (!reg)
+		return;
+	struct lf_epoll *ep = reg->ep;
+	if (reg->counted && !ep->sleepers)
+		lf_epoll_make_hot(reg);
+	lf_epoll_unlock(ep);
+}
+
 void lf_epoll_bell_closes(struct lf_sock *sock)
 {
 	struct lf_registration *reg = lf_entry_lock(sock);
@@ -322,8 +431,7 @@ static bool is_entered_as(struct lf_sock *sock, int fd)
 
 static bool may_be_held_elsewhere(const struct lf_sock *sock)
 {
-	return lf_sock_shared(sock) ||
-	       atomic_load(&sock->slot->declined) == LF_REASON_DESCRIPTOR_PASSED;
+	return lf_sock_shared(sock) || atomic_load(&sock->slot->handed_on);
 }
 
 void lf_epoll_descriptor_closes(struct lf_sock *sock, int fd)

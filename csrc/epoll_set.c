@@ -4,6 +4,7 @@
 #define _GNU_SOURCE
 #include "epoll_set.h"
 
+#include "invariant.h"
 #include "rank.h"
 
 #include <string.h>
@@ -81,8 +82,8 @@ void lf_epoll_track(int fd)
 	ep->sleepers = ep->calls = 0;
 	ep->turn = ep->settled = 0;
 	ep->broker_fd = 0;
-	ep->capped = ep->inherited = ep->exact = false;
-	ep->hot = ep->last_hot = NULL;
+	ep->capped = ep->shared = ep->inherited = ep->exact = ep->closed = false;
+	ep->hot = ep->cooled = (struct lf_entries){NULL, NULL, 0};
 	ep->next_free = NULL;
 	atomic_store(&ep->spin_score, 0);
 	atomic_store(&ep->adopted, 0);
@@ -99,20 +100,54 @@ void lf_epoll_add_descriptor(struct lf_epoll *ep, int copy)
 	lf_table_set(copy, LF_KIND_EPOLL, ep);
 }
 
-void lf_epoll_remove_descriptor(struct lf_epoll *ep, int fd)
+/* Under its lock: nobody will use it any more, but to find that it is another one by now. */
+static void give_back(struct lf_epoll *ep)
 {
-	lf_table_set(fd, LF_KIND_NONE, NULL);
-	if (atomic_fetch_sub(&ep->descriptors, 1) != 1)
-		return;
-	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
 	for (uint32_t i = 0; i < registrations_used; i++)
 		if (registrations[i].ep == ep)
 			lf_epoll_release(&registrations[i]);
-	lf_epoll_unlock(ep);
+	ep->closed = false;
 	lf_mutex_lock(&pool_lock, LF_RANK_LEAF);
 	ep->next_free = free_epolls;
 	free_epolls = ep;
 	lf_mutex_unlock(&pool_lock, LF_RANK_LEAF);
+}
+
+/* Rare (dup, then close of the first), so a search is fine. */
+static int other_descriptor(const struct lf_epoll *ep)
+{
+	for (int fd = 0; fd < (int)LF_TABLE_SIZE; fd++)
+		if (lf_epoll_is_behind(ep, fd))
+			return fd;
+	return -1;
+}
+
+void lf_epoll_remove_descriptor(struct lf_epoll *ep, int fd)
+{
+	lf_table_set(fd, LF_KIND_NONE, NULL);
+	bool last = atomic_fetch_sub(&ep->descriptors, 1) == 1;
+	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
+	if (atomic_load(&ep->fd) == fd)
+		atomic_store(&ep->fd, last ? -1 : other_descriptor(ep));
+	/* Who sleeps in it has what the kernel has, the set without a name; and what it holds may
+	 * still wake him. */
+	if (last && ep->sleepers)
+		ep->closed = true;
+	else if (last)
+		give_back(ep);
+	lf_epoll_unlock(ep);
+}
+
+bool lf_epoll_is_behind(const struct lf_epoll *ep, int epfd)
+{
+	uintptr_t entry = lf_table_get(epfd);
+	return lf_table_kind(entry) == LF_KIND_EPOLL && lf_table_pointer(entry) == ep;
+}
+
+void lf_epoll_stop_sleeping(struct lf_epoll *ep)
+{
+	if (--ep->sleepers == 0 && ep->closed)
+		give_back(ep);
 }
 
 bool lf_epoll_is_mixed(const struct lf_epoll *ep)
@@ -122,46 +157,72 @@ bool lf_epoll_is_mixed(const struct lf_epoll *ep)
 
 /* --- hot and cold; all under ep->lock --- */
 
+static void append(struct lf_entries *list, struct lf_registration *reg)
+{
+	reg->list = list;
+	reg->next = NULL;
+	reg->prev = list->last;
+	if (list->last)
+		list->last->next = reg;
+	else
+		list->first = reg;
+	list->last = reg;
+	list->count++;
+}
+
+void lf_epoll_leave_list(struct lf_registration *reg)
+{
+	struct lf_entries *list = reg->list;
+	if (!list)
+		return;
+	reg->list = NULL;
+	if (reg->prev)
+		reg->prev->next = reg->next;
+	else
+		list->first = reg->next;
+	if (reg->next)
+		reg->next->prev = reg->prev;
+	else
+		list->last = reg->prev;
+	list->count--;
+}
+
+bool lf_epoll_is_hot(const struct lf_registration *reg)
+{
+	return reg->list && reg->list == &reg->ep->hot;
+}
+
 void lf_epoll_make_hot(struct lf_registration *reg)
 {
 	if (reg->counted) {
-		atomic_fetch_sub(&reg->sock->waiters, 1);
+		lf_count_down(&reg->sock->waiters);
 		reg->counted = false;
 	}
-	if (reg->hot)
+	if (lf_epoll_is_hot(reg))
 		return;
-	struct lf_epoll *ep = reg->ep;
-	reg->hot = true;
-	reg->next_hot = NULL;
-	reg->prev_hot = ep->last_hot;
-	if (ep->last_hot)
-		ep->last_hot->next_hot = reg;
-	else
-		ep->hot = reg;
-	ep->last_hot = reg;
+	lf_epoll_leave_list(reg);
+	append(&reg->ep->hot, reg);
 }
 
-void lf_epoll_leave_hot(struct lf_registration *reg)
+void lf_epoll_keep_warm(struct lf_registration *reg)
 {
-	if (!reg->hot)
+	append(&reg->ep->cooled, reg);
+}
+
+void lf_epoll_move_last(struct lf_registration *reg)
+{
+	if (!lf_epoll_is_hot(reg) || !reg->next)
 		return;
-	reg->hot = false;
-	if (reg->prev_hot)
-		reg->prev_hot->next_hot = reg->next_hot;
-	else
-		reg->ep->hot = reg->next_hot;
-	if (reg->next_hot)
-		reg->next_hot->prev_hot = reg->prev_hot;
-	else
-		reg->ep->last_hot = reg->prev_hot;
+	lf_epoll_leave_list(reg);
+	append(&reg->ep->hot, reg);
 }
 
 void lf_epoll_release(struct lf_registration *reg)
 {
 	struct lf_sock *sock = reg->sock;
-	lf_epoll_leave_hot(reg);
+	lf_epoll_leave_list(reg);
 	if (reg->counted)
-		atomic_fetch_sub(&sock->waiters, 1);
+		lf_count_down(&sock->waiters);
 	atomic_store(&sock->registration, NULL);
 	atomic_store(&reg->ep, NULL);
 	lf_mutex_lock(&pool_lock, LF_RANK_LEAF);
@@ -211,15 +272,47 @@ struct lf_registration *lf_epoll_entry_number(uint32_t number)
 	return number < atomic_load(&registrations_used) ? &registrations[number] : NULL;
 }
 
-void lf_epoll_after_fork(void)
+/* --- fork --- */
+
+/* In the order of their places; elsewhere nobody holds more than one. Without ranks, of which
+ * two can't be equal. Sets that come to be in between are locked too: none can while the pool
+ * is. */
+void lf_epoll_before_fork(void)
 {
-	pthread_mutex_init(&pool_lock, NULL);
+	lf_defer_begin();
+	uint32_t n = 0;
+	for (;;) {
+		for (; n < atomic_load(&epolls_used); n++)
+			pthread_mutex_lock(&epolls[n].lock);
+		pthread_mutex_lock(&pool_lock);
+		if (n == atomic_load(&epolls_used))
+			return;
+		pthread_mutex_unlock(&pool_lock);
+	}
+}
+
+void lf_epoll_after_fork_in_parent(void)
+{
+	pthread_mutex_unlock(&pool_lock);
+	for (uint32_t n = atomic_load(&epolls_used); n-- > 0;) {
+		epolls[n].shared = true;
+		pthread_mutex_unlock(&epolls[n].lock);
+	}
+	lf_defer_end();
+}
+
+void lf_epoll_after_fork_in_child(void)
+{
+	/* It is this thread that holds them; see lf_defer_after_fork(). */
+	pthread_mutex_unlock(&pool_lock);
 	uint32_t n = atomic_load(&epolls_used);
 	for (uint32_t i = 0; i < n; i++) {
-		pthread_mutex_init(&epolls[i].lock, NULL);
+		pthread_mutex_unlock(&epolls[i].lock);
 		epolls[i].sleepers = 0;
 		epolls[i].broker_fd = 0;
-		epolls[i].inherited = epolls[i].exact = true;
+		epolls[i].shared = epolls[i].inherited = epolls[i].exact = true;
+		if (epolls[i].closed)
+			give_back(&epolls[i]);
 	}
 	for (uint32_t i = 0; i < registrations_used; i++)
 		registrations[i].counted = false;

@@ -23,7 +23,7 @@
  * kernel's own events for everything else.
  *
  *   hot: looked at by each epoll_wait; not armed; the peer need not ring
- *   cold: armed; its doorbell makes it hot
+ *   cold: armed; its doorbell makes it hot, or the end of the sleep for which it went cold
  *
  * Programs change their entries all the time (redis adds and removes one per message),
  * so what they ask for is kept here and the kernel's entry follows only where it must:
@@ -45,6 +45,8 @@
 #include <pthread.h>
 
 #define LF_KERNEL_ONLY (EPOLLONESHOT | EPOLLEXCLUSIVE)
+/* A program may ask for either name of what is one thing on TCP. */
+#define LF_IN_BITS (EPOLLIN | EPOLLRDNORM)
 #define LF_OUT_BITS (EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND)
 
 struct lf_registration {
@@ -58,15 +60,24 @@ struct lf_registration {
 	bool gone;               /* the program has deleted it */
 	bool in_kernel;          /* adopted: its entry is there, with this mask: */
 	uint32_t kernel_events;
-	bool hot, counted;       /* counted: armed, and one of sock->waiters */
+	bool counted;            /* armed, and one of sock->waiters */
+	uint8_t warmth;          /* sleeps after which it is made hot again, unless it has news */
+	uint8_t vain;            /* looks at it while hot since it had news */
 	bool fresh;              /* added or changed: an edge in itself */
+	uint32_t told;           /* at the last report */
 	uint64_t seen_head;      /* edge detection: what was there at the last report */
 	uint32_t seen_stalls;
-	uint64_t settled_at; /* ep->settled when the program added or changed it */
+	uint64_t settled_at; /* ep->settled when the program added or changed it, or connected */
 	uint64_t turn;           /* reported in this turn of the set, at this place */
 	int place;
-	struct lf_registration *next_hot, *prev_hot;
+	struct lf_entries *list; /* the hot or the cooled ones of its set, or NULL */
+	struct lf_registration *next, *prev;
 	uint32_t next_free;
+};
+
+struct lf_entries {
+	struct lf_registration *first, *last;
+	int count;
 };
 
 struct lf_epoll {
@@ -81,19 +92,26 @@ struct lf_epoll {
 	_Atomic int32_t spin_score;
 	_Atomic uint32_t nested; /* itself in another set: its sockets stay plain */
 	int broker_fd; /* the broker connection that is in this set, or 0 */
+	bool closed;    /* no descriptor is left, but threads sleep in it */
+	bool shared;    /* with a process that was forked, or forked us: it may change entries */
 	bool inherited; /* made before a fork: the kernel's set is another process's too */
 	/* Also looked at by others than our epoll_wait: the kernel's entries follow at once. */
 	bool exact;
 	bool capped;   /* a socket in it must be polled: sleep briefly */
 	/* In the order in which they were rung: the kernel reports the longest ready first, and
 	 * so do we. */
-	struct lf_registration *hot, *last_hot;
+	struct lf_entries hot;
+	struct lf_entries cooled; /* cold since this sleep began, but warm enough to be hot after it */
 	struct lf_epoll *next_free;
 };
 
-/* --- sets and entries (epoll_set.c); all but the first under ep->lock --- */
+/* --- sets and entries (epoll_set.c); under ep->lock --- */
 
 void lf_epoll_unlock(struct lf_epoll *ep);
+/* Is it still the set that epfd names? Another thread may have closed it. */
+bool lf_epoll_is_behind(const struct lf_epoll *ep, int epfd);
+/* A thread less sleeps in it. */
+void lf_epoll_stop_sleeping(struct lf_epoll *ep);
 /* NULL: no more room for entries. */
 struct lf_registration *lf_epoll_new_entry(struct lf_epoll *ep, struct lf_sock *sock, int fd,
 					   const struct epoll_event *user);
@@ -102,7 +120,13 @@ void lf_epoll_release(struct lf_registration *reg);
  * are no more. */
 struct lf_registration *lf_epoll_entry_number(uint32_t number);
 void lf_epoll_make_hot(struct lf_registration *reg);
-void lf_epoll_leave_hot(struct lf_registration *reg);
+bool lf_epoll_is_hot(const struct lf_registration *reg);
+/* Off the list that it is on, if any. */
+void lf_epoll_leave_list(struct lf_registration *reg);
+/* Cold: onto the list of those that lf_entry_heat_cooled() may make hot again. */
+void lf_epoll_keep_warm(struct lf_registration *reg);
+/* To the end of the hot list, if it is on it. */
+void lf_epoll_move_last(struct lf_registration *reg);
 
 /* Tags: 24 random bits in front, so that the program's own data does not look like
  * one; generation; place in the pool; what the event is about. */
@@ -125,6 +149,7 @@ int lf_entry_leave_kernel(struct lf_registration *reg);
 void lf_entry_widen_hot(struct lf_epoll *ep);
 /* The kernel has reported what the program does not want: it would again, for ever. */
 void lf_entry_trim(struct lf_registration *reg);
+void lf_entry_enter_bell(struct lf_registration *reg);
 void lf_entry_remove_bell(struct lf_registration *reg);
 /* The socket is fused. `in_kernel`: the program's own entry is there. False: errno says why
  * it stays as it was. */
@@ -149,8 +174,15 @@ void lf_entry_reported(struct lf_registration *reg, uint32_t bits, struct lf_cov
 /* Arms every hot socket and lets it go cold, unless it turns out to be ready. Returns
  * one that is, or NULL. */
 struct lf_registration *lf_entry_make_all_cold(struct lf_epoll *ep);
+/* A sleep is over, and nobody else sleeps in the set: those that went cold for it and had news
+ * lately are hot again, their flags down before each peer has rung. */
+void lf_entry_heat_cooled(struct lf_epoll *ep);
+/* It is hot, and had nothing to report: after many such looks in a row it goes cold. */
+void lf_entry_looked_in_vain(struct lf_registration *reg);
 /* Wakes a thread that sleeps in the set. */
 void lf_entry_poke(struct lf_registration *reg);
+/* One that has: its bell is asked for rings only again. */
+void lf_entry_was_poked(struct lf_registration *reg);
 /* Another thread may be asleep in the set: it must hear of what has come in. */
 void lf_entry_tell_sleepers(struct lf_epoll *ep);
 

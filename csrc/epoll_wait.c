@@ -8,6 +8,8 @@
 #include "clock.h"
 #include "config.h"
 #include "conn.h"
+#include "counters.h"
+#include "defer.h"
 #include "invariant.h"
 #include "pause.h"
 #include "rank.h"
@@ -42,16 +44,21 @@ static void put_event(struct epoll_event *events, int *n, struct lf_registration
 	++*n;
 }
 
-/* Hot rings into events[*n ...]; data stays a tag until finish(). */
+/* Hot rings into events[*n ...]; data stays a tag until finish(). What is reported goes to the
+ * list's end, as on the kernel's: whoever did not fit in this time comes first the next. */
 static void harvest_rings(struct lf_epoll *ep, struct epoll_event *events, int max, int *n)
 {
-	for (struct lf_registration *reg = ep->hot, *next; reg && *n < max; reg = next) {
-		next = reg->next_hot;
+	const struct lf_registration *last = ep->hot.last;
+	for (struct lf_registration *reg = ep->hot.first, *next; reg && *n < max; reg = next) {
+		next = reg == last ? NULL : reg->next;
 		struct lf_cover cover = lf_entry_cover(reg);
 		uint32_t bits = lf_entry_reportable(reg);
-		if (!bits)
+		if (!bits) {
+			lf_entry_looked_in_vain(reg);
 			continue;
+		}
 		put_event(events, n, reg, bits);
+		lf_epoll_move_last(reg);
 		lf_entry_reported(reg, bits, cover);
 	}
 }
@@ -64,6 +71,8 @@ static uint32_t tcp_events(const struct lf_registration *reg, uint32_t kernel)
 	short known;
 	uint32_t ring = (uint32_t)(uint16_t)lf_conn_ready(reg->sock, &known);
 	uint32_t bits = kernel;
+	if (kernel & EPOLLRDHUP)
+		lf_conn_end_was_told(reg->sock);
 	if (!(kernel & (EPOLLERR | EPOLLHUP)))
 		bits &= ~(uint32_t)(uint16_t)known;
 	return (bits | ring) & (reg->user.events | EPOLLERR | EPOLLHUP);
@@ -79,8 +88,8 @@ struct rung {
 		bool fin; /* not the bell, but a FIN that may be a death */
 	} bell[RUNG_MAX];
 	int count;
-	bool may_wait;
 	bool mail; /* the broker has something for us */
+	bool slept;
 };
 
 /* To be seen to after the lock is given back. */
@@ -95,13 +104,14 @@ static void note(struct lf_registration *reg, bool hung_up, bool fin, struct run
 	rung->bell[rung->count++].hung_up = hung_up;
 }
 
-/* FIN of a peer that may be dying: told once it is known what it is. Level-triggered, so the
- * kernel says it again. */
+/* FIN of a peer that may be dying: told once it is known what it is. The kernel says it again, since
+ * its entry is level-triggered (ONESHOT is ours to see to), or is changed here: an edge of its own. */
 static bool wait_for_verdict(struct lf_registration *reg, uint32_t kernel, struct rung *rung)
 {
-	if (!rung->may_wait || !(kernel & EPOLLRDHUP) || rung->count == RUNG_MAX || reg->off ||
-	    reg->gone || (reg->user.events & (EPOLLET | EPOLLONESHOT)) ||
+	if (!(kernel & EPOLLRDHUP) || rung->count == RUNG_MAX || reg->off || reg->gone ||
 	    !lf_conn_fin_is_doubtful(reg->sock))
+		return false;
+	if ((reg->kernel_events & EPOLLET) && lf_entry_tell_kernel(reg) == -1)
 		return false;
 	note(reg, false, true, rung);
 	return true;
@@ -115,15 +125,23 @@ static void bell_event(struct lf_registration *reg, uint32_t kernel, struct rung
 		lf_epoll_make_hot(reg);
 	if (hung_up)
 		lf_entry_remove_bell(reg); /* it would be reported for ever */
-	else if (atomic_load(&sock->waiters) == 0)
-		lf_bell_drain(sock);
+	else if (kernel & EPOLLOUT)
+		lf_entry_was_poked(reg);
+	if (!hung_up && !(kernel & EPOLLIN))
+		return; /* nobody rang */
+	if (!hung_up) {
+		lf_counters_rung(sock, rung->slept);
+		(void)lf_wait_drain(sock, 0);
+	}
 	note(reg, hung_up, false, rung);
 }
 
-/* Room that the program knows of: the kernel tells it again whenever an entry is changed. */
+/* What the program knows of: room, which the kernel tells again whenever an entry is changed, and
+ * a reset that the ring told, of which the kernel sees a FIN. */
 static bool is_stale(const struct lf_registration *reg, uint32_t bits)
 {
-	return (reg->user.events & EPOLLET) && bits && !(bits & ~(uint32_t)LF_OUT_BITS) &&
+	uint32_t known = atomic_load(&reg->sock->slot->reset) ? reg->told : (uint32_t)LF_OUT_BITS;
+	return (reg->user.events & EPOLLET) && bits && !(bits & ~known) &&
 	       !lf_sock_shared(reg->sock) && !lf_entry_has_edge(reg, bits);
 }
 
@@ -157,7 +175,9 @@ static int translate(struct lf_epoll *ep, struct epoll_event *events, int from, 
 			bits = 0;
 		if (!reg->off && !reg->gone)
 			lf_epoll_make_hot(reg);
-		if (!bits || (event.events & EPOLLOUT)) /* the latter may be a lf_entry_poke() */
+		/* The latter two may be a lf_entry_poke(). */
+		if (!bits || (event.events & EPOLLOUT) ||
+		    ((reg->user.events ^ reg->kernel_events) & EPOLLET))
 			lf_entry_trim(reg);
 		if (!bits)
 			continue;
@@ -199,6 +219,8 @@ static bool see_to(struct rung *rung)
 static int kernel_wait(int epfd, struct epoll_event *events, int max, int64_t ns,
 		       const sigset_t *mask)
 {
+	if (ns)
+		lf_rank_sleeps();
 	if (ns == 0 || ns == LF_FOREVER)
 		return lf_real.epoll_pwait(epfd, events, max, ns ? -1 : 0, mask);
 	static _Atomic bool no_pwait2;
@@ -213,20 +235,30 @@ static int kernel_wait(int epfd, struct epoll_event *events, int max, int64_t ns
 	return lf_real.epoll_pwait(epfd, events, max, ms > INT32_MAX ? INT32_MAX : (int)ms, mask);
 }
 
+/* For spin(): the ring that ends it has it counted. */
 static bool hot_is_ready(struct lf_epoll *ep)
 {
 	bool ready = false;
 	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
-	for (struct lf_registration *reg = ep->hot; reg && !ready; reg = reg->next_hot)
-		ready = lf_entry_reportable(reg) != 0;
+	for (struct lf_registration *reg = ep->hot.first; reg && !ready; reg = reg->next)
+		if ((ready = lf_entry_reportable(reg) != 0))
+			lf_counters_spun(&reg->sock->in->t.waits, true);
 	lf_epoll_unlock(ep);
 	return ready;
+}
+
+static void count_spin_in_vain(struct lf_epoll *ep)
+{
+	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
+	if (ep->hot.first)
+		lf_counters_spun(&ep->hot.first->sock->in->t.waits, false);
+	lf_epoll_unlock(ep);
 }
 
 static bool has_hot(struct lf_epoll *ep)
 {
 	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
-	bool has = ep->hot != NULL;
+	bool has = ep->hot.first != NULL;
 	lf_epoll_unlock(ep);
 	return has;
 }
@@ -253,6 +285,7 @@ static bool spin(struct lf_epoll *ep, int64_t ns)
 		}
 		sched_yield();
 	} while (lf_now() < end);
+	count_spin_in_vain(ep);
 	score = score > 0 ? score / 2 - 1 : score - 8;
 	atomic_store_explicit(&ep->spin_score, score < SCORE_MIN ? SCORE_MIN : score,
 			      memory_order_relaxed);
@@ -265,20 +298,22 @@ void lf_epoll_watch_broker(struct lf_epoll *ep)
 	if (fd < 0 || ep->broker_fd == fd || lf_epoll_is_nested(ep))
 		return;
 	struct epoll_event event = {.events = EPOLLIN, .data.u64 = lf_epoll_broker_tag()};
+	atomic_fetch_add(&ep->adopted, 1); /* first, as in lf_entry_adopt() */
 	if (lf_real.epoll_ctl(atomic_load(&ep->fd), EPOLL_CTL_ADD, fd, &event) == -1 && errno != EEXIST)
 		return;
 	ep->broker_fd = fd;
-	atomic_fetch_add(&ep->adopted, 1);
 }
 
-/* Looks at rings, now and then at the kernel, without sleeping; under lock. */
+/* Looks at rings, now and then at the kernel, without sleeping; under lock. However many rings
+ * are ready, when it is the kernel's turn there is room for what it has to say. */
 static int look(struct lf_epoll *ep, int epfd, struct epoll_event *events, int max, bool ask_kernel,
 		struct rung *rung)
 {
 	int n = 0;
 	ep->turn++;
-	harvest_rings(ep, events, max, &n);
-	if (n == max || (!ask_kernel && ++ep->calls < KERNEL_EVERY))
+	bool turn = ++ep->calls >= KERNEL_EVERY;
+	harvest_rings(ep, events, turn ? max / 2 : max, &n);
+	if (!turn && (n == max || !ask_kernel))
 		return n;
 	ep->calls = 0;
 	lf_entry_widen_hot(ep);
@@ -305,11 +340,35 @@ static int64_t time_left(int64_t deadline)
 	return deadline == LF_FOREVER ? LF_FOREVER : deadline - lf_now();
 }
 
+/* pthread_cancel has ended the sleeping thread. */
+static void cancelled(struct lf_epoll **ep)
+{
+	if (!*ep)
+		return;
+	lf_mutex_lock(&(*ep)->lock, LF_RANK_EPOLL);
+	lf_epoll_stop_sleeping(*ep);
+	lf_epoll_unlock(*ep);
+}
+
+static int kernel_wait_cancellably(struct lf_epoll *ep, int epfd, struct epoll_event *events,
+				   int max, int64_t ns, const sigset_t *mask)
+{
+	struct lf_epoll *sleeping __attribute__((cleanup(cancelled))) = ep;
+	int n = kernel_wait(epfd, events, max, ns, mask);
+	n = n == -1 ? -errno : n;
+	sleeping = NULL;
+	return n;
+}
+
 /* Sleeps in the kernel with everything armed. 0: look again. */
 static int sleep_in_kernel(struct lf_epoll *ep, int epfd, struct epoll_event *events, int max,
 			   int64_t ns, const sigset_t *mask, struct rung *rung)
 {
 	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
+	if (!lf_epoll_is_behind(ep, epfd)) {
+		lf_epoll_unlock(ep);
+		return -EBADF;
+	}
 	ep->capped = false;
 	bool ready = lf_entry_make_all_cold(ep) != NULL;
 	if (!ready)
@@ -318,19 +377,41 @@ static int sleep_in_kernel(struct lf_epoll *ep, int epfd, struct epoll_event *ev
 	lf_epoll_unlock(ep);
 	if (ready)
 		return 0;
-	int n = kernel_wait(epfd, events, max, capped ? LF_SHARED_SLEEP_NS : ns, mask);
-	int error = errno;
+	int n = kernel_wait_cancellably(ep, epfd, events, max, capped ? LF_SHARED_SLEEP_NS : ns,
+					mask);
+	rung->slept = true;
 	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
-	ep->sleepers--;
 	ep->settled += n >= 0 && n < max;
+	if (n > 0 && ep->sleepers == 1)
+		lf_entry_heat_cooled(ep);
 	if (n > 0) {
 		ep->turn++;
 		n = translate(ep, events, 0, n, rung);
 		harvest_rings(ep, events, max, &n);
+		ep->sleepers--;
 		hand_over(ep, events, n);
+		ep->sleepers++;
 	}
+	lf_epoll_stop_sleeping(ep);
 	lf_epoll_unlock(ep);
-	return n == -1 ? -error : n;
+	return n;
+}
+
+int lf_epoll_look_at_kernel(struct lf_epoll *ep, int epfd, struct epoll_event *events, int max,
+			    const sigset_t *mask)
+{
+	int n = lf_real.epoll_pwait(epfd, events, max, 0, mask);
+	/* `adopted` is raised before the kernel gets a tag of ours, and the kernel's own lock
+	 * orders entry and look: while it is down, no event that was given out has one. */
+	if (n <= 0 || !lf_epoll_is_mixed(ep))
+		return n;
+	struct rung rung = {.count = 0};
+	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
+	n = translate(ep, events, 0, n, &rung);
+	hand_over(ep, events, n);
+	lf_epoll_unlock(ep);
+	(void)see_to(&rung);
+	return n;
 }
 
 int lf_epoll_wait(struct lf_epoll *ep, int epfd, struct epoll_event *events, int max, int64_t ns,
@@ -339,16 +420,19 @@ int lf_epoll_wait(struct lf_epoll *ep, int epfd, struct epoll_event *events, int
 	if (max <= 0)
 		return -EINVAL;
 	int64_t deadline = ns == LF_FOREVER ? LF_FOREVER : ns == 0 ? 0 : lf_deadline(ns);
+	uint32_t handlers_run = lf_defer_calls();
+	LF_HOLD(hold);
 	struct rung rung;
+	rung.slept = false;
 	bool second_look = false;
 	for (;;) {
 		int n = 0;
 		rung.count = 0;
 		rung.mail = false;
-		rung.may_wait = ns != 0;
 		if (lf_epoll_is_mixed(ep)) {
 			lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
-			n = look(ep, epfd, events, max, ns == 0, &rung);
+			n = !lf_epoll_is_behind(ep, epfd) ? -EBADF :
+			    look(ep, epfd, events, max, ns == 0, &rung);
 			if (n > 0)
 				hand_over(ep, events, n);
 			lf_epoll_unlock(ep);
@@ -365,11 +449,17 @@ int lf_epoll_wait(struct lf_epoll *ep, int epfd, struct epoll_event *events, int
 		int64_t left = ns == 0 ? 0 : time_left(deadline);
 		if (left < 0)
 			left = 0;
-		n = sleep_in_kernel(ep, epfd, events, max, left, mask, &rung);
+		n = sleep_in_kernel(ep, epfd, events, max, left,
+				    mask || !hold.on ? mask : &hold.before, &rung);
 		see_to(&rung);
 		if (n != 0)
 			return n;
 		if (time_left(deadline) <= 0)
 			return 0;
+		/* Once it has slept a handler ends the call, between two sleeps as well. */
+		if (rung.slept)
+			lf_hold_begin(&hold);
+		if (rung.slept && lf_defer_calls() != handlers_run)
+			return -EINTR;
 	}
 }

@@ -3,9 +3,12 @@
 #include "broker.h"
 #include "conn.h"
 #include "epoll.h"
+#include "interpose_io.h"
 #include "options.h"
+#include "pairing.h"
 #include "real.h"
 #include "shortage.h"
+#include "signals.h"
 #include "start.h"
 
 #include <fcntl.h>
@@ -17,6 +20,9 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/time.h>
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 32)
+#include <sys/single_threaded.h>
+#endif
 #include <unistd.h>
 
 #ifndef TCP_ZEROCOPY_RECEIVE
@@ -31,6 +37,29 @@
 
 /* --- closing --- */
 
+static uint64_t cookie_of(int fd)
+{
+	uint64_t cookie = 0;
+	socklen_t len = sizeof(cookie);
+	return lf_real.getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len) == 0 ? cookie : 0;
+}
+
+/* Before a close. Other numbers of the socket may have been closed past us (a raw system call,
+ * fclose), and be something else by now: they must not keep us from seeing that this is the
+ * last. Rare: a socket has one number. */
+static void drop_stale_numbers(struct lf_sock *sock, int fd, uintptr_t entry)
+{
+	int others = atomic_load(&sock->descriptors) - 1;
+	uint64_t cookie = others > 0 ? cookie_of(fd) : 0;
+	for (int other = 0; cookie && others > 0 && other < (int)LF_TABLE_SIZE; other++) {
+		if (other == fd || lf_table_get(other) != entry)
+			continue;
+		others--;
+		if (cookie_of(other) != cookie)
+			(void)lf_sock_remove_descriptor(sock, other);
+	}
+}
+
 /* Our side of close(fd); the kernel's comes after. Returns the socket if this was its
  * last descriptor here: its doorbell goes only once the kernel's close is done. */
 static struct lf_sock *forget(int fd, uintptr_t entry)
@@ -43,6 +72,7 @@ static struct lf_sock *forget(int fd, uintptr_t entry)
 	if (!sock)
 		return NULL;
 	lf_epoll_descriptor_closes(sock, fd);
+	drop_stale_numbers(sock, fd, entry);
 	bool last = atomic_load(&sock->descriptors) == 1;
 	if (last) {
 		lf_epoll_forget(sock);
@@ -64,6 +94,21 @@ static void let_go(struct lf_sock *sock)
 	lf_sock_unpin(sock);
 }
 
+/* The number was closed past us. */
+static void drop_number(struct lf_sock *sock, int fd)
+{
+	if (!lf_sock_remove_descriptor(sock, fd))
+		return;
+	lf_epoll_forget(sock);
+	lf_sock_release(sock);
+}
+
+void lf_fd_is_stale(struct lf_sock *sock, int fd)
+{
+	if (!lf_in_borrowed_memory())
+		drop_number(sock, fd);
+}
+
 void lf_fd_born(int fd)
 {
 	uintptr_t entry = lf_table_get(fd);
@@ -78,14 +123,13 @@ void lf_fd_born(int fd)
 			(void)lf_broker_leave();
 		}
 		lf_sock_bell_moved(fd, -1);
+		lf_signals_fd_moved(fd, -1);
 	} else {
 		struct lf_sock *sock = lf_sock_pin(fd);
-		if (sock && lf_sock_remove_descriptor(sock, fd)) {
-			lf_epoll_forget(sock);
-			lf_sock_release(sock);
-		}
-		if (sock)
-			lf_sock_unpin(sock);
+		if (!sock)
+			return;
+		drop_number(sock, fd);
+		lf_sock_unpin(sock);
 	}
 }
 
@@ -122,9 +166,21 @@ static bool hidden(unsigned fd)
 	return lf_table_kind(lf_table_get((int)fd)) == LF_KIND_HIDDEN;
 }
 
+/* The caller is about to get a table of its own, of which ours knows nothing: unless it is alone
+ * with it anyhow. */
+static bool leaves_the_table(int flags)
+{
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 32)
+	if (__libc_single_threaded)
+		return false;
+#endif
+	return ((unsigned)flags & CLOSE_RANGE_UNSHARE) != 0;
+}
+
 /* Sweeps that close everything step around what the program can't know of. */
 static int close_around_hidden(unsigned first, unsigned last, int flags)
 {
+	bool leaves = leaves_the_table(flags);
 	unsigned from = first;
 	for (unsigned fd = first; fd <= last && fd < LF_TABLE_SIZE; fd++) {
 		uintptr_t entry = lf_table_get((int)fd);
@@ -134,7 +190,7 @@ static int close_around_hidden(unsigned first, unsigned last, int flags)
 			if (fd > from && lf_real.close_range(from, fd - 1, flags) == -1)
 				return -1;
 			from = fd + 1;
-		} else if (!((unsigned)flags & CLOSE_RANGE_CLOEXEC)) {
+		} else if (!((unsigned)flags & CLOSE_RANGE_CLOEXEC) && !leaves) {
 			(void)close((int)fd);
 		}
 	}
@@ -143,8 +199,9 @@ static int close_around_hidden(unsigned first, unsigned last, int flags)
 
 LF_EXPORT int close_range(unsigned first, unsigned last, int flags)
 {
-	/* With CLOSE_RANGE_UNSHARE the table is about to be private. */
-	if (!lf_started || first > last || ((unsigned)flags & CLOSE_RANGE_UNSHARE))
+	/* In a vfork child a private table is the last thing before exec. */
+	if (!lf_started || first > last ||
+	    (((unsigned)flags & CLOSE_RANGE_UNSHARE) && lf_in_borrowed_memory()))
 		return lf_real.close_range(first, last, flags);
 	return close_around_hidden(first, last, flags);
 }
@@ -162,14 +219,14 @@ LF_EXPORT void closefrom(int first)
 
 /* --- copies --- */
 
-/* This process goes on with the socket. */
-static void defuse(int fd, enum lf_reason reason)
+/* `stay`: this process goes on with the socket by calls of ours. */
+void lf_fd_defuse(int fd, enum lf_reason reason, bool stay)
 {
 	struct lf_sock *sock = lf_sock_pin(fd);
 	if (!sock)
 		return;
 	int saved = errno;
-	lf_conn_defuse(sock, fd, reason, true);
+	lf_conn_defuse(sock, fd, reason, stay);
 	lf_sock_unpin(sock);
 	errno = saved;
 }
@@ -180,18 +237,24 @@ static bool is_stdio(int fd)
 	return fd <= STDERR_FILENO;
 }
 
-/* `copy` has come to be, as another name of fd. */
-static int copied(int fd, int copy)
+/* Something of the program's is at that number, a FILE perhaps. */
+static bool is_taken(int fd)
+{
+	return !lf_table_get(fd) && lf_real.fcntl(fd, F_GETFD) != -1;
+}
+
+/* `copy` has come to be, as another name of fd; `past_us`: stdio may use it. */
+static int copied(int fd, int copy, bool past_us)
 {
 	if (copy < 0)
 		return copy;
 	if (lf_in_borrowed_memory()) {
 		/* A vfork child lays out the descriptors of the program it becomes next. */
-		defuse(fd, LF_REASON_EXEC);
+		lf_fd_defuse(fd, LF_REASON_EXEC, true);
 		return copy;
 	}
-	if (is_stdio(copy))
-		defuse(fd, LF_REASON_STDIO);
+	if (past_us || is_stdio(copy))
+		lf_fd_defuse(fd, LF_REASON_STDIO, true);
 	uintptr_t entry = lf_table_get(fd);
 	if (lf_table_kind(entry) == LF_KIND_EPOLL)
 		lf_epoll_add_descriptor(lf_table_pointer(entry), copy);
@@ -213,7 +276,7 @@ LF_EXPORT int dup(int fd)
 		lf_fd_born(copy);
 		lf_shortage_foresee(copy);
 	}
-	return lf_table_get(fd) ? copied(fd, copy) : copy;
+	return lf_table_get(fd) ? copied(fd, copy, false) : copy;
 }
 
 static _Thread_local int wanted_number __attribute__((tls_model("initial-exec")));
@@ -236,9 +299,11 @@ static struct lf_sock *make_way(int fd)
 	if (elsewhere >= 0) {
 		lf_broker_moved(fd, elsewhere);
 		lf_sock_bell_moved(fd, elsewhere);
+		lf_signals_fd_moved(fd, elsewhere);
 	} else if (lf_broker_fd() == fd) {
 		(void)lf_broker_leave();
 	} else {
+		lf_signals_fd_moved(fd, -1);
 		wanted_number = fd;
 		lf_sock_each(give_up_wanted_number);
 	}
@@ -247,13 +312,14 @@ static struct lf_sock *make_way(int fd)
 
 LF_EXPORT int dup3(int fd, int to, int flags)
 {
-	if ((!lf_table_get(fd) && !lf_table_get(to)) || fd == to ||
+	if ((!lf_table_get(fd) && !lf_table_get(to)) || fd == to || (flags & ~O_CLOEXEC) ||
 	    lf_real.fcntl(fd, F_GETFD) == -1)
 		return lf_real.dup3(fd, to, flags);
 	int saved = errno;
+	bool taken = is_taken(to);
 	struct lf_sock *replaced = make_way(to);
 	errno = saved;
-	int r = copied(fd, lf_real.dup3(fd, to, flags));
+	int r = copied(fd, lf_real.dup3(fd, to, flags), taken);
 	saved = errno;
 	let_go(replaced);
 	errno = saved;
@@ -267,6 +333,12 @@ LF_EXPORT int dup2(int fd, int to)
 	return dup3(fd, to, 0);
 }
 
+LF_EXPORT int __dup2(int fd, int to);
+LF_EXPORT int __dup2(int fd, int to)
+{
+	return dup2(fd, to);
+}
+
 /* --- new sockets --- */
 
 static bool is_inet(sa_family_t family)
@@ -274,37 +346,64 @@ static bool is_inet(sa_family_t family)
 	return family == AF_INET || family == AF_INET6;
 }
 
-static bool is_stream(int fd)
-{
-	int type = 0;
-	socklen_t len = sizeof(type);
-	return lf_real.getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 && type == SOCK_STREAM;
-}
-
-/* connect(2): AF_UNSPEC dissolves a connection, with RST. */
-static void before_dissolving(int fd)
+/* The socket lives on without us. */
+static void leave_to_tcp(int fd)
 {
 	struct lf_sock *sock = lf_sock_pin(fd);
 	if (!sock)
 		return;
 	int saved = errno;
-	lf_conn_defuse(sock, fd, LF_REASON_SOCKET_OPTION, true);
-	lf_conn_announce_end(sock);
+	lf_pairing_let_go(sock);
 	lf_sock_unpin(sock);
 	errno = saved;
+}
+
+/* False: there is nothing to dissolve yet. */
+static bool before_dissolving(int fd)
+{
+	struct lf_sock *sock = lf_sock_pin(fd);
+	if (!sock)
+		return false;
+	int saved = errno;
+	bool begun = atomic_load(&sock->pairing) != LF_PAIRING_FRESH;
+	if (begun) {
+		lf_conn_defuse(sock, fd, LF_REASON_SOCKET_OPTION, true);
+		lf_conn_announce_end(sock);
+	}
+	lf_sock_unpin(sock);
+	errno = saved;
+	return begun;
+}
+
+/* connect(2): AF_UNSPEC dissolves a connection, with RST. The socket may get another one:
+ * nothing of this one is to show in that. */
+static int dissolve(int fd, const struct sockaddr *addr, socklen_t len)
+{
+	bool begun = before_dissolving(fd);
+	int r = lf_real.connect(fd, addr, len);
+	if (begun && r == 0)
+		leave_to_tcp(fd);
+	return r;
+}
+
+/* Not refused: it has a peer, or may get one yet. By another process's call, perhaps. */
+static bool has_begun(int r)
+{
+	return r == 0 || errno == EINPROGRESS || errno == EINTR || errno == EALREADY ||
+	       errno == EISCONN;
 }
 
 LF_EXPORT int connect(int fd, const struct sockaddr *addr, socklen_t len)
 {
 	if (addr && len >= sizeof(addr->sa_family) && addr->sa_family == AF_UNSPEC)
-		before_dissolving(fd);
+		return dissolve(fd, addr, len);
 	int r = lf_real.connect(fd, addr, len);
-	if (!lf_started || (r == -1 && errno != EINPROGRESS && errno != EINTR) || !addr ||
-	    len < sizeof(addr->sa_family) || !is_inet(addr->sa_family) || lf_table_get(fd))
+	struct lf_sock *sock = has_begun(r) ? lf_sock_pin(fd) : NULL;
+	if (!sock)
 		return r;
 	int saved = errno;
-	if (is_stream(fd) && !is_stdio(fd))
-		lf_sock_track(fd, LF_SIDE_CLIENT);
+	lf_pairing_begin(sock, fd);
+	lf_sock_unpin(sock);
 	errno = saved;
 	return r;
 }
@@ -312,6 +411,16 @@ LF_EXPORT int connect(int fd, const struct sockaddr *addr, socklen_t len)
 LF_EXPORT int __connect(int fd, const struct sockaddr *addr, socklen_t len)
 {
 	return connect(fd, addr, len);
+}
+
+/* A listener moves no bytes. */
+LF_EXPORT int listen(int fd, int backlog)
+{
+	lf_start();
+	int r = lf_real.listen(fd, backlog);
+	if (r == 0)
+		leave_to_tcp(fd);
+	return r;
 }
 
 LF_EXPORT int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
@@ -385,7 +494,7 @@ static int copy_from(int fd, int cmd, long lowest)
 	while (copy == -1 && errno == EMFILE && lf_shortage_relieve());
 	if (copy >= 0)
 		lf_fd_born(copy);
-	return lf_table_get(fd) ? copied(fd, copy) : copy;
+	return lf_table_get(fd) ? copied(fd, copy, false) : copy;
 }
 
 LF_EXPORT int fcntl64(int fd, int cmd, ...)
@@ -409,6 +518,16 @@ LF_EXPORT int fcntl64(int fd, int cmd, ...)
 }
 
 LF_EXPORT int fcntl(int fd, int cmd, ...)
+{
+	va_list ap;
+	va_start(ap, cmd);
+	long arg = va_arg(ap, long);
+	va_end(ap);
+	return fcntl64(fd, cmd, arg);
+}
+
+LF_EXPORT int __fcntl(int fd, int cmd, ...);
+LF_EXPORT int __fcntl(int fd, int cmd, ...)
 {
 	va_list ap;
 	va_start(ap, cmd);
@@ -519,26 +638,4 @@ LF_EXPORT int getpeername(int fd, struct sockaddr *address, socklen_t *len)
 		return lf_real.getpeername(fd, address, len);
 	errno = ENOTCONN;
 	return -1;
-}
-
-/* Stops following a descriptor of a socket that is all plain: it will be closed past us. */
-static void leave_alone(int fd)
-{
-	struct lf_sock *sock = lf_sock_pin(fd);
-	if (!sock)
-		return;
-	enum lf_rx rx = lf_rx(sock);
-	bool plain = lf_tx(sock) != LF_TX_FUSED && (rx == LF_RX_PLAIN || rx == LF_RX_ENDED);
-	if (plain && !atomic_load(&sock->registration) && lf_sock_remove_descriptor(sock, fd))
-		lf_sock_release(sock);
-	lf_sock_unpin(sock);
-}
-
-/* stdio reads and writes past us. */
-LF_EXPORT FILE *fdopen(int fd, const char *mode)
-{
-	lf_start();
-	defuse(fd, LF_REASON_STDIO);
-	leave_alone(fd);
-	return lf_real.fdopen(fd, mode);
 }

@@ -1,12 +1,15 @@
-/* interpose_open.c - the libc names that make descriptors we have no business with: only
- * so that they never fail for want of a number that we hide something at (shortage.h). */
+/* interpose_open.c - the libc names that make descriptors. Most we have no business with:
+ * they are here only so that they never fail for want of a number that we hide something at
+ * (shortage.h). TCP sockets are followed from here on (sock.h). */
 #define _GNU_SOURCE
 #include "real.h"
 #include "shortage.h"
+#include "sock.h"
 #include "start.h"
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -128,9 +131,30 @@ LF_EXPORT int __open64_2(const char *path, int flags)
 	return __openat_2(AT_FDCWD, path, flags);
 }
 
-LF_EXPORT int socket(int domain, int type, int protocol)
+static int insist_socket(int domain, int type, int protocol)
 {
 	INSISTING(int, -1, seen(lf_real.socket(domain, type, protocol)));
+}
+
+static bool is_tcp(int domain, int type, int protocol)
+{
+	return (domain == AF_INET || domain == AF_INET6) &&
+	       (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_STREAM &&
+	       (protocol == 0 || protocol == IPPROTO_TCP);
+}
+
+LF_EXPORT int socket(int domain, int type, int protocol)
+{
+	int fd = insist_socket(domain, type, protocol);
+	/* Not standard input and its like: printf writes to these past us. Nor what a vfork
+	 * child opens: the table is its parent's. */
+	if (fd <= STDERR_FILENO || !is_tcp(domain, type, protocol) || !lf_started)
+		return fd;
+	int saved = errno;
+	if (!lf_in_borrowed_memory())
+		lf_sock_track(fd, LF_SIDE_CLIENT);
+	errno = saved;
+	return fd;
 }
 
 LF_EXPORT int socketpair(int domain, int type, int protocol, int fds[2])

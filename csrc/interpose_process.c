@@ -1,4 +1,4 @@
-/* interpose_process.c - fork, exec, exit, signals: what happens to fused sockets when
+/* interpose_process.c - fork, exec, exit: what happens to fused sockets when
  * processes come and go.
  *
  * fork: nothing to do but to count (pthread_atfork handlers in start.c); parent and
@@ -9,8 +9,8 @@
 #define _GNU_SOURCE
 #include "clock.h"
 #include "conn.h"
+#include "invariant.h"
 #include "real.h"
-#include "signals.h"
 #include "start.h"
 
 #include <alloca.h>
@@ -21,7 +21,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
+#include <wordexp.h>
 
 /* fork itself is the C library's: the atfork handlers count holders. Only its failure
  * they can't see. */
@@ -71,7 +73,7 @@ static void leave_for_exec(struct lf_sock *sock)
 	if (!lf_sock_shared(sock))
 		return;
 	atomic_store(&sock->left, 1);
-	atomic_fetch_sub(&sock->slot->holders, 1);
+	lf_count_down(&sock->slot->holders);
 }
 
 static void return_to(struct lf_sock *sock)
@@ -126,6 +128,20 @@ LF_EXPORT int execvp(const char *file, char *const argv[])
 	return execvpe(file, argv, environ);
 }
 
+LF_EXPORT int execveat(int folder, const char *path, char *const argv[], char *const envp[], int flags)
+{
+	static int (*real)(int, const char *, char *const[], char *const[], int);
+	if (!real)
+		real = lf_real_symbol("execveat");
+	lf_start();
+	if (!real) {
+		errno = ENOSYS;
+		return -1;
+	}
+	before_exec();
+	return still_here(real(folder, path, argv, envp, flags));
+}
+
 LF_EXPORT int fexecve(int fd, char *const argv[], char *const envp[])
 {
 	lf_start();
@@ -169,9 +185,17 @@ LF_EXPORT int execle(const char *path, const char *arg, ...)
 	return execve(path, argv, envp);
 }
 
-/* A spawned program inherits what is not close-on-exec, and whatever its file actions
- * dup: those are opaque, so a call that has any counts as inheriting everything. */
-static void defuse_it(struct lf_sock *sock)
+/* A spawned program inherits what is not close-on-exec, and whatever its file actions dup. Those
+ * are opaque, and may be older than the socket: so a call that has any counts as inheriting each
+ * number that any ever named. */
+static _Atomic uint64_t ever_duplicated[LF_TABLE_SIZE / 64];
+
+static bool may_be_duplicated(int fd)
+{
+	return fd >= 0 && (atomic_load(&ever_duplicated[fd / 64]) >> (fd % 64) & 1);
+}
+
+static void defuse_for_spawn(struct lf_sock *sock)
 {
 	lf_conn_defuse_until(sock, atomic_load(&sock->fd), LF_REASON_EXEC, true, deadline);
 }
@@ -179,18 +203,22 @@ static void defuse_it(struct lf_sock *sock)
 static void defuse_what_stays_here(struct lf_sock *sock)
 {
 	if (inherited(sock))
-		defuse_it(sock);
+		defuse_for_spawn(sock);
 }
 
-static bool duplicates_sockets;
+static void defuse_what_may_be_duplicated(struct lf_sock *sock)
+{
+	if (inherited(sock) || may_be_duplicated(atomic_load(&sock->fd)))
+		defuse_for_spawn(sock);
+}
 
 LF_EXPORT int posix_spawn_file_actions_adddup2(posix_spawn_file_actions_t *actions, int fd, int to)
 {
 	static int (*real)(posix_spawn_file_actions_t *, int, int);
 	if (!real)
 		real = lf_real_symbol("posix_spawn_file_actions_adddup2");
-	if (lf_table_kind(lf_table_get(fd)) == LF_KIND_SOCK)
-		duplicates_sockets = true;
+	if (fd >= 0 && (unsigned)fd < LF_TABLE_SIZE)
+		atomic_fetch_or(&ever_duplicated[fd / 64], UINT64_C(1) << (fd % 64));
 	return real(actions, fd, to);
 }
 
@@ -200,7 +228,7 @@ static void before_spawn(const posix_spawn_file_actions_t *actions)
 		return;
 	int saved = errno;
 	deadline = lf_deadline(LF_TAKE_BACK_NS);
-	lf_sock_each(actions && duplicates_sockets ? defuse_it : defuse_what_stays_here);
+	lf_sock_each(actions ? defuse_what_may_be_duplicated : defuse_what_stays_here);
 	errno = saved;
 }
 
@@ -234,12 +262,24 @@ LF_EXPORT int system(const char *command)
 	return lf_real.system(command);
 }
 
+/* It may run a shell. */
+LF_EXPORT int wordexp(const char *words, wordexp_t *into, int flags)
+{
+	static int (*real)(const char *, wordexp_t *, int);
+	if (!real)
+		real = lf_real_symbol("wordexp");
+	lf_start();
+	if (!(flags & WRDE_NOCMD) && strpbrk(words, "`$"))
+		before_spawn(NULL);
+	return real(words, into, flags);
+}
+
 /* --- exit --- */
 
 static void leave(struct lf_sock *sock)
 {
 	lf_conn_before_close(sock, atomic_load(&sock->fd));
-	atomic_fetch_sub(&sock->slot->holders, 1);
+	lf_count_down(&sock->slot->holders);
 }
 
 static void leave_all(void)
@@ -254,6 +294,12 @@ __attribute__((destructor)) static void at_exit(void)
 	leave_all();
 }
 
+/* quick_exit runs no destructors. The first to be registered is the last to be called. */
+__attribute__((constructor)) static void at_start(void)
+{
+	(void)at_quick_exit(leave_all);
+}
+
 LF_EXPORT _Noreturn void _exit(int status)
 {
 	leave_all();
@@ -264,39 +310,4 @@ LF_EXPORT _Noreturn void _exit(int status)
 LF_EXPORT _Noreturn void _Exit(int status)
 {
 	_exit(status);
-}
-
-/* --- signals: only remembered, for SA_RESTART --- */
-
-LF_EXPORT int sigaction(int signal, const struct sigaction *action, struct sigaction *old)
-{
-	lf_start();
-	int r = lf_real.sigaction(signal, action, old);
-	if (r == 0)
-		lf_signals_note(signal, action);
-	return r;
-}
-
-LF_EXPORT void (*signal(int number, void (*handler)(int)))(int)
-{
-	lf_start();
-	void (*old)(int) = lf_real.signal(number, handler);
-	if (old != SIG_ERR) {
-		struct sigaction now;
-		if (lf_real.sigaction(number, NULL, &now) == 0)
-			lf_signals_note(number, &now);
-	}
-	return old;
-}
-
-LF_EXPORT int siginterrupt(int number, int flag)
-{
-	struct sigaction action;
-	if (sigaction(number, NULL, &action) == -1)
-		return -1;
-	if (flag)
-		action.sa_flags &= ~SA_RESTART;
-	else
-		action.sa_flags |= SA_RESTART;
-	return sigaction(number, &action, NULL);
 }

@@ -10,6 +10,8 @@
 #include "shortage.h"
 #include "start.h"
 
+#include <pthread.h>
+
 static int64_t from_ms(int ms)
 {
 	return ms < 0 ? LF_FOREVER : (int64_t)ms * 1000000;
@@ -33,6 +35,7 @@ LF_EXPORT int poll(struct pollfd *fds, nfds_t n, int timeout)
 {
 	if (!lf_poll_concerns(fds, n))
 		return lf_real.poll(fds, n, timeout);
+	pthread_testcancel();
 	int saved = errno;
 	return (int)lf_result(lf_poll(fds, n, from_ms(timeout), NULL), saved);
 }
@@ -41,6 +44,7 @@ LF_EXPORT int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *ts, con
 {
 	if (!lf_poll_concerns(fds, n) || (ts && !valid(ts)))
 		return lf_real.ppoll(fds, n, ts, mask);
+	pthread_testcancel();
 	int saved = errno;
 	return (int)lf_result(lf_poll(fds, n, from_timespec(ts), mask), saved);
 }
@@ -72,7 +76,8 @@ LF_EXPORT int __poll(struct pollfd *fds, nfds_t n, int timeout)
 LF_EXPORT int pselect(int n, fd_set *r, fd_set *w, fd_set *x, const struct timespec *ts,
 		      const sigset_t *mask)
 {
-	if (n < 0 || n > FD_SETSIZE || (ts && !valid(ts)) || !lf_select_concerns(n, r, w, x))
+	n = lf_select_width(n);
+	if (!lf_started || n < 0 || (ts && !valid(ts)) || !lf_select_concerns(n, r, w, x))
 		return lf_real.pselect(n, r, w, x, ts, mask);
 	int saved = errno;
 	return (int)lf_result(lf_select(n, r, w, x, from_timespec(ts), mask), saved);
@@ -80,7 +85,8 @@ LF_EXPORT int pselect(int n, fd_set *r, fd_set *w, fd_set *x, const struct times
 
 LF_EXPORT int select(int n, fd_set *r, fd_set *w, fd_set *x, struct timeval *tv)
 {
-	if (n < 0 || n > FD_SETSIZE || (tv && (tv->tv_sec < 0 || tv->tv_usec < 0)) ||
+	n = lf_select_width(n);
+	if (!lf_started || n < 0 || (tv && (tv->tv_sec < 0 || tv->tv_usec < 0)) ||
 	    !lf_select_concerns(n, r, w, x))
 		return lf_real.select(n, r, w, x, tv);
 	int saved = errno;
@@ -95,6 +101,12 @@ LF_EXPORT int select(int n, fd_set *r, fd_set *w, fd_set *x, struct timeval *tv)
 		*tv = (struct timeval){left / 1000000000, left % 1000000000 / 1000};
 	}
 	return (int)lf_result(result, saved);
+}
+
+LF_EXPORT int __select(int n, fd_set *r, fd_set *w, fd_set *x, struct timeval *tv);
+LF_EXPORT int __select(int n, fd_set *r, fd_set *w, fd_set *x, struct timeval *tv)
+{
+	return select(n, r, w, x, tv);
 }
 
 /* --- epoll --- */
@@ -173,9 +185,13 @@ LF_EXPORT int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 	return (int)lf_result(r, saved);
 }
 
+/* What rings answer asks the kernel nothing, which would be where a cancelled thread ends. */
 static int wait_for(struct lf_epoll *ep, int epfd, struct epoll_event *events, int max, int64_t ns,
 		    const sigset_t *mask)
 {
+	if (ns == 0 && !lf_epoll_is_mixed(ep))
+		return lf_epoll_look_at_kernel(ep, epfd, events, max, mask);
+	pthread_testcancel();
 	int saved = errno;
 	return (int)lf_result(lf_epoll_wait(ep, epfd, events, max, ns, mask), saved);
 }

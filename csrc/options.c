@@ -15,10 +15,7 @@
 #include <sys/ioctl.h>
 #include <sys/time.h>
 
-/* asm-generic/socket.h, linux/in6.h and linux/tcp.h; older C libraries lack them. */
-#ifndef SO_BUF_LOCK
-#define SO_BUF_LOCK 72
-#endif
+/* linux/in6.h and linux/tcp.h; older C libraries lack them. */
 #ifndef IPV6_MINHOPCOUNT
 #define IPV6_MINHOPCOUNT 73
 #endif
@@ -45,7 +42,6 @@ enum {
 	RECEIVE_TIMEOUT_NEW = 66,
 	SEND_TIMEOUT_NEW = 67,
 };
-enum { SEND_BUFFER_LOCKED = 1, RECEIVE_BUFFER_LOCKED = 2 };
 
 /* Both forms are two 64-bit numbers here. */
 static int64_t timeout_of(const void *value, socklen_t len)
@@ -156,8 +152,7 @@ enum lf_option_way lf_option_way(int level, int name, const void *value, socklen
 	}
 }
 
-/* An int option's value; `otherwise`: this kernel does not know it. */
-static int ask(int fd, int level, int name, int otherwise)
+int lf_option_ask(int fd, int level, int name, int otherwise)
 {
 	int n = otherwise;
 	socklen_t len = sizeof(n);
@@ -173,14 +168,14 @@ static int64_t ask_timeout(int fd, int name)
 
 static void learn_low_water(struct lf_slot *slot, int fd)
 {
-	int n = ask(fd, SOL_SOCKET, SO_RCVLOWAT, 1);
+	int n = lf_option_ask(fd, SOL_SOCKET, SO_RCVLOWAT, 1);
 	atomic_store(&slot->rcvlowat, n > 0 ? (uint32_t)n : 1);
 }
 
 /* What the kernel made of a buffer size: it doubles and bounds what was asked for. */
 static void note_buffer(_Atomic uint32_t *size, int fd, int name)
 {
-	int n = ask(fd, SOL_SOCKET, name, 0);
+	int n = lf_option_ask(fd, SOL_SOCKET, name, 0);
 	if (n > 0)
 		atomic_store(size, (uint32_t)n);
 }
@@ -188,19 +183,19 @@ static void note_buffer(_Atomic uint32_t *size, int fd, int name)
 /* Since Linux 5.17; before, only a size set after connect() or accept() counts. */
 static void learn_buffers(struct lf_slot *slot, int fd)
 {
-	int locked = ask(fd, SOL_SOCKET, SO_BUF_LOCK, 0);
+	int locked = lf_option_ask(fd, SOL_SOCKET, SO_BUF_LOCK, 0);
 	atomic_store(&slot->sndbuf, 0);
 	atomic_store(&slot->rcvbuf, 0);
-	if (locked & SEND_BUFFER_LOCKED)
+	if (locked & LF_SEND_BUFFER_LOCKED)
 		note_buffer(&slot->sndbuf, fd, SO_SNDBUF);
-	if (locked & RECEIVE_BUFFER_LOCKED)
+	if (locked & LF_RECEIVE_BUFFER_LOCKED)
 		note_buffer(&slot->rcvbuf, fd, SO_RCVBUF);
 }
 
 static void learn_send_options(struct lf_slot *slot, int fd)
 {
-	atomic_store(&slot->notsent_lowat, (uint32_t)ask(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, 0));
-	atomic_store(&slot->user_timeout, ask(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 0) != 0);
+	atomic_store(&slot->notsent_lowat, (uint32_t)lf_option_ask(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, 0));
+	atomic_store(&slot->user_timeout, lf_option_ask(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 0) != 0);
 }
 
 static void note_tcp_option(struct lf_sock *sock, int fd, int name)
@@ -230,6 +225,7 @@ void lf_option_note(struct lf_sock *sock, int fd, int level, int name, const voi
 		break;
 	case SO_RCVLOWAT:
 		learn_low_water(slot, fd);
+		lf_conn_limits_changed(sock);
 		break;
 	case SO_RCVBUF:
 	case SO_RCVBUFFORCE:
@@ -284,7 +280,7 @@ static bool only_tcp_will_do(int fd)
 		{IPPROTO_IPV6, IPV6_MINHOPCOUNT, 0},
 	};
 	for (size_t i = 0; i < sizeof(options) / sizeof(*options); i++)
-		if (ask(fd, options[i].level, options[i].name, options[i].default_value) !=
+		if (lf_option_ask(fd, options[i].level, options[i].name, options[i].default_value) !=
 		    options[i].default_value)
 			return true;
 	int flags = lf_real.fcntl(fd, F_GETFL);
@@ -309,8 +305,14 @@ bool lf_options_learn(struct lf_sock *sock, int fd)
 
 uint32_t lf_options_receive_limit(const struct lf_sock *sock)
 {
+	uint32_t buffer = atomic_load_explicit(&sock->slot->rcvbuf, memory_order_relaxed);
+	uint32_t low_water = atomic_load_explicit(&sock->slot->rcvlowat, memory_order_relaxed);
 	/* Half of it is for the kernel's own bookkeeping, socket(7). */
-	return atomic_load_explicit(&sock->slot->rcvbuf, memory_order_relaxed) / 2;
+	if (buffer)
+		return buffer / 2;
+	/* A buffer left alone grows to hold as much, tcp_set_rcvlowat(): a writer that had to stop
+	 * before would wait for a reader that waits for more. */
+	return low_water > LF_UNTRIED_WINDOW ? low_water : 0;
 }
 
 /* --- queries --- */

@@ -9,6 +9,15 @@
 #include <stdbool.h>
 #include <sys/socket.h>
 
+#ifndef SO_BUF_LOCK /* asm-generic/socket.h; older C libraries lack it */
+#define SO_BUF_LOCK 72
+#endif
+/* Its bits: the program has fixed that buffer's size. */
+enum { LF_SEND_BUFFER_LOCKED = 1, LF_RECEIVE_BUFFER_LOCKED = 2 };
+
+/* An int option's value; `otherwise`: this kernel does not know it. */
+int lf_option_ask(int fd, int level, int name, int otherwise);
+
 /* What becomes of the connection when the program has set an option. */
 enum lf_option_way {
 	LF_OPTION_STAYS,   /* the ring can go on */
@@ -34,8 +43,12 @@ bool lf_option_refuse_zero_copy(struct lf_sock *sock, int fd, void *value, sockl
 void lf_option_amend(struct lf_sock *sock, int level, int name, void *value, socklen_t len);
 void lf_ioctl_amend(struct lf_sock *sock, unsigned long request, void *value);
 
-/* How many unread bytes the other end may have towards us, as the program bounded it;
- * 0: it did not. */
+/* What a receive buffer takes before its reader has read anything: half of tcp_rmem[1] of
+ * tcp(7), as machines have it. */
+enum { LF_UNTRIED_WINDOW = 64 * 1024 };
+
+/* How many unread bytes the other end may have towards us, as the program bounded it, or asks
+ * for by SO_RCVLOWAT; 0: it did neither. */
 uint32_t lf_options_receive_limit(const struct lf_sock *sock);
 
 #endif

@@ -6,8 +6,10 @@
 #include "clock.h"
 #include "config.h"
 #include "conn.h"
+#include "epoll.h"
 #include "options.h"
 #include "real.h"
+#include "states.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -131,21 +133,27 @@ static void claim(struct lf_sock *sock, int fd)
 	struct lf_wire_claim message;
 	if (!describe(sock, &message))
 		return;
-	uint32_t tracked = LF_PAIRING_TRACKED;
-	if (!atomic_compare_exchange_strong(&sock->pairing, &tracked, LF_PAIRING_CLAIMED))
+	if (!lf_states_pair(sock, LF_PAIRING_TRACKED, LF_PAIRING_CLAIMED))
 		return;
 	if (!lf_broker_send(LF_WIRE_CLAIM, &message.head, sizeof(message))) {
 		/* No broker: plain TCP; try again much later. */
-		uint32_t claimed = LF_PAIRING_CLAIMED;
 		atomic_store(&sock->calls, 0);
-		atomic_compare_exchange_strong(&sock->pairing, &claimed, LF_PAIRING_TRACKED);
+		(void)lf_states_pair(sock, LF_PAIRING_CLAIMED, LF_PAIRING_TRACKED);
 	}
+}
+
+void lf_pairing_let_go(struct lf_sock *sock)
+{
+	lf_epoll_let_go(sock);
+	lf_sock_let_go(sock);
 }
 
 void lf_pairing_advance(struct lf_sock *sock, int fd)
 {
 	int saved = errno;
 	switch ((enum lf_pairing)atomic_load(&sock->pairing)) {
+	case LF_PAIRING_FRESH: /* or connected past us: plain */
+		break;
 	case LF_PAIRING_TRACKED:
 		if (!lf_config.broker[0])
 			break;
@@ -160,11 +168,27 @@ void lf_pairing_advance(struct lf_sock *sock, int fd)
 		if (lf_broker_has_mail())
 			lf_broker_receive();
 		break;
-	case LF_PAIRING_PAIRED:
 	case LF_PAIRING_DECLINED:
+		if (!atomic_load(&sock->slot->error)) /* one that is still to be told */
+			lf_pairing_let_go(sock);
+		break;
+	case LF_PAIRING_PAIRED:
 		break;
 	}
 	errno = saved;
+}
+
+void lf_pairing_begin(struct lf_sock *sock, int fd)
+{
+	if (!lf_states_pair(sock, LF_PAIRING_FRESH, LF_PAIRING_TRACKED))
+		return;
+	/* A program that registered the socket at once will not call epoll_ctl again. */
+	struct lf_epoll *ep = lf_epoll_connecting(sock);
+	if (!ep || !lf_config.eager)
+		return;
+	lf_pairing_step(sock, fd);
+	if (lf_pairing_expects(sock))
+		lf_epoll_watch_broker(ep);
 }
 
 bool lf_pairing_expects(const struct lf_sock *sock)
@@ -179,24 +203,29 @@ static bool is_nonblocking(int fd)
 	return flags != -1 && (flags & O_NONBLOCK);
 }
 
-void lf_pairing_await_input(struct lf_sock *sock, int fd)
+int lf_pairing_await_input(struct lf_sock *sock, int fd, bool *waits)
 {
 	if (!lf_pairing_expects(sock) || atomic_load(&sock->slot->rcvtimeo))
-		return;
+		return 0;
 	if (is_nonblocking(fd))
-		return;
-	int saved = errno;
-	while (lf_pairing_expects(sock)) {
-		struct pollfd fds[2] = {{.fd = fd, .events = POLLIN | POLLRDHUP},
+		return 0;
+	*waits = true;
+	int saved = errno, r = 0;
+	LF_HOLD(hold);
+	while (r != -EINTR && lf_pairing_expects(sock)) {
+		struct pollfd fds[3] = {{.fd = fd, .events = POLLIN | POLLRDHUP},
 					{.fd = lf_broker_fd(), .events = POLLIN}};
-		/* Another thread may take the broker's message in: look up now and then. EINTR: the
-		 * kernel's own recv decides what a signal means. */
+		/* Another thread may take the broker's message in: look up now and then. */
 		struct timespec nap = {0, 20 * 1000000};
-		if (lf_real.ppoll(fds, 2, &nap, NULL) == -1 || fds[0].revents || fds[1].fd < 0)
+		r = lf_wait_poll(fds, 2, &nap, &hold);
+		if (r == 0 && (fds[0].revents || fds[1].fd < 0))
 			break;
 		lf_broker_receive();
 	}
+	if (lf_hold_end_for_tcp(&hold, NULL, false))
+		r = -EINTR;
 	errno = saved;
+	return r == -EINTR ? r : 0;
 }
 
 /* Eager: how long first sends of this process wait, ns; 0: as long as configured. Waits in
@@ -226,7 +255,8 @@ static void learn_patience(bool in_vain, int64_t waited)
 
 void lf_pairing_await_fuse(struct lf_sock *sock, int fd, bool dontwait)
 {
-	if (!lf_config.eager || atomic_load(&sock->slot->waited))
+	if (!lf_config.eager || atomic_load(&sock->slot->waited) ||
+	    atomic_load(&sock->pairing) == LF_PAIRING_FRESH)
 		return;
 	atomic_store(&sock->slot->waited, 1);
 	int saved = errno;

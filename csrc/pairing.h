@@ -5,23 +5,30 @@
 
 #include "sock.h"
 
+/* connect() has given the socket a peer, or will. */
+void lf_pairing_begin(struct lf_sock *sock, int fd);
+
 /* Called with each I/O call on a socket: counts it, claims when it is time, takes in
- * what the broker has answered. Two loads when the connection is past all this. */
+ * what the broker has answered; a socket that will never be fused is let go. One load when the
+ * connection is past all this. */
 void lf_pairing_advance(struct lf_sock *sock, int fd);
 static inline void lf_pairing_step(struct lf_sock *sock, int fd)
 {
-	if (atomic_load_explicit(&sock->pairing, memory_order_acquire) < LF_PAIRING_PAIRED)
+	if (atomic_load_explicit(&sock->pairing, memory_order_acquire) != LF_PAIRING_PAIRED)
 		lf_pairing_advance(sock, fd);
 }
 
+/* It stays plain, and lives on without us: its calls are the kernel's alone. */
+void lf_pairing_let_go(struct lf_sock *sock);
 /* Nothing more is claimed in this process. */
 void lf_pairing_stop(void);
 /* Eager: the first payload byte waits, bounded, until the peer is ready; not for long where
  * the program did not mean to wait: `dontwait`, or a non-blocking socket. */
 void lf_pairing_await_fuse(struct lf_sock *sock, int fd, bool dontwait);
 /* Eager: a blocking receive waits for input or for the broker's answer, whichever is
- * first, so that it does not sleep in TCP while the ring is being set up. */
-void lf_pairing_await_input(struct lf_sock *sock, int fd);
+ * first, so that it does not sleep in TCP while the ring is being set up. 0, or -EINTR. `waits`
+ * becomes true if it waited: O_NONBLOCK set since then is for later calls. */
+int lf_pairing_await_input(struct lf_sock *sock, int fd, bool *waits);
 /* Eager: this socket's answer is on its way; readiness calls should watch the broker. */
 bool lf_pairing_expects(const struct lf_sock *sock);
 

@@ -11,6 +11,8 @@
 #include "clock.h"
 #include "config.h"
 #include "conn.h"
+#include "counters.h"
+#include "defer.h"
 #include "epoll.h"
 #include "pairing.h"
 #include "real.h"
@@ -38,6 +40,8 @@ struct set {
 	bool fused;    /* at least one */
 	bool expects;  /* eager: answers of the broker are due */
 	bool must_poll;
+	bool writes; /* armed for room in a ring */
+	bool slept;
 };
 
 /* A socket of ours. An epoll set that is itself waited for is the kernel's to judge. */
@@ -80,38 +84,62 @@ static void enter(struct set *set, nfds_t i)
 	if (!w->sock)
 		return;
 	int fd = set->fds[i].fd;
-	if (lf_config.eager)
+	/* News of a claim; only calls that move bytes count towards one. */
+	if (lf_config.eager || atomic_load(&w->sock->pairing) > LF_PAIRING_TRACKED)
 		lf_pairing_step(w->sock, fd);
+	if (atomic_load(&w->sock->let_go)) {
+		lf_sock_unpin(w->sock);
+		w->sock = NULL;
+		return;
+	}
 	if (lf_sock_paired(w->sock) && lf_rx(w->sock) == LF_RX_PLAIN)
 		lf_conn_try_ready(w->sock, fd);
 	w->inside = lf_conn_enter_plain_rx(w->sock);
 	follow_pairing(set, i);
 }
 
+static void stop_waiting_for(struct watched *w)
+{
+	if (w->waiting)
+		lf_wait_end(w->sock);
+	w->waiting = false;
+}
+
 static void stop_waiting(struct set *set)
 {
-	for (nfds_t i = 0; i < set->n; i++) {
-		struct watched *w = &set->watched[i];
-		if (w->waiting)
-			atomic_fetch_sub(&w->sock->waiters, 1);
-		w->waiting = false;
-	}
+	for (nfds_t i = 0; i < set->n; i++)
+		stop_waiting_for(&set->watched[i]);
+}
+
+static void leave_one(struct watched *w)
+{
+	if (!w->sock)
+		return;
+	stop_waiting_for(w);
+	if (w->inside)
+		lf_conn_leave_plain_rx(w->sock, 0);
+	lf_sock_unpin(w->sock);
+	w->sock = NULL;
 }
 
 static void leave(struct set *set)
 {
-	stop_waiting(set);
-	for (nfds_t i = 0; i < set->n; i++) {
-		struct watched *w = &set->watched[i];
-		if (!w->sock)
-			continue;
-		if (w->inside)
-			lf_conn_leave_plain_rx(w->sock, 0);
-		lf_sock_unpin(w->sock);
-		w->sock = NULL;
-	}
+	for (nfds_t i = 0; i < set->n; i++)
+		leave_one(&set->watched[i]);
 	if (set->mapped)
 		munmap(set->watched, set->mapped);
+}
+
+/* Another thread may have closed a descriptor under our sleep, and its number be another
+ * file's by now. The kernel looks numbers up each time it looks, so its word counts. */
+static void let_go_of_closed(struct set *set)
+{
+	for (nfds_t i = 0; i < set->n; i++) {
+		uintptr_t entry = lf_table_get(set->fds[i].fd);
+		if (set->watched[i].sock && (lf_table_kind(entry) != LF_KIND_SOCK ||
+					     lf_table_pointer(entry) != set->watched[i].sock))
+			leave_one(&set->watched[i]);
+	}
 }
 
 /* Ring readiness into revents; the number of descriptors with some. */
@@ -145,6 +173,8 @@ static int merge(struct set *set)
 	for (nfds_t i = 0; i < set->n; i++) {
 		const struct watched *w = &set->watched[i];
 		short kernel = set->kernel[i].revents;
+		if (w->sock && (kernel & POLLRDHUP))
+			lf_conn_end_was_told(w->sock);
 		if (w->sock && !(kernel & (POLLERR | POLLHUP | POLLNVAL)))
 			kernel &= (short)~w->known;
 		set->fds[i].revents |= kernel & (set->fds[i].events | POLLERR | POLLHUP | POLLNVAL);
@@ -191,9 +221,13 @@ static bool leave_bells_out(struct set *set)
 
 static int ask_kernel(struct set *set, int64_t ns, const sigset_t *mask)
 {
-	/* Another thread may take in the broker's answer. */
-	bool capped = (set->must_poll || set->expects) && ns > LF_SHARED_SLEEP_NS;
-	struct timespec ts = lf_timespec(capped ? LF_SHARED_SLEEP_NS : ns);
+	/* Another thread may take in the broker's answer, or end the ring, of whose room the
+	 * kernel was not asked. */
+	int64_t longest = set->must_poll || set->expects ? LF_SHARED_SLEEP_NS :
+			  set->writes			 ? LF_WRITER_SLEEP_NS :
+							   LF_FOREVER;
+	bool capped = ns > longest;
+	struct timespec ts = lf_timespec(capped ? longest : ns);
 	struct timespec *limit = ns == LF_FOREVER && !capped ? NULL : &ts;
 	int r = lf_real.ppoll(set->kernel, set->kernel_n, limit, mask);
 	if (r == -1 && errno == EINVAL && leave_bells_out(set)) {
@@ -209,12 +243,41 @@ static void arm_all(struct set *set)
 		struct watched *w = &set->watched[i];
 		if (!w->sock || !lf_sock_paired(w->sock))
 			continue;
-		atomic_fetch_add(&w->sock->waiters, 1);
+		set->must_poll |= !lf_wait_begin(w->sock);
 		w->waiting = true;
 		if (set->fds[i].events & (POLLIN | POLLRDNORM))
 			lf_wait_arm(w->sock, LF_WANT_READ);
-		if ((set->fds[i].events & (POLLOUT | POLLWRNORM)) && lf_tx(w->sock) == LF_TX_FUSED)
+		if ((set->fds[i].events & (POLLOUT | POLLWRNORM)) && lf_tx(w->sock) == LF_TX_FUSED) {
 			lf_wait_arm(w->sock, LF_WANT_WRITE);
+			set->writes = true;
+		}
+	}
+}
+
+/* Who else is counted as relying on the bell may be this very call, which names the socket twice,
+ * or an epoll set in which nobody sleeps any more: neither keeps us from emptying it. */
+static void drain(struct set *set, struct lf_sock *sock)
+{
+	uint32_t mine = 1;
+	if (atomic_load(&sock->waiters) > 1) {
+		lf_epoll_stop_counting(sock);
+		mine = 0;
+		for (nfds_t i = 0; i < set->n; i++)
+			mine += set->watched[i].sock == sock && set->watched[i].waiting;
+	}
+	(void)lf_wait_drain(sock, mine);
+}
+
+static void count_sleeps(const struct set *set)
+{
+	for (nfds_t i = 0; i < set->n; i++) {
+		const struct watched *w = &set->watched[i];
+		if (!w->waiting)
+			continue;
+		if (set->fds[i].events & (POLLIN | POLLRDNORM))
+			lf_wait_count_sleep(w->sock, LF_WANT_READ);
+		if ((set->fds[i].events & (POLLOUT | POLLWRNORM)) && lf_tx(w->sock) == LF_TX_FUSED)
+			lf_wait_count_sleep(w->sock, LF_WANT_WRITE);
 	}
 }
 
@@ -224,15 +287,18 @@ static void see_to(struct set *set)
 	for (nfds_t i = 0; i < set->n; i++) {
 		const struct watched *w = &set->watched[i];
 		struct lf_sock *sock = w->sock;
-		short bell = w->bell ? set->kernel[w->bell].revents : 0;
+		short bell = sock && w->bell ? set->kernel[w->bell].revents : 0;
 		if (sock && set->kernel[i].revents)
 			lf_conn_resolve_fin(sock, set->fds[i].fd);
-		if (!bell)
+		/* Given away meanwhile, the number was no bell's any more when poll looked. */
+		if (!bell || set->kernel[w->bell].fd != atomic_load(&sock->bell))
 			continue;
 		if (bell & (POLLHUP | POLLERR))
 			lf_conn_peer_gone(sock, set->fds[i].fd);
-		else if (lf_wait_may_drain(sock))
-			lf_bell_drain(sock);
+		else {
+			lf_counters_rung(sock, true);
+			drain(set, sock);
+		}
 		lf_conn_service(sock, set->fds[i].fd);
 	}
 	if (set->expects)
@@ -253,7 +319,7 @@ static bool spin(struct set *set, int64_t ns)
 	for (nfds_t i = 0; i < set->n && !first; i++)
 		if (set->watched[i].sock && lf_sock_paired(set->watched[i].sock))
 			first = set->watched[i].sock;
-	return first && lf_wait_spin_by_score(first, false, any_ring_ready, set);
+	return first && lf_wait_spin_by_score(first, LF_WANT_READ, false, any_ring_ready, set);
 }
 
 static bool answers_all(const struct pollfd *fd, const struct watched *w)
@@ -271,8 +337,11 @@ static int once(struct set *set, int64_t ns, const sigset_t *mask)
 	if (ready && set->n == 1 && answers_all(&set->fds[0], &set->watched[0]))
 		return ready;
 	if (ready || ns == 0) {
+		/* A signal that the mask lets in ends a call that has nothing to report. */
+		const struct timespec at_once = {0, 0};
 		prepare_kernel(set, false);
-		if (lf_real.poll(set->kernel, set->kernel_n, 0) == -1)
+		int r = lf_real.ppoll(set->kernel, set->kernel_n, &at_once, ready ? NULL : mask);
+		if (r == -1 && !(ready && errno == EINTR))
 			return -errno;
 		return merge(set);
 	}
@@ -283,9 +352,12 @@ static int once(struct set *set, int64_t ns, const sigset_t *mask)
 		stop_waiting(set);
 		return 0;
 	}
+	count_sleeps(set);
 	prepare_kernel(set, true);
 	int r = ask_kernel(set, ns, mask);
 	int error = errno;
+	set->slept = true;
+	let_go_of_closed(set);
 	if (r > 0)
 		see_to(set);
 	stop_waiting(set);
@@ -313,6 +385,8 @@ int lf_poll(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask)
 {
 	struct watched watched[ON_STACK];
 	struct pollfd kernel[2 * ON_STACK + 1];
+	uint32_t handlers_run = lf_defer_calls();
+	LF_HOLD(hold);
 	struct set set __attribute__((cleanup(leave))) = {
 		.fds = fds, .n = n, .watched = watched, .kernel = kernel};
 	if (n > ON_STACK && !allocate(&set)) {
@@ -324,7 +398,7 @@ int lf_poll(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask)
 	int64_t deadline = ns == LF_FOREVER ? LF_FOREVER : ns == 0 ? 0 : lf_deadline(ns);
 	int64_t left = ns;
 	for (;;) {
-		int r = once(&set, left, mask);
+		int r = once(&set, left, mask || !hold.on ? mask : &hold.before);
 		if (r != 0)
 			return r;
 		if (ns != LF_FOREVER) {
@@ -332,95 +406,195 @@ int lf_poll(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask)
 			if (left <= 0)
 				return 0;
 		}
-		set.fused = set.expects = set.must_poll = false;
+		/* Once it has slept a handler ends the call, between two sleeps as well: from here
+		 * on signals are held back but for while it sleeps, and the count tells whether
+		 * one came before. */
+		if (set.slept)
+			lf_hold_begin(&hold);
+		if (set.slept && lf_defer_calls() != handlers_run)
+			return -EINTR;
+		set.fused = set.expects = set.must_poll = set.writes = false;
 		for (nfds_t i = 0; i < n; i++)
 			if (set.watched[i].sock)
 				follow_pairing(&set, i);
+			else
+				enter(&set, i);
 	}
 }
 
-/* --- select --- */
+/* --- select ---
+ *
+ * Programs hand in fd_sets of any size, and some a number that their sets are too small for
+ * (getdtablesize()): the kernel looks at no more bits than its table of descriptors has. Ours
+ * make that larger than the program could know.
+ */
 
-bool lf_select_concerns(int n, const fd_set *r, const fd_set *w, const fd_set *x)
+enum { CHUNK = 256 };
+
+static bool is_hidden(int fd)
 {
-	const fd_set *sets[3] = {r, w, x};
-	bool concerns = false;
-	for (int s = 0; s < 3; s++)
-		for (int fd = 0; sets[s] && fd < n; fd++)
-			if (FD_ISSET(fd, sets[s]))
-				concerns |= is_ours(fd);
-	return concerns;
+	return lf_table_kind(lf_table_get(fd)) == LF_KIND_HIDDEN;
+}
+
+/* One past the program's highest descriptor below n. */
+static int end_of_open(int n)
+{
+	struct pollfd fds[CHUNK];
+	while (n > 0) {
+		int count = n < CHUNK ? n : CHUNK, from = n - count;
+		for (int i = 0; i < count; i++)
+			fds[i] = (struct pollfd){.fd = is_hidden(from + i) ? -1 : from + i};
+		if (lf_real.poll(fds, (nfds_t)count, 0) == -1 && errno != EINTR)
+			return n;
+		for (int i = count; i-- > 0;)
+			if (fds[i].fd >= 0 && !(fds[i].revents & POLLNVAL))
+				return from + i + 1;
+		n = from;
+	}
+	return 0;
+}
+
+int lf_select_width(int n)
+{
+	if (n <= FD_SETSIZE || !lf_table)
+		return n;
+	int saved = errno;
+	int open = end_of_open(n < (int)LF_TABLE_SIZE ? n : (int)LF_TABLE_SIZE);
+	errno = saved;
+	/* As the kernel's table would have grown for it; it never shrinks. */
+	static _Atomic int widest = 64;
+	int width = atomic_load(&widest);
+	while (width < open)
+		width *= 2;
+	if (width > atomic_load(&widest))
+		atomic_store(&widest, width);
+	return width < n ? width : n;
+}
+
+/* As FD_ISSET and its like, for sets of any size. */
+#define BITS_PER_WORD ((int)(8 * sizeof(unsigned long)))
+
+static unsigned long *word_of(int fd, const fd_set *set)
+{
+	return (unsigned long *)(void *)(uintptr_t)set + fd / BITS_PER_WORD;
 }
 
 static bool is_in(int fd, const fd_set *set)
 {
-	return set && FD_ISSET(fd, set);
+	return set && (*word_of(fd, set) >> fd % BITS_PER_WORD & 1);
+}
+
+static void take_out(int fd, fd_set *set)
+{
+	*word_of(fd, set) &= ~(1ul << fd % BITS_PER_WORD);
+}
+
+bool lf_select_concerns(int n, const fd_set *r, const fd_set *w, const fd_set *x)
+{
+	bool concerns = false;
+	for (int fd = 0; fd < n; fd++)
+		if (is_in(fd, r) || is_in(fd, w) || is_in(fd, x))
+			concerns |= is_ours(fd);
+	return concerns;
 }
 
 /* As fs/select.c maps poll bits to the three sets. */
 #define READ_BITS (POLLRDNORM | POLLRDBAND | POLLIN | POLLHUP | POLLERR)
 #define WRITE_BITS (POLLWRNORM | POLLWRBAND | POLLOUT | POLLERR)
 
-static int give_back(const struct pollfd *fds, nfds_t n, fd_set *r, fd_set *w, fd_set *x)
+struct selection {
+	struct pollfd *fds;
+	nfds_t count, mapped; /* mapped: places, 0: not at all */
+	fd_set *r, *w, *x;
+};
+
+static int bits_ready(const struct selection *s)
 {
-	int count = 0;
-	for (nfds_t i = 0; i < n; i++) {
-		int fd = fds[i].fd;
-		bool in = is_in(fd, r) && (fds[i].revents & READ_BITS);
-		bool out = is_in(fd, w) && (fds[i].revents & WRITE_BITS);
-		bool pri = is_in(fd, x) && (fds[i].revents & POLLPRI);
-		if (r && !in)
-			FD_CLR(fd, r);
-		if (w && !out)
-			FD_CLR(fd, w);
-		if (x && !pri)
-			FD_CLR(fd, x);
-		count += in + out + pri;
+	int bits = 0;
+	for (nfds_t i = 0; i < s->count; i++) {
+		const struct pollfd *p = &s->fds[i];
+		bits += is_in(p->fd, s->r) && (p->revents & READ_BITS);
+		bits += is_in(p->fd, s->w) && (p->revents & WRITE_BITS);
+		bits += is_in(p->fd, s->x) && (p->revents & POLLPRI);
 	}
-	return count;
+	return bits;
 }
 
-static nfds_t gather(int n, const fd_set *r, const fd_set *w, const fd_set *x, struct pollfd *fds)
+static void give_back(const struct selection *s)
 {
-	nfds_t count = 0;
+	for (nfds_t i = 0; i < s->count; i++) {
+		const struct pollfd *p = &s->fds[i];
+		if (s->r && !(p->revents & READ_BITS))
+			take_out(p->fd, s->r);
+		if (s->w && !(p->revents & WRITE_BITS))
+			take_out(p->fd, s->w);
+		if (s->x && !(p->revents & POLLPRI))
+			take_out(p->fd, s->x);
+	}
+}
+
+static void gather(struct selection *s, int n)
+{
 	for (int fd = 0; fd < n; fd++) {
 		short events = 0;
-		if (is_in(fd, r))
+		if (is_in(fd, s->r))
 			events |= POLLIN | POLLRDNORM | POLLRDBAND;
-		if (is_in(fd, w))
+		if (is_in(fd, s->w))
 			events |= POLLOUT | POLLWRNORM | POLLWRBAND;
-		if (is_in(fd, x))
+		if (is_in(fd, s->x))
 			events |= POLLPRI;
 		if (events)
-			fds[count++] = (struct pollfd){.fd = fd, .events = events};
+			s->fds[s->count++] = (struct pollfd){.fd = fd, .events = events};
 	}
-	return count;
+}
+
+static void end_selection(struct selection *s)
+{
+	if (s->mapped)
+		munmap(s->fds, s->mapped * sizeof(*s->fds));
+}
+
+/* Nobody has asked for one that is closed. */
+static bool all_are_open(const struct selection *s)
+{
+	for (nfds_t i = 0; i < s->count; i++)
+		if (s->fds[i].revents & POLLNVAL)
+			return false;
+	return true;
 }
 
 int lf_select(int n, fd_set *r, fd_set *w, fd_set *x, int64_t ns, const sigset_t *mask)
 {
-	struct pollfd fds[FD_SETSIZE]; /* callers pass larger sets to the kernel */
-	nfds_t count = gather(n, r, w, x, fds);
+	struct pollfd fds[FD_SETSIZE];
+	uint32_t handlers_run = lf_defer_calls();
+	LF_HOLD(hold);
+	struct selection s __attribute__((cleanup(end_selection))) = {
+		.fds = fds, .r = r, .w = w, .x = x};
+	if (n > FD_SETSIZE) {
+		void *at = mmap(NULL, (size_t)n * sizeof(*fds), PROT_READ | PROT_WRITE,
+				MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (at == MAP_FAILED)
+			return -ENOMEM;
+		s.fds = at;
+		s.mapped = (nfds_t)n;
+	}
+	gather(&s, n);
 	int64_t deadline = ns == LF_FOREVER ? LF_FOREVER : lf_deadline(ns);
 	for (;;) {
-		int ready = lf_poll(fds, count, ns, mask);
+		int ready = lf_poll(s.fds, s.count, ns, mask || !hold.on ? mask : &hold.before);
 		if (ready < 0)
 			return ready;
-		for (nfds_t i = 0; i < count; i++)
-			if (fds[i].revents & POLLNVAL)
-				return -EBADF;
-		fd_set was[3];
-		fd_set *sets[3] = {r, w, x};
-		for (int s = 0; s < 3; s++)
-			if (sets[s])
-				was[s] = *sets[s];
-		int bits = give_back(fds, count, r, w, x);
-		if (bits || ready == 0)
+		if (!all_are_open(&s))
+			return -EBADF;
+		int bits = bits_ready(&s);
+		if (bits || ready == 0) {
+			give_back(&s);
 			return bits;
+		}
 		/* poll has reasons to return that select has not (POLLHUP for writers). */
-		for (int s = 0; s < 3; s++)
-			if (sets[s])
-				*sets[s] = was[s];
+		lf_hold_begin(&hold);
+		if (lf_defer_calls() != handlers_run)
+			return -EINTR;
 		if (ns != LF_FOREVER && (ns = deadline - lf_now()) < 0)
 			ns = 0;
 		struct timespec nap = {0, 1000000};

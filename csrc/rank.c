@@ -20,11 +20,16 @@ struct held {
 static _Thread_local struct held held[DEEPEST] __attribute__((tls_model("initial-exec")));
 static _Thread_local int count __attribute__((tls_model("initial-exec")));
 
+static void forget_what_was_left_behind(uintptr_t frame)
+{
+	while (count && held[count - 1].frame + SLACK < frame)
+		count--;
+}
+
 __attribute__((noinline)) void lf_rank_take(enum lf_rank rank)
 {
 	uintptr_t frame = (uintptr_t)__builtin_frame_address(0);
-	while (count && held[count - 1].frame + SLACK < frame)
-		count--;
+	forget_what_was_left_behind(frame);
 	LF_INVARIANT(count < DEEPEST);
 	LF_INVARIANT(count == 0 || held[count - 1].rank < rank);
 	held[count++] = (struct held){rank, frame};
@@ -32,13 +37,20 @@ __attribute__((noinline)) void lf_rank_take(enum lf_rank rank)
 
 void lf_rank_give(enum lf_rank rank)
 {
-	for (int i = count; i-- > 0;) {
-		if (held[i].rank != rank)
-			continue;
-		for (count--; i < count; i++)
-			held[i] = held[i + 1];
-		return;
-	}
+	int i = count - 1;
+	while (i >= 0 && held[i].rank != rank)
+		i--;
+	bool was_taken = i >= 0;
+	LF_INVARIANT(was_taken);
+	for (count--; i < count; i++)
+		held[i] = held[i + 1];
+}
+
+__attribute__((noinline)) void lf_rank_sleeps(void)
+{
+	forget_what_was_left_behind((uintptr_t)__builtin_frame_address(0));
+	/* A handler that runs while the thread below it pauses has no part in what that holds. */
+	LF_INVARIANT(count == 0 || lf_defer.depth == 0);
 }
 
 void lf_rank_after_fork(void)

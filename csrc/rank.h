@@ -1,10 +1,15 @@
 /* rank.h - in which order locks may be taken; checked at run time in the invariants build.
  *
  * A thread takes locks in rising rank only, so no two can wait for each other. Locks that
- * are only ever tried (the broker's) can't take part in a deadlock and have no rank.
+ * are only ever tried (the broker's) can't take part in a deadlock and have no rank. Nor do fork's
+ * locks of all epoll sets, of which it takes many: see epoll_set.c.
+ *
+ * Nor does a thread sleep while it holds one, but where lf_defer_pause() says so.
  */
 #ifndef LF_RANK_H
 #define LF_RANK_H
+
+#include "defer.h"
 
 #include <pthread.h>
 
@@ -21,14 +26,19 @@ void lf_rank_take(enum lf_rank rank);
 void lf_rank_give(enum lf_rank rank);
 /* In a forked child: what the parent's thread held is not held here. */
 void lf_rank_after_fork(void);
+/* About to sleep. */
+void lf_rank_sleeps(void);
 #else
 static inline void lf_rank_take(enum lf_rank rank) { (void)rank; }
 static inline void lf_rank_give(enum lf_rank rank) { (void)rank; }
 static inline void lf_rank_after_fork(void) {}
+static inline void lf_rank_sleeps(void) {}
 #endif
 
+/* While one is held, this thread's signal handlers wait, and it can't be cancelled. */
 static inline void lf_mutex_lock(pthread_mutex_t *mutex, enum lf_rank rank)
 {
+	lf_defer_begin();
 	lf_rank_take(rank);
 	pthread_mutex_lock(mutex);
 }
@@ -37,6 +47,7 @@ static inline void lf_mutex_unlock(pthread_mutex_t *mutex, enum lf_rank rank)
 {
 	pthread_mutex_unlock(mutex);
 	lf_rank_give(rank);
+	lf_defer_end();
 }
 
 #endif

@@ -83,6 +83,11 @@ static int early_epoll_pwait2(int fd, struct epoll_event *events, int max,
 #endif
 }
 
+static int early_prlimit(pid_t pid, int which, const struct rlimit *new, struct rlimit *old)
+{
+	return (int)syscall(SYS_prlimit64, pid, which, new, old);
+}
+
 struct lf_real lf_real = {
 	.read = early_read,
 	.write = early_write,
@@ -93,6 +98,7 @@ struct lf_real lf_real = {
 	.ioctl = early_ioctl,
 	.close_range = early_close_range,
 	.epoll_pwait2 = early_epoll_pwait2,
+	.prlimit = early_prlimit,
 };
 
 /* ISO C has no conversion from void * to a function pointer; POSIX promises this one. */
@@ -111,6 +117,7 @@ void *lf_real_symbol(const char *name)
 void lf_real_init(void)
 {
 	resolve(&lf_real.connect, "connect");
+	resolve(&lf_real.listen, "listen");
 	resolve(&lf_real.accept4, "accept4");
 	resolve(&lf_real.recvmsg, "recvmsg");
 	resolve(&lf_real.sendmsg, "sendmsg");
@@ -145,6 +152,13 @@ void lf_real_init(void)
 	resolve(&lf_real.setsockopt, "setsockopt");
 	resolve(&lf_real.sigaction, "sigaction");
 	resolve(&lf_real.signal, "signal");
+	resolve(&lf_real.bsd_signal, "bsd_signal");
+	resolve(&lf_real.ssignal, "ssignal");
+	resolve(&lf_real.sysv_signal, "sysv_signal");
+	resolve(&lf_real.__sysv_signal, "__sysv_signal");
+	resolve(&lf_real.sigset, "sigset");
+	resolve(&lf_real.sigignore, "sigignore");
+	resolve(&lf_real.siginterrupt, "siginterrupt");
 	resolve(&lf_real.fork, "fork");
 	resolve(&lf_real.execve, "execve");
 	resolve(&lf_real.execvpe, "execvpe");
@@ -167,5 +181,7 @@ void lf_real_init(void)
 	resolve(&lf_real.popen, "popen");
 	resolve(&lf_real.system, "system");
 	resolve(&lf_real.fdopen, "fdopen");
+	resolve(&lf_real.freopen, "freopen");
 	resolve(&lf_real._exit, "_exit");
+	resolve(&lf_real.prlimit, "prlimit");
 }

@@ -13,14 +13,18 @@
 #include <spawn.h>
 #include <stdio.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <time.h>
 
+typedef void lf_handler(int);
+
 struct lf_real {
 	int (*connect)(int, const struct sockaddr *, socklen_t);
+	int (*listen)(int, int);
 	int (*accept4)(int, struct sockaddr *, socklen_t *, int);
 	ssize_t (*recvmsg)(int, struct msghdr *, int);
 	ssize_t (*sendmsg)(int, const struct msghdr *, int);
@@ -56,7 +60,14 @@ struct lf_real {
 	int (*getpeername)(int, struct sockaddr *, socklen_t *);
 	int (*setsockopt)(int, int, int, const void *, socklen_t);
 	int (*sigaction)(int, const struct sigaction *, struct sigaction *);
-	void (*(*signal)(int, void (*)(int)))(int);
+	lf_handler *(*signal)(int, lf_handler *);
+	lf_handler *(*bsd_signal)(int, lf_handler *);
+	lf_handler *(*ssignal)(int, lf_handler *);
+	lf_handler *(*sysv_signal)(int, lf_handler *);
+	lf_handler *(*__sysv_signal)(int, lf_handler *);
+	lf_handler *(*sigset)(int, lf_handler *);
+	int (*sigignore)(int);
+	int (*siginterrupt)(int, int);
 	pid_t (*fork)(void);
 	int (*execve)(const char *, char *const[], char *const[]);
 	int (*execvpe)(const char *, char *const[], char *const[]);
@@ -81,7 +92,9 @@ struct lf_real {
 	FILE *(*popen)(const char *, const char *);
 	int (*system)(const char *);
 	FILE *(*fdopen)(int, const char *);
+	FILE *(*freopen)(const char *, const char *, FILE *);
 	void (*_exit)(int);
+	int (*prlimit)(pid_t, int, const struct rlimit *, struct rlimit *);
 };
 
 extern struct lf_real lf_real;

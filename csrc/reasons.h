@@ -19,7 +19,7 @@ enum lf_reason {
 	LF_REASON_NOT_VERIFIED = 8,       /* the kernel does not confirm the claim */
 	LF_REASON_FOREIGN_USER = 9,       /* two users' ends, and the broker is not the system's */
 	LF_REASON_NO_DESCRIPTORS = 10,    /* too few file descriptors on one side */
-	LF_REASON_NO_MEMORY = 11,         /* segment could not be made or mapped */
+	LF_REASON_NO_MEMORY = 11,         /* segment could not be made or mapped, or grow */
 	LF_REASON_BAD_SEGMENT = 12,       /* what the broker sent does not check out */
 	LF_REASON_STDIO = 13,             /* fdopen() of the socket */
 	LF_REASON_TOO_LATE = 14,          /* closing, or shut down, before it was paired */

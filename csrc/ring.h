@@ -23,6 +23,7 @@
 
 #include "copy.h"
 
+#include <limits.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -34,6 +35,22 @@ struct lf_cursor {
 	size_t offset; /* into iov[0] */
 	size_t left;   /* bytes in all */
 };
+
+/* `left` of a list that the kernel would refuse with EINVAL: a buffer has more than SSIZE_MAX bytes. */
+#define LF_CURSOR_REFUSED SIZE_MAX
+
+static inline struct lf_cursor lf_cursor_over(const struct iovec *iov, size_t count)
+{
+	struct lf_cursor cursor = {.iov = iov, .count = count};
+	size_t lengths = 0;
+	for (size_t i = 0; i < count; i++) {
+		cursor.left += iov[i].iov_len;
+		lengths |= iov[i].iov_len;
+	}
+	if (lengths > SSIZE_MAX)
+		cursor.left = LF_CURSOR_REFUSED;
+	return cursor;
+}
 
 static inline void lf_cursor_advance(struct lf_cursor *cursor, size_t n)
 {

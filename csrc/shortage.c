@@ -10,6 +10,7 @@
 #include "broker.h"
 #include "clock.h"
 #include "conn.h"
+#include "signals.h"
 #include "table.h"
 
 #include <errno.h>
@@ -51,7 +52,7 @@ bool lf_shortage_relieve(void)
 	soft_limit = soft();
 	wanted = AT_ONCE;
 	lf_sock_each(give_back);
-	bool relieved = wanted < AT_ONCE;
+	bool relieved = wanted < AT_ONCE || lf_signals_give_back(soft_limit);
 	int broker = lf_broker_fd();
 	if (!relieved && broker >= 0 && broker < soft_limit)
 		relieved = lf_broker_leave();

@@ -73,8 +73,7 @@ struct lf_slot *lf_slot_new(void)
 
 uint32_t lf_slot_drop(struct lf_slot *slot)
 {
-	uint32_t left = atomic_fetch_sub(&slot->holders, 1) - 1;
-	LF_INVARIANT(left != UINT32_MAX);
+	uint32_t left = lf_count_down(&slot->holders) - 1;
 	if (!in_area(slot))
 		return left;
 	lf_mutex_lock(&lock, LF_RANK_LEAF);

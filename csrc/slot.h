@@ -21,7 +21,8 @@
 
 enum lf_tx {
 	LF_TX_PLAIN = 0,
-	LF_TX_FUSED = 1, /* the mark is FUSED, bytes go into the ring */
+	LF_TX_FUSED = 1, /* the mark is FUSED, bytes go into the ring; or they did, and some of
+			  * them are just being sent again by TCP: then nobody else may send */
 	LF_TX_ENDED = 2, /* TCP again, or the ring was never used; final */
 };
 
@@ -31,6 +32,13 @@ enum lf_rx {
 	LF_RX_DRAIN = 2, /* the peer has switched; rx_tcp_left bytes still come by TCP */
 	LF_RX_FUSED = 3, /* bytes come from the ring, only FIN and errors from TCP */
 	LF_RX_ENDED = 4, /* TCP again; final */
+};
+
+/* What whoever takes over tx_lock from a dead process has to finish. */
+enum lf_resending {
+	LF_RESENDING_NO = 0,
+	LF_RESENDING = 1, /* unread bytes are just being sent again; that may take long */
+	LF_ENDING = 2,    /* the ring is just being ended */
 };
 
 enum lf_shut { LF_SHUT_RD = 1, LF_SHUT_WR = 2 };
@@ -64,8 +72,15 @@ struct lf_slot {
 	_Atomic uint64_t tx_head;   /* bytes put into the ring; under tx_lock */
 	_Atomic uint64_t tx_tail;   /* the peer's tail as last seen and checked */
 	_Atomic uint64_t tx_origin; /* where position 0 lies in the ring; under tx_lock */
+	_Atomic uint64_t tx_messages; /* sends that put bytes into it; under tx_lock */
 	_Atomic int64_t unread_since; /* lf_now_coarse() of a send that found the ring empty */
-	uint8_t pad1[128 - 64];
+	_Atomic uint64_t resent;    /* while resending: TCP has the ring's bytes up to here, */
+	_Atomic uint64_t resend_from; /* and from here on */
+	_Atomic uint32_t resending; /* enum lf_resending; under tx_lock */
+	/* The stretch of the ring that is known to have its memory: from a place on, so many bytes,
+	 * around the ring's end if need be. Under tx_lock. */
+	_Atomic uint32_t tx_backed_from, tx_backed;
+	uint8_t pad1[128 - 100];
 
 	/* Receiving. */
 	struct lf_lock rx_lock;

@@ -6,10 +6,12 @@
 #include "invariant.h"
 #include "rank.h"
 #include "real.h"
+#include "states.h"
 
 #include <pthread.h>
 #include <stddef.h>
 #include <sys/mman.h>
+#include <time.h>
 
 enum { POOL_SOCKS = 131072 };
 
@@ -20,6 +22,8 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 /* Order: gate before lock. Held across fork and while a socket enters or leaves the
  * table, so that holders counts exactly the processes whose table has it. */
 static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+static uint32_t forks; /* ever; under gate */
+static _Thread_local uint32_t forks_with_this_one __attribute__((tls_model("initial-exec")));
 
 bool lf_sock_init(void)
 {
@@ -60,7 +64,8 @@ static void take_apart(struct lf_sock *sock)
 	if (bell >= 0)
 		lf_table_unhide(bell);
 	if (sock->segment)
-		munmap(sock->segment, LF_SEGMENT_HEADER + 2 * (size_t)sock->ring_size);
+		munmap(lf_segment_mapping(sock->segment, sock->ring_size),
+		       lf_segment_size(sock->ring_size));
 	sock->segment = NULL;
 	lf_slot_drop(sock->slot);
 	give_back(sock);
@@ -68,7 +73,7 @@ static void take_apart(struct lf_sock *sock)
 
 static void drop(struct lf_sock *sock)
 {
-	if (atomic_fetch_sub(&sock->users, 1) == 1 && atomic_exchange(&sock->dead, 0) == 1)
+	if (lf_count_down(&sock->users) == 1 && atomic_exchange(&sock->dead, 0) == 1)
 		take_apart(sock);
 }
 
@@ -87,16 +92,21 @@ void lf_sock_track(int fd, enum lf_wire_side side)
 	sock->generation++;
 	sock->side = side;
 	sock->slot = slot;
-	atomic_store(&sock->pairing, LF_PAIRING_TRACKED);
+	atomic_store(&sock->pairing, side == LF_SIDE_CLIENT ? LF_PAIRING_FRESH : LF_PAIRING_TRACKED);
 	atomic_store(&sock->calls, 0);
 	atomic_store(&sock->fd, fd);
 	atomic_store(&sock->descriptors, 1);
 	atomic_store(&sock->bell, -1);
+	atomic_store(&sock->bell_users, 0);
 	atomic_store(&sock->waiters, 0);
+	atomic_store(&sock->drains, 0);
+	atomic_store(&sock->readers, 0);
 	atomic_store(&sock->spin_score, 0);
 	atomic_store(&sock->hung_up, 0);
 	atomic_store(&sock->left, 0);
+	atomic_store(&sock->let_go, 0);
 	atomic_store(&sock->fin_seen, 0);
+	atomic_store(&sock->tx_looked, 0);
 	atomic_store(&sock->tcp_checked, 0);
 	atomic_store(&sock->peer_checked, 0);
 	atomic_store(&sock->peer_stuck, 0);
@@ -106,26 +116,27 @@ void lf_sock_track(int fd, enum lf_wire_side side)
 	atomic_store(&sock->registration, NULL);
 	/* Not a store: a stale pin may be about to undo itself. */
 	lf_mutex_lock(&gate, LF_RANK_GATE);
+	sock->born = forks;
 	atomic_fetch_add(&sock->users, 1);
 	lf_table_set(fd, LF_KIND_SOCK, sock);
 	lf_mutex_unlock(&gate, LF_RANK_GATE);
 }
 
-struct lf_sock *lf_sock_pin(int fd)
+struct lf_sock *lf_sock_pin_entry(int fd, uintptr_t entry)
 {
-	for (;;) {
-		uintptr_t entry = lf_table_get(fd);
-		if (lf_table_kind(entry) != LF_KIND_SOCK)
-			return NULL;
+	while (lf_table_kind(entry) == LF_KIND_SOCK) {
 		struct lf_sock *sock = lf_table_pointer(entry);
 		/* The pool is never unmapped, so touching a stale place is safe; seeing the
 		 * same entry after the increment proves that the table's own use was there
 		 * when we added ours, hence nobody took the socket apart in between. */
 		atomic_fetch_add(&sock->users, 1);
-		if (lf_table_get(fd) == entry)
+		uintptr_t now = lf_table_get(fd);
+		if (now == entry)
 			return sock;
 		drop(sock);
+		entry = now;
 	}
+	return NULL;
 }
 
 uint64_t lf_sock_id(const struct lf_sock *sock)
@@ -166,13 +177,24 @@ void lf_sock_each(void (*fn)(struct lf_sock *sock))
 	}
 }
 
+void lf_sock_bell_is_free(struct lf_sock *sock)
+{
+	for (int naps = 0; atomic_load(&sock->bell_users) && naps < 1000; naps++) {
+		struct timespec nap = {0, 50000};
+		nanosleep(&nap, NULL);
+	}
+}
+
 void lf_sock_bell_moved(int from, int to)
 {
 	uint32_t n = atomic_load(&used);
 	for (uint32_t i = 0; i < n; i++) {
 		int expected = from;
-		if (atomic_load(&pool[i].users) && atomic_compare_exchange_strong(&pool[i].bell, &expected, to))
+		if (atomic_load(&pool[i].users) &&
+		    atomic_compare_exchange_strong(&pool[i].bell, &expected, to)) {
+			lf_sock_bell_is_free(&pool[i]);
 			return;
+		}
 	}
 }
 
@@ -180,17 +202,17 @@ void lf_sock_decline(struct lf_sock *sock, enum lf_reason reason)
 {
 	uint32_t none = LF_REASON_NONE;
 	atomic_compare_exchange_strong(&sock->slot->declined, &none, (uint32_t)reason);
-	uint32_t was = atomic_load(&sock->pairing);
-	while (was < LF_PAIRING_PAIRED &&
-	       !atomic_compare_exchange_weak(&sock->pairing, &was, LF_PAIRING_DECLINED))
-		;
+	enum lf_pairing was;
+	do
+		was = (enum lf_pairing)atomic_load(&sock->pairing);
+	while (was < LF_PAIRING_PAIRED && !lf_states_pair(sock, was, LF_PAIRING_DECLINED));
 }
 
 void lf_sock_decline_later(struct lf_sock *sock, enum lf_reason reason)
 {
 	uint32_t none = LF_REASON_NONE;
 	atomic_compare_exchange_strong(&sock->slot->declined, &none, (uint32_t)reason);
-	if (atomic_load(&sock->pairing) != LF_PAIRING_TRACKED)
+	if (atomic_load(&sock->pairing) > LF_PAIRING_TRACKED)
 		lf_sock_decline(sock, reason);
 }
 
@@ -200,10 +222,9 @@ enum lf_reason lf_sock_commit(struct lf_sock *sock)
 	/* The gate is held across a fork, from the counting of holders on: a child either
 	 * inherits PAIRED and the mapping, or is counted here. */
 	lf_mutex_lock(&gate, LF_RANK_GATE);
-	uint32_t claimed = LF_PAIRING_CLAIMED;
 	if (atomic_load(&sock->slot->holders) != 1)
 		reason = LF_REASON_SHARED_DESCRIPTOR;
-	else if (atomic_compare_exchange_strong(&sock->pairing, &claimed, LF_PAIRING_PAIRED))
+	else if (lf_states_pair(sock, LF_PAIRING_CLAIMED, LF_PAIRING_PAIRED))
 		atomic_store(&sock->slot->fork_safe, 1); /* forks inherit it from here on */
 	else if ((reason = (enum lf_reason)atomic_load(&sock->slot->declined)) == LF_REASON_NONE)
 		reason = LF_REASON_TOO_LATE;
@@ -215,8 +236,18 @@ void lf_sock_add_descriptor(struct lf_sock *sock, int copy)
 {
 	if ((unsigned)copy >= LF_TABLE_SIZE)
 		return;
-	atomic_fetch_add(&sock->descriptors, 1);
+	int n = atomic_load(&sock->descriptors);
+	do
+		if (n == 0)
+			return;
+	while (!atomic_compare_exchange_weak(&sock->descriptors, &n, n + 1));
 	lf_table_set(copy, LF_KIND_SOCK, sock);
+	/* Dekker with lf_sock_let_go(), seq_cst: we store the entry, then load the count; it
+	 * stores the count, then loads the entries. The caller's pin keeps the place from being
+	 * another socket's by now. */
+	atomic_thread_fence(memory_order_seq_cst);
+	if (atomic_load(&sock->descriptors) == 0)
+		lf_table_clear(copy, LF_KIND_SOCK, sock);
 }
 
 /* Some other number that still names it. Rare (dup then close of the first), so a
@@ -235,7 +266,10 @@ static void find_other_descriptor(struct lf_sock *sock)
 bool lf_sock_remove_descriptor(struct lf_sock *sock, int fd)
 {
 	lf_mutex_lock(&gate, LF_RANK_GATE);
-	lf_table_set(fd, LF_KIND_NONE, NULL);
+	if (!lf_table_clear(fd, LF_KIND_SOCK, sock)) { /* let go meanwhile */
+		lf_mutex_unlock(&gate, LF_RANK_GATE);
+		return false;
+	}
 	bool last = atomic_fetch_sub(&sock->descriptors, 1) == 1;
 	if (!last && atomic_load(&sock->fd) == fd)
 		find_other_descriptor(sock);
@@ -249,6 +283,23 @@ void lf_sock_release(struct lf_sock *sock)
 	drop(sock);
 }
 
+void lf_sock_let_go(struct lf_sock *sock)
+{
+	lf_mutex_lock(&gate, LF_RANK_GATE);
+	/* Before the entries go, for lf_sock_named(). */
+	if (atomic_load(&sock->descriptors) > 0)
+		atomic_store(&sock->let_go, 1);
+	int n = atomic_exchange(&sock->descriptors, 0), only = atomic_load(&sock->fd);
+	/* See lf_sock_add_descriptor(). */
+	atomic_thread_fence(memory_order_seq_cst);
+	if (n > 1 || (n == 1 && !lf_table_clear(only, LF_KIND_SOCK, sock)))
+		for (int fd = 0; fd < (int)LF_TABLE_SIZE; fd++)
+			(void)lf_table_clear(fd, LF_KIND_SOCK, sock);
+	lf_mutex_unlock(&gate, LF_RANK_GATE);
+	if (n > 0)
+		lf_sock_release(sock);
+}
+
 static void one_more_holder(struct lf_sock *sock)
 {
 	atomic_fetch_add(&sock->slot->holders, 1);
@@ -256,12 +307,14 @@ static void one_more_holder(struct lf_sock *sock)
 
 static void one_holder_less(struct lf_sock *sock)
 {
-	atomic_fetch_sub(&sock->slot->holders, 1);
+	if (sock->born < forks_with_this_one)
+		lf_count_down(&sock->slot->holders);
 }
 
 void lf_sock_before_fork(void)
 {
 	lf_mutex_lock(&gate, LF_RANK_GATE);
+	forks_with_this_one = ++forks;
 	lf_sock_each(one_more_holder);
 }
 
@@ -277,17 +330,20 @@ void lf_sock_fork_failed(void)
 
 static void child_resets(struct lf_sock *sock)
 {
-	uint32_t claimed = LF_PAIRING_CLAIMED;
+	/* Threads that exist no more. */
+	atomic_store(&sock->bell_users, 0);
+	atomic_store(&sock->readers, 0);
 	/* The claim was the parent's. */
-	atomic_compare_exchange_strong(&sock->pairing, &claimed, LF_PAIRING_TRACKED);
+	(void)lf_states_pair(sock, LF_PAIRING_CLAIMED, LF_PAIRING_TRACKED);
 	atomic_store(&sock->waiters, 0);
+	atomic_store(&sock->drains, 0);
 	/* Only the forking thread exists here: the table's use and this one's pin. */
 	atomic_store(&sock->users, 2);
 }
 
 void lf_sock_after_fork_in_child(void)
 {
-	pthread_mutex_unlock(&gate); /* it is this thread that holds it */
+	pthread_mutex_unlock(&gate); /* it is this thread that holds it; see lf_defer_after_fork() */
 	pthread_mutex_init(&lock, NULL);
 	lf_slot_after_fork();
 	lf_sock_each(child_resets);

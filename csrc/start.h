@@ -2,6 +2,8 @@
 #ifndef LF_START_H
 #define LF_START_H
 
+#include "reasons.h"
+
 #include <errno.h>
 #include <stdbool.h>
 #include <sys/types.h>
@@ -20,6 +22,10 @@ bool lf_in_borrowed_memory(void);
 /* The kernel has just given the program descriptor fd. What the table says of that number is
  * of one that was closed past us (a raw system call, fclose): lets go of it. */
 void lf_fd_born(int fd);
+
+/* Back to TCP, if fd is a socket of ours (conn.h). Without `stay` its unread bytes are to come by
+ * TCP in any case, for a reader that goes past us. */
+void lf_fd_defuse(int fd, enum lf_reason reason, bool stay);
 
 /* Results of the layers below are counts or negative errnos; the program wants -1 and
  * errno, and an errno that success left alone. */

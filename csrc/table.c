@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stddef.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -23,6 +24,21 @@ static _Atomic int hidden_count, soft_limit;
 
 /* Held while the soft limit is raised, so that nobody takes the raised one for real. */
 static pthread_mutex_t raising = PTHREAD_MUTEX_INITIALIZER;
+
+void lf_table_hold_limit(sigset_t *before)
+{
+	/* A handler may want to know the limit, or fork. */
+	sigset_t all;
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, before);
+	lf_mutex_lock(&raising, LF_RANK_LEAF);
+}
+
+void lf_table_release_limit(const sigset_t *before)
+{
+	lf_mutex_unlock(&raising, LF_RANK_LEAF);
+	pthread_sigmask(SIG_SETMASK, before, NULL);
+}
 
 bool lf_table_init(void)
 {
@@ -42,27 +58,42 @@ uintptr_t lf_table_set(int fd, enum lf_kind kind, void *what)
 	return atomic_exchange_explicit(&lf_table[fd], word, memory_order_acq_rel);
 }
 
-/* The lowest free number at or above `from`. Numbers above the soft limit can only be
- * had by raising it for a moment; descriptors keep them after it is lowered again.
- * Another thread that opens something in between sees the higher limit, no more. */
-static int duplicate_high(int fd, bool in_range)
+bool lf_table_clear(int fd, enum lf_kind kind, void *what)
+{
+	uintptr_t word = (uintptr_t)what | (uintptr_t)kind;
+	return lf_table_get(fd) == word && atomic_compare_exchange_strong(&lf_table[fd], &word, 0);
+}
+
+/* The lowest free number above the soft limit, which can only be had by raising it for a moment;
+ * descriptors keep such numbers after it is lowered again. Another thread that opens something in
+ * between sees the higher limit, no more; one that forks, or asks for the limit, or sets it, waits.
+ * -1: there is no room above. */
+static int duplicate_above(int fd, rlim_t *soft)
 {
 	struct rlimit limit;
-	if (getrlimit(RLIMIT_NOFILE, &limit) == -1)
-		return -1;
-	rlim_t soft = limit.rlim_cur < LF_TABLE_SIZE ? limit.rlim_cur : LF_TABLE_SIZE;
-	rlim_t hard = limit.rlim_max < LF_TABLE_SIZE ? limit.rlim_max : LF_TABLE_SIZE;
+	sigset_t before;
 	int found = -1;
-	atomic_store(&soft_limit, (int)soft);
-	if (hard > soft) {
-		struct rlimit raised = {.rlim_cur = limit.rlim_max, .rlim_max = limit.rlim_max};
-		lf_mutex_lock(&raising, LF_RANK_LEAF);
-		if (setrlimit(RLIMIT_NOFILE, &raised) == 0) {
-			found = lf_real.fcntl(fd, F_DUPFD_CLOEXEC, (long)soft);
-			(void)setrlimit(RLIMIT_NOFILE, &limit);
-		}
-		lf_mutex_unlock(&raising, LF_RANK_LEAF);
+	lf_table_hold_limit(&before);
+	if (lf_real.prlimit(0, RLIMIT_NOFILE, NULL, &limit) == -1)
+		limit = (struct rlimit){0};
+	struct rlimit raised = {.rlim_cur = limit.rlim_max, .rlim_max = limit.rlim_max};
+	*soft = limit.rlim_cur < LF_TABLE_SIZE ? limit.rlim_cur : LF_TABLE_SIZE;
+	rlim_t hard = limit.rlim_max < LF_TABLE_SIZE ? limit.rlim_max : LF_TABLE_SIZE;
+	if (hard > *soft && lf_real.prlimit(0, RLIMIT_NOFILE, &raised, NULL) == 0) {
+		found = lf_real.fcntl(fd, F_DUPFD_CLOEXEC, (long)*soft);
+		(void)lf_real.prlimit(0, RLIMIT_NOFILE, &limit, NULL);
 	}
+	lf_table_release_limit(&before);
+	return found;
+}
+
+static int duplicate_high(int fd, bool in_range)
+{
+	rlim_t soft;
+	int found = duplicate_above(fd, &soft);
+	if (soft == 0)
+		return -1;
+	atomic_store(&soft_limit, (int)soft);
 	/* No room above: the upper half of what the program may use, no further down. */
 	rlim_t base = soft - soft / 2 < HIGHEST_BASE ? soft - soft / 2 : HIGHEST_BASE;
 	if (found == -1 && in_range)
@@ -117,7 +148,17 @@ int lf_table_relocate(int fd)
 	return elsewhere;
 }
 
+void lf_table_before_fork(void)
+{
+	lf_mutex_lock(&raising, LF_RANK_LEAF);
+}
+
+void lf_table_after_fork_in_parent(void)
+{
+	lf_mutex_unlock(&raising, LF_RANK_LEAF);
+}
+
 void lf_table_after_fork(void)
 {
-	pthread_mutex_init(&raising, NULL);
+	pthread_mutex_unlock(&raising); /* it is this thread that holds it; see lf_defer_after_fork() */
 }

@@ -7,6 +7,7 @@
 #ifndef LF_TABLE_H
 #define LF_TABLE_H
 
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -44,6 +45,8 @@ static inline void *lf_table_pointer(uintptr_t entry)
 
 /* Returns what stood there. */
 uintptr_t lf_table_set(int fd, enum lf_kind kind, void *what);
+/* Takes this entry out. False: it is another one. */
+bool lf_table_clear(int fd, enum lf_kind kind, void *what);
 
 /* Moves fd out of the program's sight: to a number it is unlikely to reach, above its
  * soft limit where the hard limit allows, else in its range while there is plenty of
@@ -60,6 +63,14 @@ void lf_table_unhide(int fd);
  * returns its new number, or -1. The owner must be told. */
 int lf_table_relocate(int fd);
 
+/* Around what reads, sets or inherits the limit of descriptors: while hiding one, we raise it for
+ * a moment. Holds back signals, too. */
+void lf_table_hold_limit(sigset_t *before);
+void lf_table_release_limit(const sigset_t *before);
+
+/* fork: a child must not inherit that. */
+void lf_table_before_fork(void);
+void lf_table_after_fork_in_parent(void);
 /* In a forked child: other threads' locks are nobody's now. */
 void lf_table_after_fork(void);
 

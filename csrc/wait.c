@@ -7,6 +7,9 @@
 #include "clock.h"
 #include "config.h"
 #include "conn.h"
+#include "counters.h"
+#include "epoll.h"
+#include "invariant.h"
 #include "pause.h"
 #include "real.h"
 #include "signals.h"
@@ -15,7 +18,6 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 static struct lf_armed_line *armed_line(struct lf_sock *sock, enum lf_want want)
@@ -23,22 +25,74 @@ static struct lf_armed_line *armed_line(struct lf_sock *sock, enum lf_want want)
 	return want == LF_WANT_READ ? &sock->in->reader : &sock->out->writer;
 }
 
+static struct lf_waits *waits_of(struct lf_sock *sock, enum lf_want want)
+{
+	return want == LF_WANT_READ ? &sock->in->t.waits : &sock->out->p.waits;
+}
+
+void lf_wait_count_sleep(struct lf_sock *sock, enum lf_want want)
+{
+	lf_counters_sleeps(waits_of(sock, want));
+}
+
 void lf_wait_arm(struct lf_sock *sock, enum lf_want want)
 {
-	atomic_store_explicit(&armed_line(sock, want)->armed, 1, memory_order_relaxed);
+	if (want == LF_WANT_WRITE)
+		lf_conn_say_when_writable(sock);
+	/* release: what was said before. */
+	atomic_store_explicit(&armed_line(sock, want)->armed, 1, memory_order_release);
 	/* Pairs with the fence in lf_bell_ring(). */
 	atomic_thread_fence(memory_order_seq_cst);
 }
 
-void lf_wait_disarm(struct lf_sock *sock, enum lf_want want)
+bool lf_wait_begin(struct lf_sock *sock)
 {
-	/* A ring that crosses this costs one look for nothing. */
-	atomic_store_explicit(&armed_line(sock, want)->armed, 0, memory_order_relaxed);
+	/* Dekker with lf_wait_drain(), seq_cst on both sides. */
+	atomic_fetch_add(&sock->waiters, 1);
+	return atomic_load(&sock->drains) == 0;
 }
 
-bool lf_wait_may_drain(const struct lf_sock *sock)
+void lf_wait_end(struct lf_sock *sock)
 {
-	return atomic_load_explicit(&sock->waiters, memory_order_relaxed) <= 1;
+	lf_count_down(&sock->waiters);
+}
+
+static void drain_ends(struct lf_sock **sock)
+{
+	lf_count_down(&(*sock)->drains);
+}
+
+bool lf_wait_drain(struct lf_sock *sock, uint32_t mine)
+{
+	/* The cleanup also runs when pthread_cancel unwinds through here. */
+	struct lf_sock *draining __attribute__((cleanup(drain_ends), unused)) = sock;
+	/* We store that we drain, then look for waiters; a waiter counts itself, then looks
+	 * for us. If neither saw the other's store, each store would have to come after the
+	 * other in the single order of seq_cst operations. So either we see the waiter, and
+	 * leave it the byte, or it sees us, and does not rely on the bell; or it came after
+	 * our drain, hence armed and looked at the ring after it, too. */
+	atomic_fetch_add(&sock->drains, 1);
+	if (atomic_load(&sock->waiters) > mine)
+		return false;
+	lf_bell_drain(sock);
+	return true;
+}
+
+bool lf_wait_disarm_reader(struct lf_sock *sock)
+{
+	struct lf_sock *draining __attribute__((cleanup(drain_ends), unused)) = sock;
+	/* As in lf_wait_drain(), with the flag for the byte: either we see another waiter, and
+	 * leave it the flag, or it sees us, and does not rely on the bell; or it came after us,
+	 * hence armed after the flag went down. A process that shares the socket does not rely on
+	 * the bell at all (lf_sock_must_poll()); one that slept before it was forked is this one,
+	 * hence counted. */
+	atomic_fetch_add(&sock->drains, 1);
+	if (atomic_load(&sock->waiters) > 1 || lf_sock_shared(sock))
+		return false;
+	/* seq_cst, before `drains` goes down. The ring is looked at after it: who published before
+	 * and found the flag up rings, who finds it down is seen by the next look. */
+	(void)atomic_exchange(&sock->in->reader.armed, 0);
+	return true;
 }
 
 /* Something in memory changed that the caller should look at. */
@@ -63,7 +117,8 @@ static bool fin_hinted(struct lf_sock *sock, enum lf_want want)
  * call. */
 enum { SCORE_MAX = 8, SCORE_MIN = -64, FAILURE = 8, LOOKS_PER_YIELD = 32 };
 
-bool lf_wait_spin_by_score(struct lf_sock *sock, bool alone, bool (*look)(void *), void *context)
+bool lf_wait_spin_by_score(struct lf_sock *sock, enum lf_want want, bool alone,
+			   bool (*look)(void *), void *context)
 {
 	if (lf_config.spin_ns == 0)
 		return false;
@@ -74,12 +129,10 @@ bool lf_wait_spin_by_score(struct lf_sock *sock, bool alone, bool (*look)(void *
 	}
 	int looks = alone || lf_config.one_cpu ? 1 : LOOKS_PER_YIELD;
 	int64_t end = lf_now() + lf_config.spin_ns;
-	bool found = false;
+	bool found;
 	do {
-		for (int i = 0; i < looks && !found; i++) {
-			found = look(context);
+		for (int i = 1; !(found = look(context)) && i < looks; i++)
 			lf_pause();
-		}
 		if (!found)
 			sched_yield();
 	} while (!found && lf_now() < end);
@@ -89,6 +142,7 @@ bool lf_wait_spin_by_score(struct lf_sock *sock, bool alone, bool (*look)(void *
 		score = score > 0 ? score / 2 - 1 : score - FAILURE;
 	atomic_store_explicit(&sock->spin_score, score < SCORE_MIN ? SCORE_MIN : score,
 			      memory_order_relaxed);
+	lf_counters_spun(waits_of(sock, want), found);
 	return found;
 }
 
@@ -113,16 +167,61 @@ static bool peer_is_here(const struct lf_sock *sock, enum lf_want want)
 	return there && there == (uint32_t)sched_getcpu() + 1;
 }
 
-static bool spin(struct lf_sock *sock, const struct lf_wait *wait)
+/* The wait of this thread that is under way. One that a handler has jumped out of (siglongjmp)
+ * stands here until the thread waits again: otherwise its socket had one waiter too many for
+ * ever, and its bell were never drained. A handler that waits itself takes the wait which it
+ * interrupted for such a one; rightly, since ppoll returns after a handler. */
+static _Thread_local struct under_way {
+	_Atomic(struct lf_sock *) sock; /* NULL: none */
+	uint32_t generation;
+	uint32_t number;
+	uint32_t reads; /* 1: for a receive */
+} under_way __attribute__((tls_model("initial-exec")));
+
+/* One exchange, so that a handler that waits in the middle of it and we do not both count. */
+static void drop(void)
 {
-	struct spinner spinner = {sock, wait};
-	return lf_wait_spin_by_score(sock, peer_is_here(sock, wait->want), spinner_looks, &spinner) &&
-	       stirred(sock, wait);
+	uint32_t generation = under_way.generation, reads = under_way.reads;
+	struct lf_sock *sock = atomic_exchange(&under_way.sock, NULL);
+	if (!sock || sock->generation != generation)
+		return;
+	atomic_fetch_sub(&sock->readers, reads);
+	lf_wait_end(sock);
 }
 
-static void stop_waiting(struct lf_sock **sock)
+struct waiting {
+	uint32_t number;
+	bool bell; /* its doorbell can be relied on */
+};
+
+static struct waiting start_waiting(struct lf_sock *sock, enum lf_want want)
 {
-	atomic_fetch_sub(&(*sock)->waiters, 1);
+	static _Thread_local uint32_t numbers __attribute__((tls_model("initial-exec")));
+	drop();
+	uint32_t reads = want == LF_WANT_READ;
+	atomic_fetch_add(&sock->readers, reads);
+	struct waiting waiting = {.bell = lf_wait_begin(sock), .number = ++numbers};
+	under_way.generation = sock->generation;
+	under_way.number = waiting.number;
+	under_way.reads = reads;
+	atomic_store(&under_way.sock, sock);
+	return waiting;
+}
+
+static bool still_counted(const struct waiting *waiting)
+{
+	return atomic_load(&under_way.sock) && under_way.number == waiting->number;
+}
+
+static void stop_waiting(struct waiting *waiting)
+{
+	if (still_counted(waiting))
+		drop();
+}
+
+void lf_wait_after_fork(void)
+{
+	atomic_store(&under_way.sock, NULL);
 }
 
 static void run_what_is_held(const sigset_t *before)
@@ -132,42 +231,34 @@ static void run_what_is_held(const sigset_t *before)
 	pthread_sigmask(SIG_SETMASK, &held, NULL);
 }
 
-/* Handlers of both kinds exist. Sleeping with the restarting ones blocked, and a
+/* There are handlers that end the call. Sleeping with the restarting ones blocked, and a
  * signalfd to be woken by them all the same, tells them apart: a restarting signal
  * ends ppoll through the signalfd and is handled on the way out, any other ends it
  * with EINTR. -1 and ERESTART: nothing but a restarting one. */
 static int ppoll_telling_signals_apart(struct pollfd *fds, nfds_t n, const struct timespec *ts,
 				       const sigset_t *base)
 {
-	sigset_t restarting, mask;
-	lf_signals_restarting(&restarting);
-	int fd = signalfd(-1, &restarting, SFD_CLOEXEC | SFD_NONBLOCK);
-	if (fd == -1)
-		return lf_real.ppoll(fds, n, ts, base);
+	sigset_t before, mask;
 	if (base)
-		mask = *base;
+		before = *base;
 	else
-		pthread_sigmask(SIG_SETMASK, NULL, &mask);
-	sigorset(&mask, &mask, &restarting);
-	fds[n] = (struct pollfd){.fd = fd, .events = POLLIN};
+		pthread_sigmask(SIG_SETMASK, NULL, &before);
+	/* One that the program itself has blocked would wake us again and again. */
+	uint64_t apart = lf_signals_restarting() & ~lf_signals_bits(&before);
+	struct lf_signals_fd woken __attribute__((cleanup(lf_signals_fd_done))) = lf_signals_fd(apart);
+	if (woken.fd == -1)
+		return lf_real.ppoll(fds, n, ts, base);
+	lf_signals_fill(&mask, lf_signals_bits(&before) | apart);
+	fds[n] = (struct pollfd){.fd = woken.fd, .events = POLLIN};
 	int r = lf_real.ppoll(fds, n + 1, ts, &mask);
-	int saved = errno;
-	lf_real.close(fd);
-	errno = saved;
 	if (r <= 0 || !fds[n].revents)
 		return r;
 	if (base)
 		run_what_is_held(base);
 	/* The handlers have run. With flags that another thread has changed meanwhile? */
-	sigset_t now;
-	lf_signals_restarting(&now);
-	for (int signal = 1; signal <= 64; signal++)
-		if (sigismember(&restarting, signal) && !sigismember(&now, signal)) {
-			errno = EINTR;
-			return -1;
-		}
-	if (r == 1) {
-		errno = ERESTART;
+	bool interrupted = (apart & lf_signals_returning()) != 0;
+	if (interrupted || r == 1) {
+		errno = interrupted ? EINTR : ERESTART;
 		return -1;
 	}
 	return r;
@@ -179,10 +270,10 @@ static int ppoll_telling_signals_apart(struct pollfd *fds, nfds_t n, const struc
 static int ppoll_for_a_call(struct pollfd *fds, nfds_t n, const struct timespec *ts,
 			    const sigset_t *mask)
 {
-	if (lf_signals_interrupt() == LF_INTERRUPT_MIXED)
+	if (lf_signals_returning())
 		return ppoll_telling_signals_apart(fds, n, ts, mask);
 	int r = lf_real.ppoll(fds, n, ts, mask);
-	if (r == -1 && errno == EINTR && lf_signals_interrupt() == LF_INTERRUPT_RESTART)
+	if (r == -1 && errno == EINTR && !lf_signals_returning())
 		errno = ERESTART;
 	return r;
 }
@@ -198,9 +289,21 @@ void lf_hold_end(struct lf_hold *hold)
 {
 	if (hold->on)
 		pthread_sigmask(SIG_SETMASK, &hold->before, NULL);
+	hold->on = false;
 }
 
-static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait)
+bool lf_hold_end_for_tcp(struct lf_hold *hold, const struct lf_handlers *before, bool moved)
+{
+	struct lf_handlers then = before ? *before : lf_handlers_so_far();
+	lf_hold_end(hold);
+	struct lf_handlers now = lf_handlers_so_far();
+	return moved ? now.calls != then.calls : now.ends != then.ends;
+}
+
+enum { SEEN_SLEEP_NS = 1000 * 1000 };
+
+static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait,
+		      const struct waiting *waiting)
 {
 	int64_t ns = LF_FOREVER;
 	if (wait->deadline != LF_FOREVER) {
@@ -209,15 +312,18 @@ static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait)
 			return -EAGAIN;
 	}
 	/* Nothing wakes a writer of a ring when a thread beside it shuts the socket down. */
-	int64_t longest = lf_sock_must_poll(sock)	  ? LF_SHARED_SLEEP_NS :
-			  wait->want == LF_WANT_WRITE ? LF_WRITER_SLEEP_NS :
-							LF_FOREVER;
+	int64_t longest = !waiting->bell || lf_sock_must_poll(sock) ? LF_SHARED_SLEEP_NS :
+			  wait->want == LF_WANT_WRITE	   ? LF_WRITER_SLEEP_NS :
+							     LF_FOREVER;
+	if (wait->seen_in_tcp)
+		longest = SEEN_SLEEP_NS;
 	bool capped = ns > longest;
 	if (capped)
 		ns = longest;
 	/* A reader also wants FIN; a writer of a ring only hang-ups and errors, which poll
 	 * always reports, and room once its bytes go by TCP. */
-	short events = wait->want == LF_WANT_READ ? POLLIN | POLLRDHUP :
+	short events = wait->seen_in_tcp	  ? POLLRDHUP :
+		       wait->want == LF_WANT_READ ? POLLIN | POLLRDHUP :
 		       lf_tx(sock) == LF_TX_FUSED ? 0 :
 						     POLLOUT;
 	struct pollfd fds[3] = {
@@ -227,7 +333,11 @@ static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait)
 	struct timespec ts = lf_timespec(ns), *limit = ns == LF_FOREVER ? NULL : &ts;
 	/* A call with a timeout is never restarted, signal(7). */
 	lf_hold_begin(wait->hold);
+	/* A handler that waited itself, before its signal was held, has taken our wake-up. */
+	if (!still_counted(waiting))
+		return 0;
 	const sigset_t *mask = wait->hold->on ? &wait->hold->before : NULL;
+	lf_rank_sleeps();
 	int r = wait->never_restarts ? lf_real.ppoll(fds, 2, limit, mask) :
 				       ppoll_for_a_call(fds, 2, limit, mask);
 	/* Begun anew, the call looks at O_NONBLOCK again. */
@@ -237,21 +347,37 @@ static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait)
 		return -errno;
 	if (r == 0)
 		return capped ? 0 : -EAGAIN;
+	fd = lf_sock_named(sock, fd);
+	/* Given away meanwhile, the number was no bell's any more when poll looked again. */
+	if (fds[1].fd != atomic_load(&sock->bell))
+		return 0;
 	if (fds[1].revents & (POLLHUP | POLLERR))
 		lf_conn_peer_gone(sock, fd);
 	else if (fds[1].revents) {
-		/* The caller looks at the ring next, and arms again before it sleeps. */
-		if (lf_wait_may_drain(sock))
-			lf_bell_drain(sock);
-		else
+		lf_counters_rung(sock, true);
+		/* The caller looks at the ring next, and arms again before it sleeps. An epoll set
+		 * in which nobody sleeps is to keep nobody from emptying the bell. */
+		if (atomic_load(&sock->waiters) > 1)
+			lf_epoll_stop_counting(sock);
+		if (!still_counted(waiting) || !lf_wait_drain(sock, 1))
 			sched_yield(); /* let the other sleeper see it too */
 	}
 	return 0;
 }
 
+int lf_wait_poll(struct pollfd *fds, size_t n, const struct timespec *ts, struct lf_hold *hold)
+{
+	lf_hold_begin(hold);
+	lf_rank_sleeps();
+	if (ppoll_for_a_call(fds, n, ts, hold->on ? &hold->before : NULL) != -1)
+		return 0;
+	return errno == ERESTART ? -EAGAIN : -EINTR;
+}
+
 int lf_wait_tcp(int fd, short events)
 {
 	struct pollfd fds[2] = {{.fd = fd, .events = events}};
+	lf_rank_sleeps();
 	if (ppoll_for_a_call(fds, 1, NULL, NULL) != -1)
 		return 0;
 	return errno == ERESTART ? -EAGAIN : -EINTR; /* begun anew, it would not wait */
@@ -267,20 +393,27 @@ static void show_cpu(struct lf_sock *sock)
 		atomic_store_explicit(&sock->in->c.cpu, cpu, memory_order_relaxed);
 }
 
+bool lf_wait_spin(struct lf_sock *sock, const struct lf_wait *wait)
+{
+	struct spinner spinner = {sock, wait};
+	show_cpu(sock);
+	return lf_wait_spin_by_score(sock, wait->want, peer_is_here(sock, wait->want),
+				     spinner_looks, &spinner) &&
+	       stirred(sock, wait);
+}
+
 int lf_wait(struct lf_sock *sock, int fd, const struct lf_wait *wait)
 {
-	show_cpu(sock);
-	if (spin(sock, wait))
+	if (!wait->spun && lf_wait_spin(sock, wait))
 		return 0;
 	/* The cleanup also runs when pthread_cancel unwinds through here. */
-	struct lf_sock *waiting __attribute__((cleanup(stop_waiting), unused)) = sock;
-	atomic_fetch_add(&sock->waiters, 1);
+	struct waiting waiting __attribute__((cleanup(stop_waiting))) =
+		start_waiting(sock, wait->want);
 	lf_wait_arm(sock, wait->want);
-	if (stirred(sock, wait)) {
-		lf_wait_disarm(sock, wait->want);
+	/* The flag stays up if there is something: it may be another thread's, which sleeps
+	 * already and looks no more. A ring for nobody costs one look for nothing. */
+	if (stirred(sock, wait) || lf_conn_service(sock, fd))
 		return 0;
-	}
-	if (lf_conn_service(sock, fd))
-		return 0;
-	return sleep_once(sock, fd, wait);
+	lf_wait_count_sleep(sock, wait->want);
+	return sleep_once(sock, fd, wait, &waiting);
 }

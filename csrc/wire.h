@@ -13,6 +13,8 @@
  *                                     or    REFUSE    (reason)
  *   DECLINE (changed my mind, or will never claim, with reason)  ->
  *   CLOSED  (hint: this end is gone)  ->
+ *                                     <-    TAP       + [capture ring memfd], see capture.h
+ *   TAP_ASK (where are this pair's?)  ->
  *
  * The mailbox's first 32-bit word counts the messages the broker has sent on this
  * connection, WELCOME included; the broker stores it after each send. The library
@@ -36,6 +38,8 @@ enum lf_wire_type {
 	LF_WIRE_REFUSE = 5,
 	LF_WIRE_DECLINE = 6,
 	LF_WIRE_CLOSED = 7,
+	LF_WIRE_TAP = 8,
+	LF_WIRE_TAP_ASK = 9,
 };
 
 enum lf_wire_side { LF_SIDE_CLIENT = 0, LF_SIDE_SERVER = 1 };
@@ -98,6 +102,20 @@ struct lf_wire_closed {
 	uint64_t cookie;
 };
 
+/* Connections in whose segment this bit of the taps is set are to be recorded there. */
+struct lf_wire_tap {
+	struct lf_wire_head head;
+	uint32_t slot;  /* number of the bit */
+	uint32_t cells; /* of the capture ring */
+};
+
+/* This pair's segment has bits for which the process knows no capture ring, for instance since
+ * it was forked before they were handed out. */
+struct lf_wire_tap_ask {
+	struct lf_wire_head head;
+	uint64_t pair_id;
+};
+
 static_assert(sizeof(struct lf_wire_head) == 8, "head");
 static_assert(sizeof(struct lf_wire_hello) == 16, "hello");
 static_assert(sizeof(struct lf_wire_welcome) == 16, "welcome");
@@ -105,5 +123,7 @@ static_assert(sizeof(struct lf_wire_claim) == 80, "claim");
 static_assert(sizeof(struct lf_wire_fuse) == 40, "fuse");
 static_assert(sizeof(struct lf_wire_refuse) == 24, "refuse");
 static_assert(sizeof(struct lf_wire_closed) == 24, "closed");
+static_assert(sizeof(struct lf_wire_tap) == 16, "tap");
+static_assert(sizeof(struct lf_wire_tap_ask) == 16, "tap ask");
 
 #endif

@@ -7,8 +7,10 @@ import signal
 import socket
 import subprocess
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from broker_fixtures import BrokerProcess, eventually
@@ -17,19 +19,46 @@ from loopfuse._preload import preload_environment
 from sanitizers import loading_of
 
 TIMEOUT = 60.0
+BROKEN_INVARIANTS = Path(__file__).parent.parent / "build" / "invariants-broken.log"
+"""What the invariants build has found in any program of a run, a line each: the run fails then."""
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
+_handed_out: dict[int, datetime] = {}
+"""When each port was; connections to it from before are another test's."""
+
+
+_held: deque[socket.socket] = deque()
+_MOST_HELD = 64
+
+
+def free_port(*, held: bool = True) -> int:
+    """A port for a server that sets SO_REUSEADDR. Until it listens, and for some time after, a
+    socket that is bound there keeps the kernel from giving the port to anybody else, such as the
+    tests beside this one. Not `held`: for a server that does not set it."""
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    _held.append(holder)
+    port: int = holder.getsockname()[1]
+    if not held:
+        _held.pop().close()
+    elif len(_held) > _MOST_HELD:
+        _held.popleft().close()
+    _handed_out[port] = datetime.now(timezone.utc) - timedelta(milliseconds=1)
     return port
 
 
-def listens(port: int) -> bool:
-    """Is somebody listening there? Looks at the kernel's table; connects to nobody."""
+def _is_of_this_test(row: Row) -> bool:
+    began = datetime.fromisoformat(row.since.replace("Z", "+00:00"))
+    return began >= _handed_out.get(row.server.port, began)
+
+
+def listens(port: int, pid: int | str = "self") -> bool:
+    """Is somebody listening there, in the network namespace of that process? Looks at the kernel's
+    table; connects to nobody."""
     wanted = f":{port:04X}"
     for name in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
+        for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]:
             fields = line.split()
             if fields[3] == "0A" and fields[1].endswith(wanted):
                 return True
@@ -52,6 +81,7 @@ class Session:
         extra = preload_environment({}, broker.path, eager=eager)
         loading = loading_of(library)
         extra |= loading.environment
+        extra["LOOPFUSE_INVARIANTS_LOG"] = str(BROKEN_INVARIANTS)
         extra["LD_PRELOAD"] = ":".join(loading.preload)
         session = cls(extra, broker)
         session.prefix = loading.prefix
@@ -96,6 +126,7 @@ class Session:
         if self.broker is None:
             return []
         rows = [row for row in self.broker.rows() if row.server.port == port]
+        rows = [row for row in rows if _is_of_this_test(row)]
         return [row for row in rows if row.bytes_to_server + row.bytes_to_client > 0]
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from c_layout import CSRC
 from loopfuse._reasons import EXPLANATIONS, Reason, code_of
+from loopfuse._why.causes import WORDS, Circumstance, explain
 
+DOCS = Path(__file__).parent.parent / "docs"
 _ENTRY = re.compile(r"^\s*LF_REASON_(\w+) = (\d+),", re.MULTILINE)
 
 
@@ -24,6 +27,23 @@ def test_every_reason_is_explained() -> None:
     for explanation in EXPLANATIONS.values():
         assert explanation.words.endswith(".")
         assert explanation.what_to_do.endswith(".")
+        assert not explanation.what_to_do.startswith("Nothing")
+
+
+def test_what_only_why_can_see_is_explained_too() -> None:
+    assert set(WORDS) == set(Circumstance)
+    for code in Circumstance:
+        words, what_to_do = explain(code, "the client")
+        assert words[0].isupper() and words.endswith(".")
+        assert what_to_do[0].isupper() and what_to_do.endswith(".")
+        assert "{" not in words + what_to_do
+
+
+def test_every_code_is_documented() -> None:
+    page = (DOCS / "not-fused.md").read_text()
+    for code in [reason.code for reason in Reason][1:] + [one.value for one in Circumstance]:
+        assert f"`{code}`" in page, code
+    assert not {reason.code for reason in Reason} & {one.value for one in Circumstance}
 
 
 def test_a_code_is_the_name_in_kebab_case() -> None:

@@ -17,9 +17,11 @@ from loopfuse._broker_state.rows import judge
 from loopfuse._errors import SegmentError
 from loopfuse._reasons import Reason
 
-_PRODUCER = ("head", "mark", "fin_hint", "tcp_total", "end_pos", "reason")
-_CONSUMER = ("tail", "ready", "closed", "wish", "reason")
-_WIDE = ("head", "tcp_total", "end_pos", "tail")
+_PRODUCER = ("head", "mark", "fin_hint", "tcp_total", "end_pos", "reason", "messages")
+_CONSUMER = ("ready", "closed", "wish", "reason")
+_WAITS = ("spins_paid", "spins_vain", "sleeps", "wake_ns", *(f"wakes[{i}]" for i in range(8)))
+_ARMED = ("armed", "below", "rings")
+_WIDE = ("head", "tcp_total", "end_pos", "tail", "messages", "rings", *_WAITS[:4])
 
 
 @pytest.fixture
@@ -32,7 +34,12 @@ def segment() -> Iterator[int]:
 def test_every_field_is_read_where_c_has_it(tmp_path: Path, segment: int) -> None:
     """Writes each field where C says it is, a value of its own each."""
     places = {f"dir[{i}].p.{name}": name for i in (0, 1) for name in _PRODUCER}
+    places |= {f"dir[{i}].t.tail": "tail" for i in (0, 1)}
     places |= {f"dir[{i}].c.{name}": name for i in (0, 1) for name in _CONSUMER}
+    for i in (0, 1):
+        for who, line in (("reader", "t"), ("writer", "p")):
+            places |= {f"dir[{i}].{line}.waits.{name}": name for name in _WAITS}
+            places |= {f"dir[{i}].{who}.{name}": name for name in _ARMED}
     places["broker_wish"] = "broker_wish"
     questions = [f"offsetof(struct lf_segment, {place})" for place in places]
     offsets = values_of(["segment.h"], questions, tmp_path)
@@ -40,17 +47,26 @@ def test_every_field_is_read_where_c_has_it(tmp_path: Path, segment: int) -> Non
     for value, (place, name) in enumerate(places.items(), start=1):
         form = "=Q" if name in _WIDE else "=I"
         at = offsets[f"offsetof(struct lf_segment, {place})"]
-        os.pwrite(segment, struct.pack(form, value), at)
+        os.pwrite(segment, struct.pack(form, value), segments.header_of(segment) + at)
         written[place] = value
     read = segments.read_segment(segment)
     assert read.broker_wish == written["broker_wish"]
     for index, direction in enumerate((read.to_server, read.to_client)):
         for name in _PRODUCER:
             assert getattr(direction, name) == written[f"dir[{index}].p.{name}"]
-        assert direction.tail == written[f"dir[{index}].c.tail"]
+        assert direction.tail == written[f"dir[{index}].t.tail"]
         assert direction.wish == written[f"dir[{index}].c.wish"]
         assert direction.consumer_reason == written[f"dir[{index}].c.reason"]
         assert direction.ready and direction.closed
+        for waits, who, line in (
+            (direction.reader, "reader", "t"),
+            (direction.writer, "writer", "p"),
+        ):
+            expected = [written[f"dir[{index}].{line}.waits.{name}"] for name in _WAITS]
+            assert list(waits[3:-1]) + list(waits.wakes) == expected
+            assert waits.armed
+            assert waits.below == written[f"dir[{index}].{who}.below"]
+            assert waits.rings == written[f"dir[{index}].{who}.rings"]
 
 
 def test_the_identity_is_what_c_expects(tmp_path: Path, segment: int) -> None:
@@ -65,7 +81,7 @@ def test_the_identity_is_what_c_expects(tmp_path: Path, segment: int) -> None:
     questions = [f"offsetof(struct lf_segment, {name})" for name in expected]
     questions += [f"sizeof(((struct lf_segment *)0)->{name})" for name in expected]
     c = values_of(["segment.h"], questions, tmp_path)
-    header = os.pread(segment, segments.HEADER, 0)
+    header = os.pread(segment, segments.HEADER, segments.header_of(segment))
     for name, value in expected.items():
         at = c[f"offsetof(struct lf_segment, {name})"]
         size = c[f"sizeof(((struct lf_segment *)0)->{name})"]
@@ -77,17 +93,74 @@ def test_the_numbers_are_those_of_c(tmp_path: Path) -> None:
         "LF_SEGMENT_MAGIC": segments.MAGIC,
         "LF_SEGMENT_VERSION": segments.VERSION,
         "LF_SEGMENT_HEADER": segments.HEADER,
+        "LF_SEGMENT_EXTRA": segments.EXTRA,
+        "LF_SEGMENT_SHORT": segments.SHORT,
         "LF_RING_MIN": segments.RING_MIN,
         "LF_RING_MAX": segments.RING_MAX,
         "LF_MARK_PLAIN": segments.Mark.PLAIN,
         "LF_MARK_FUSED": segments.Mark.FUSED,
         "LF_MARK_ENDED": segments.Mark.ENDED,
+        "LF_WAKE_BUCKETS": len(segments.WAKE_BOUNDS) + 1,
     }
+    for index, bound in enumerate(segments.WAKE_BOUNDS):
+        twins[f"((const int[])LF_WAKE_BOUNDS_NS)[{index}]"] = round(bound * 1e9)
     assert values_of(["segment.h"], list(twins), tmp_path) == twins
 
 
+@pytest.mark.parametrize("ring_size", [segments.RING_MIN, 128 << 10, segments.RING_MAX])
+def test_header_and_rings_lie_where_c_has_them(tmp_path: Path, ring_size: int) -> None:
+    fd = segments.make_segment(1, ring_size)
+    header, size = segments.header_of(fd), os.fstat(fd).st_size
+    os.close(fd)
+    at = f"(char *)lf_segment_at((void *)0x1000, {ring_size})"
+    rings = [f"(char *)lf_segment_ring((void *)({at}), {ring_size}, {i}) - {at}" for i in (0, 1)]
+    mapping = f"lf_segment_mapping((void *)({at}), {ring_size})"
+    length = f"lf_segment_size({ring_size})"
+    c = values_of(["segment.h"], [f"{at} - (char *)0x1000", *rings, mapping, length], tmp_path)
+    assert list(c.values()) == [
+        header,
+        segments.HEADER,
+        2**64 - ring_size,
+        0x1000,
+        size,
+    ]
+    assert header + segments.HEADER + ring_size <= size and header - ring_size >= 0
+
+
+def _pages(direction: int, ring_size: int, place: int, n: int) -> set[int]:
+    start = segments.SHORT + (ring_size + segments.HEADER if direction == 0 else 0)
+    return {(start + (place + i) % ring_size) // 4096 for i in range(n)}
+
+
+@pytest.mark.parametrize("direction", [0, 1])
+@pytest.mark.parametrize("ring_size", [segments.RING_MIN, 16384])
+def test_a_message_alone_touches_as_few_pages_as_can_be(
+    tmp_path: Path, direction: int, ring_size: int
+) -> None:
+    sizes = [1, segments.SHORT, segments.SHORT + 1, 4096, 5120, 5121, 16384]
+    sizes = [n for n in sizes if n <= ring_size]
+    homes = [f"lf_segment_home({ring_size}, {direction}, {n})" for n in sizes]
+    c = values_of(["segment.h"], homes, tmp_path)
+    header_page = ring_size // 4096
+    for n, home in zip(sizes, c.values(), strict=True):
+        pages = _pages(direction, ring_size, home, n) | {header_page}
+        # Only a message that fills the ring may go around its end.
+        assert len(pages) <= 1 + -(-max(n - segments.SHORT, 0) // 4096) + (n == ring_size)
+
+
+@pytest.mark.parametrize("direction", [0, 1])
+def test_bytes_left_in_a_page_are_counted_as_pages_lie(tmp_path: Path, direction: int) -> None:
+    places = [0, 1, 1023, 1024, 3071, 3072, 5119, 5120, 7167, 7168, 8191]
+    asked = [f"lf_segment_left_in_page(8192, {direction}, {place})" for place in places]
+    c = values_of(["segment.h"], asked, tmp_path)
+    for place, left in zip(places, c.values(), strict=True):
+        assert len(_pages(direction, 8192, place, left)) == 1
+        end = place + left == 8192
+        assert end or len(_pages(direction, 8192, place, left + 1)) == 2
+
+
 def test_a_segment_can_neither_shrink_nor_grow(segment: int) -> None:
-    size = segments.HEADER + 2 * 8192
+    size = segments.EXTRA + 2 * 8192
     assert os.fstat(segment).st_size == size
     for other in (0, size - 1, size + 1):
         with pytest.raises(PermissionError):
@@ -105,8 +178,9 @@ def test_an_idle_segment_costs_one_page() -> None:
 
 
 def test_the_brokers_wish_is_read_back(segment: int) -> None:
-    segments.write_broker_wish(segment, Reason.REQUEST)
-    assert segments.read_segment(segment).broker_wish == Reason.REQUEST
+    segments.write_broker_word(segment, Reason.REQUEST, 0b101)
+    read = segments.read_segment(segment)
+    assert (read.broker_wish, read.taps) == (Reason.REQUEST, 0b101)
 
 
 @pytest.mark.parametrize("size", [0, 4095, 4097, 12288, segments.RING_MAX * 2, -4096])
@@ -177,7 +251,7 @@ def test_an_order_to_defuse_holds_before_the_first_byte() -> None:
 
 
 def test_rings_are_small_once_memory_is_short(segment: int) -> None:
-    os.pwrite(segment, bytes(8192), segments.HEADER)
+    os.pwrite(segment, bytes(8192), 0)
     budget = Budget(1 << 20, memory=8 * 8192)
     budget.measure([])
     assert budget.ring_size() == 1 << 20

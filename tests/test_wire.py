@@ -41,6 +41,8 @@ _MESSAGES = {
     "fuse": wire.pack_fuse(wire.Fuse(1, 2, 1, 4096, 5)),
     "refuse": wire.pack_refuse(wire.Refuse(1, 2)),
     "closed": wire.pack_closed(wire.Closed(1, 2)),
+    "tap": wire.pack_tap(wire.TapRing(1, 2)),
+    "tap_ask": wire.pack_tap_ask(wire.TapAsk(1)),
 }
 # Every field at its place: value of the field in the packets above.
 _FIELDS = {
@@ -62,6 +64,8 @@ _FIELDS = {
     "fuse": {"claim_id": 1, "pair_id": 2, "side": 1, "ring_size": 4096, "limit_out": 5},
     "refuse": {"claim_id": 1, "reason": 2},
     "closed": {"pair_id": 1, "cookie": 2},
+    "tap": {"slot": 1, "cells": 2},
+    "tap_ask": {"pair_id": 1},
 }
 
 
@@ -114,14 +118,14 @@ def test_a_damaged_claim_never_raises_anything_else(claim: wire.Claim, at: int, 
         assert error.message
 
 
-@pytest.mark.parametrize("name", ["hello", "claim", "closed"])
+@pytest.mark.parametrize("name", ["hello", "claim", "closed", "tap_ask"])
 def test_what_libraries_say_is_not_taken_for_the_brokers(name: str) -> None:
     wire.parse_from_library(_MESSAGES[name])
     with pytest.raises(WireError, match="only libraries send"):
         wire.parse_from_broker(_MESSAGES[name])
 
 
-@pytest.mark.parametrize("name", ["welcome", "fuse", "refuse"])
+@pytest.mark.parametrize("name", ["welcome", "fuse", "refuse", "tap"])
 def test_what_brokers_say_is_not_taken_for_a_librarys(name: str) -> None:
     wire.parse_from_broker(_MESSAGES[name])
     with pytest.raises(WireError, match="only brokers send"):

@@ -53,8 +53,6 @@ class Explanation(NamedTuple):
     what_to_do: str
 
 
-_NOTHING = "Nothing: the connection works on as plain TCP."
-
 EXPLANATIONS: dict[Reason, Explanation] = {
     Reason.NONE: Explanation(
         "Nothing stands against it; each direction leaves TCP with its next bytes.",
@@ -72,20 +70,25 @@ EXPLANATIONS: dict[Reason, Explanation] = {
     ),
     Reason.SHARED_DESCRIPTOR: Explanation(
         "Another process holds the same socket.",
-        "Nothing; it is tried again when only one process is left.",
+        "Let all processes but one close it (close-on-exec, close after fork); it is tried "
+        "again when only one is left.",
     ),
     Reason.DESCRIPTOR_PASSED: Explanation(
-        "The socket was sent to another process (SCM_RIGHTS).", _NOTHING
+        "The socket was sent to another process (SCM_RIGHTS).",
+        "Let the process that does the I/O accept or connect itself, if the program has a "
+        "setting for that (SO_REUSEPORT, workers that accept).",
     ),
     Reason.SOCKET_OPTION: Explanation(
         "The program set an option that shared memory can't honour (kTLS, MSG_ZEROCOPY, "
         "timestamps, TCP_REPAIR, MD5, MPTCP).",
-        "Turn the option off if it is not needed on this host.",
+        "Turn the option off if it is not needed on this host (docs/semantics/options.md has "
+        "all of them).",
     ),
     Reason.EPOLL_KIND: Explanation(
         "The socket is watched in a way that is only right on the kernel's own epoll "
         "(EPOLLEXCLUSIVE, an epoll in an epoll, a duplicated descriptor).",
-        _NOTHING,
+        "Have the program's event loop use poll, or one plain epoll set, where it has a "
+        "setting for that.",
     ),
     Reason.FOREIGN_NETNS: Explanation(
         "The socket is in a network namespace the broker can't look into.",
@@ -94,7 +97,7 @@ EXPLANATIONS: dict[Reason, Explanation] = {
     Reason.NOT_VERIFIED: Explanation(
         "The kernel does not know the connection as it was claimed; mostly its other end "
         "is on another host, or address translation lies between.",
-        _NOTHING,
+        "Connect to the address that the server itself listens at, on this host.",
     ),
     Reason.FOREIGN_USER: Explanation(
         "The two ends belong to different users, and the broker is not the system's.",
@@ -114,33 +117,49 @@ EXPLANATIONS: dict[Reason, Explanation] = {
         "Raise the limit (`ulimit -n`).",
     ),
     Reason.NO_MEMORY: Explanation(
-        "The shared memory could not be made or mapped.",
+        "The shared memory could not be made or mapped, or a ring's next page could not be had.",
         "Free memory, raise the limit (`ulimit -v`), or use a smaller --ring-size.",
     ),
     Reason.BAD_SEGMENT: Explanation(
         "The library did not accept the segment that the broker sent.",
         "Use the library and the broker of the same loopfuse version.",
     ),
-    Reason.STDIO: Explanation("The program uses the socket as a FILE (fdopen).", _NOTHING),
+    Reason.STDIO: Explanation(
+        "The program uses the socket as a FILE (fdopen).",
+        "Have it read and write the descriptor itself; stdio reads past the library.",
+    ),
     Reason.TOO_LATE: Explanation(
-        "The connection was closing, shut down or had been fused before.", _NOTHING
+        "The connection is closing or shut down, or had been fused before.",
+        "Connect anew, and keep the connection open: one that has gone back to TCP stays there.",
     ),
-    Reason.REQUEST: Explanation("Somebody asked for it with `loopfuse defuse`.", _NOTHING),
+    Reason.REQUEST: Explanation(
+        "Somebody asked for it with `loopfuse defuse`.",
+        "Connect anew; this connection stays plain TCP.",
+    ),
     Reason.EXEC: Explanation(
-        "A program that inherits the socket was started in its place.", _NOTHING
+        "A program that inherits the socket was started in its place.",
+        "Set close-on-exec on the socket, or let the new program connect itself.",
     ),
-    Reason.URGENT_DATA: Explanation("Urgent data was sent (MSG_OOB).", _NOTHING),
+    Reason.URGENT_DATA: Explanation(
+        "Urgent data was sent (MSG_OOB).",
+        "Have the program send no urgent data, if it has a setting for that; then connect anew.",
+    ),
     Reason.PEER_GONE: Explanation(
-        "No process that loopfuse knows holds the other end any more.", _NOTHING
+        "No process that loopfuse knows holds the other end any more.",
+        "Start the other program again, and connect anew.",
     ),
-    Reason.PEER_CLOSED: Explanation("The other end has closed for reading.", _NOTHING),
+    Reason.PEER_CLOSED: Explanation(
+        "The other end has closed for reading.",
+        "Connect anew, once the other program reads again.",
+    ),
     Reason.CORRUPT: Explanation(
         "The other end wrote impossible positions into the shared memory; the connection "
         "was reset.",
         "Look for a program that overwrites its own memory; report it if there is none.",
     ),
     Reason.DESCRIPTOR_NEEDED: Explanation(
-        "The program wanted the very descriptor number that loopfuse had hidden.", _NOTHING
+        "The program wanted the very descriptor number that loopfuse had hidden.",
+        "Raise the limit on descriptors (`ulimit -n`), then connect anew.",
     ),
 }
 

@@ -24,6 +24,7 @@ _CLAIM = struct.Struct("=IHHQQQHHHH16s16sII")
 _FUSE = struct.Struct("=IHHQQIIII")
 _REFUSE = struct.Struct("=IHHQII")
 _CLOSED = struct.Struct("=IHHQQ")
+_TAP_ASK = struct.Struct("=IHHQ")
 
 
 class Type(enum.IntEnum):
@@ -36,6 +37,8 @@ class Type(enum.IntEnum):
     REFUSE = 5
     DECLINE = 6
     CLOSED = 7
+    TAP = 8
+    TAP_ASK = 9
 
 
 class Side(enum.IntEnum):
@@ -83,6 +86,12 @@ class Closed(NamedTuple):
     cookie: int
 
 
+class TapAsk(NamedTuple):
+    """A library sees that a pair is tapped, but knows no capture ring for it."""
+
+    pair_id: int
+
+
 class Welcome(NamedTuple):
     """The broker's answer to HELLO; brings the mailbox."""
 
@@ -106,8 +115,16 @@ class Refuse(NamedTuple):
     reason: int
 
 
-FromLibrary = Hello | Claim | Closed
-FromBroker = Welcome | Fuse | Refuse
+class TapRing(NamedTuple):
+    """Where the sends of connections with this bit are to be recorded; brings the capture ring."""
+
+    slot: int
+    """Number of the bit."""
+    cells: int
+
+
+FromLibrary = Hello | Claim | Closed | TapAsk
+FromBroker = Welcome | Fuse | Refuse | TapRing
 
 _SIZES = {
     Type.HELLO: _TWO.size,
@@ -117,6 +134,8 @@ _SIZES = {
     Type.REFUSE: _REFUSE.size,
     Type.DECLINE: _CLAIM.size,
     Type.CLOSED: _CLOSED.size,
+    Type.TAP: _TWO.size,
+    Type.TAP_ASK: _TAP_ASK.size,
 }
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
@@ -148,6 +167,8 @@ def parse_from_library(packet: bytes) -> FromLibrary:
         return claim
     if kind == Type.CLOSED:
         return Closed(*_CLOSED.unpack(packet)[3:])
+    if kind == Type.TAP_ASK:
+        return TapAsk(*_TAP_ASK.unpack(packet)[3:])
     if kind == Type.HELLO:
         return Hello(*_TWO.unpack(packet)[3:])
     raise WireError(f"a library sent a message of type {kind}, which only brokers send")
@@ -162,6 +183,8 @@ def parse_from_broker(packet: bytes) -> FromBroker:
         return Refuse(*_REFUSE.unpack(packet)[3:5])
     if kind == Type.WELCOME:
         return Welcome(_TWO.unpack(packet)[3])
+    if kind == Type.TAP:
+        return TapRing(*_TWO.unpack(packet)[3:])
     raise WireError(f"a broker sent a message of type {kind}, which only libraries send")
 
 
@@ -188,3 +211,11 @@ def pack_fuse(message: Fuse) -> bytes:
 
 def pack_refuse(message: Refuse) -> bytes:
     return _REFUSE.pack(MAGIC, VERSION, Type.REFUSE, *message, 0)
+
+
+def pack_tap(message: TapRing) -> bytes:
+    return _TWO.pack(MAGIC, VERSION, Type.TAP, *message)
+
+
+def pack_tap_ask(message: TapAsk) -> bytes:
+    return _TAP_ASK.pack(MAGIC, VERSION, Type.TAP_ASK, *message)

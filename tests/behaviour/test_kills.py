@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -14,10 +13,11 @@ import pytest
 
 from broker_fixtures import BrokerProcess, eventually
 from conftest import PROGRAMS
+from holdings import segments_in_use
 from sessions import Session, free_port, listens, stop_group
 
 PARTY = PROGRAMS / "talker.py"
-NOTICE = 1.0
+NOTICE = 10.0
 
 
 class Talk:
@@ -47,22 +47,6 @@ class Talk:
             stop_group(party)
             assert party.stdout is not None
             party.stdout.close()
-
-
-def segments_in_use(folder: Path) -> list[str]:
-    """Processes with a broker in this folder that have a segment mapped or open."""
-    users = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            links = [str(fd.readlink()) for fd in (process / "fd").iterdir()]
-            maps = (process / "maps").read_text()
-            if os.fsencode(folder) not in (process / "environ").read_bytes():
-                continue
-        except OSError:
-            continue
-        if "loopfuse-segment" in maps or any("loopfuse-segment" in link for link in links):
-            users.append(process.name)
-    return users
 
 
 def one_kill(session: Session, broker: BrokerProcess, rng: random.Random) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from broker_fixtures import BrokerProcess, eventually
+from commands import LOOPFUSE
 from firewall.talkers import talk
 from sessions import Session, free_port
 
@@ -77,8 +77,8 @@ def test_sighup_has_the_policy_read_again(library: Path, tmp_path: Path) -> None
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environment = dict(os.environ) | {"LOOPFUSE_BROKER": str(folder / "broker.sock")}
     return subprocess.run(
-        [sys.executable, "-m", "loopfuse", "run", *words],
-        env=environment, capture_output=True, text=True, timeout=30, check=False,
+        [*LOOPFUSE, "run", *words],
+        env=environment, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 
 
@@ -110,9 +110,9 @@ def test_a_bad_policy_file_is_an_error_of_the_command_line(tmp_path: Path, comma
     policy.write_text("defualt = 'deny'\n")
     words = ["true"] if command == "run" else []
     done = subprocess.run(
-        [sys.executable, "-m", "loopfuse", command, "--policy", str(policy), *words],
+        [*LOOPFUSE, command, "--policy", str(policy), *words],
         env=dict(os.environ) | {"LOOPFUSE_BROKER": str(tmp_path / "broker.sock")},
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 2
     assert f"{policy}, line 1: defualt is no key" in " ".join(done.stderr.split())

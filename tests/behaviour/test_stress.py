@@ -26,7 +26,7 @@ def torture(
         assert server.wait(20) == 0
     if session.broker:
         rows = session.fused_rows(port)
-        assert len(rows) == connections
+        assert 0 < len(rows) <= connections  # lazily, one may be over before it was paired
         # A direction may switch late when its threads are never all out of the kernel, and on
         # a busy machine a send that does not want to wait for the pairing does not.
         fused = sum(row.bytes_to_server + row.bytes_to_client for row in rows)

@@ -22,7 +22,7 @@ def scenarios(parties: Path) -> list[str]:
 
 
 SCENARIOS = scenarios(PARTIES)
-TIMEOUT = 20
+TIMEOUT = 60
 
 NEEDS_A_WARM_START = {
     # The server never touches the connection, so eager pairing waits its second first and

@@ -6,23 +6,12 @@
  *
  * Reads COUNT bytes, tells their sum, echoes five more, exits. Built dynamic and static.
  */
+#include "passing.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
-
-static int received(int over)
-{
-	char byte, control[CMSG_SPACE(sizeof(int))];
-	struct iovec iov = {&byte, 1};
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
-	int fd = -1;
-	if (recvmsg(over, &msg, 0) == 1 && CMSG_FIRSTHDR(&msg))
-		memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&msg)), sizeof(fd));
-	return fd;
-}
 
 /* sd_listen_fds(3), as far as it is needed here. */
 static int activated(void)
@@ -50,7 +39,7 @@ int main(int argc, char **argv)
 	const char *how = argv[1];
 	long left = atol(argv[argc - 1]);
 	int fd = !strcmp(how, "activated") ? activated() :
-		 !strcmp(how, "passed")	   ? received(atoi(argv[2])) :
+		 !strcmp(how, "passed")	   ? take_passed(atoi(argv[2])) :
 					     atoi(argv[2]);
 	if (fd < 0)
 		return 3;

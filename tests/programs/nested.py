@@ -8,13 +8,10 @@ import select
 import socket
 import sys
 import time
-from pathlib import Path
+
+from mapped import has_a_segment
 
 ROUNDS = 5
-
-
-def has_a_segment() -> bool:
-    return "loopfuse-segment" in Path("/proc/self/maps").read_text()
 
 
 def client(address: tuple[str, int]) -> None:

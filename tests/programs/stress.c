@@ -235,7 +235,7 @@ static void *connection(void *arg)
 	char byte;
 	ssize_t r = recv(job->fd, &byte, 1, 0);
 	if (r != 0)
-		fail("after the last byte", &in, in.bytes);
+		fail(r < 0 ? "end" : "a byte after the last", &in, in.bytes);
 	close(job->fd);
 	free(job);
 	return NULL;

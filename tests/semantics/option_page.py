@@ -71,9 +71,9 @@ test_the_time_of_the_last_packet_is_the_kernels |
 - Corked bytes (`TCP_CORK`, `MSG_MORE`) are seen at once.
 - `TCP_USER_TIMEOUT` starts to count when bytes no longer find room, as on plain TCP, but where the
   peer set no `SO_RCVBUF` that is later: TCP's window is smaller until its reader has been busy.
-- IPsec policies of a socket, and MD5 keys, that were set before `connect` can't be asked for.
-- A negative `SO_RCVTIMEO` or `SO_SNDTIMEO` (never wait) that was set before `connect` or on the
-  listener reads back as none, and is taken so.
+- IPsec policies, and MD5 keys, that a socket has from its listener can't be asked for.
+- A negative `SO_RCVTIMEO` or `SO_SNDTIMEO` (never wait) that was set on the listener reads back
+  as none, and is taken so.
 - Before Linux 5.17 (`SO_BUF_LOCK`) a buffer size set before `connect` or on the listener does not
   bound the ring.
 """

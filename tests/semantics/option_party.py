@@ -106,8 +106,11 @@ def get(name: str, level: int, number: int, size: int) -> Result:
     return buffer.raw[: min(length.value, size)].hex()
 
 
+_PATTERN = bytes(i * 7 & 0xFF for i in range(256))
+
+
 def send(name: str, size: int) -> Result:
-    SOCKETS[name].sendall(bytes(i * 7 & 0xFF for i in range(size)))
+    SOCKETS[name].sendall((_PATTERN * (size // len(_PATTERN) + 1))[:size])
     return None
 
 

@@ -38,8 +38,6 @@ class Option:
     """Bytes to ask for."""
     varies: bool
     """Two runs, or two machines' moods, give different answers."""
-    learned: bool
-    """Leads to plain TCP also if it was set before connect() or on the listener."""
     hosts: tuple[str, str]
     """Where the server listens, and where the client connects to."""
     tests: tuple[str, ...]
@@ -68,13 +66,12 @@ def row(
     note: str = "",
     size: int = 4,
     varies: bool = False,
-    learned: bool = True,
     hosts: tuple[str, str] | None = None,
     tests: tuple[str, ...] = (),
 ) -> None:
     place = hosts or _hosts
     OPTIONS.append(
-        Option(_level, name, number, treatment, values, note, size, varies, learned, place, tests)
+        Option(_level, name, number, treatment, values, note, size, varies, place, tests)
     )
 
 
@@ -96,7 +93,7 @@ def lets_everything_out(family: int) -> bytes:
 TO_THE_KERNEL = "of the handshake and of packets, which stay the kernel's"
 DATAGRAMS = "has no effect on a stream"
 RAW = "only for raw sockets"
-LATER = "set before `connect` or on a listener it can't be asked for: fused all the same"
+LATER = "on a listener, at the accepted end, it can't be asked for: fused all the same"
 
 # --- SOL_SOCKET, asm-generic/socket.h ---
 
@@ -291,8 +288,8 @@ row("IP_RECVTOS", 13, PASSED, 1, note=DATAGRAMS)
 row("IP_MTU", 14, PASSED)
 row("IP_FREEBIND", 15, PASSED, 1)
 POLICY = "what a policy blocks must not arrive; " + LATER
-row("IP_IPSEC_POLICY", 16, PLAIN, ZEROS[:168], note=POLICY, learned=False)
-row("IP_XFRM_POLICY", 17, PLAIN, lets_everything_out(socket.AF_INET), note=POLICY, learned=False)
+row("IP_IPSEC_POLICY", 16, PLAIN, ZEROS[:168], note=POLICY)
+row("IP_XFRM_POLICY", 17, PLAIN, lets_everything_out(socket.AF_INET), note=POLICY)
 row("IP_PASSSEC", 18, PASSED, 1, note=DATAGRAMS)
 row("IP_TRANSPARENT", 19, PASSED, 1, note=TO_THE_KERNEL)
 row("IP_ORIGDSTADDR", 20, PASSED, 1, note=DATAGRAMS)
@@ -362,8 +359,8 @@ row("IPV6_ROUTER_ALERT_ISOLATE", 30, PASSED, 1, note=RAW)
 row("IPV6_RECVERR_RFC4884", 31, PASSED, 1, note=DATAGRAMS)
 row("IPV6_FLOWLABEL_MGR", 32, PASSED, ZEROS[:32], size=32, note=TO_THE_KERNEL)
 row("IPV6_FLOWINFO_SEND", 33, PASSED, 1, note=TO_THE_KERNEL)
-row("IPV6_IPSEC_POLICY", 34, PLAIN, ZEROS[:168], note=POLICY, learned=False)
-row("IPV6_XFRM_POLICY", 35, PLAIN, lets_everything_out(socket.AF_INET6), note=POLICY, learned=False)
+row("IPV6_IPSEC_POLICY", 34, PLAIN, ZEROS[:168], note=POLICY)
+row("IPV6_XFRM_POLICY", 35, PLAIN, lets_everything_out(socket.AF_INET6), note=POLICY)
 row("IPV6_HDRINCL", 36, PASSED, 1, note=RAW)
 row("IPV6_RECVPKTINFO", 49, PASSED, 1, note=DATAGRAMS)
 row("IPV6_PKTINFO", 50, PASSED, ZEROS[:20], size=20, note=TO_THE_KERNEL)
@@ -423,7 +420,7 @@ row(
 )  # fmt: skip
 row("TCP_QUICKACK", 12, PASSED, 0, note=TO_THE_KERNEL, varies=True)
 row("TCP_CONGESTION", 13, PASSED, b"reno", size=16, note=TO_THE_KERNEL)
-row("TCP_MD5SIG", 14, PLAIN, KEY, note=LATER, learned=False)
+row("TCP_MD5SIG", 14, PLAIN, KEY, note=LATER)
 row("TCP_THIN_LINEAR_TIMEOUTS", 16, PASSED, 1, note=TO_THE_KERNEL)
 row("TCP_THIN_DUPACK", 17, PASSED, 1, note=TO_THE_KERNEL)
 row(
@@ -432,7 +429,7 @@ row(
     "timer then ends the connection (ETIMEDOUT) if nobody reads",
     tests=("test_a_user_timeout_ends_a_connection_that_nobody_reads",),
 )  # fmt: skip
-row("TCP_REPAIR", 19, PLAIN, 1, 0, learned=False, note="set and cleared again before: no matter")
+row("TCP_REPAIR", 19, PLAIN, 1, 0, note="also if it is cleared again")
 row("TCP_REPAIR_QUEUE", 20, PASSED, 1, note="only under TCP_REPAIR")
 row("TCP_QUEUE_SEQ", 21, PASSED, 1, varies=True, note="only under TCP_REPAIR")
 row("TCP_REPAIR_OPTIONS", 22, PASSED, ZEROS[:8], note="only under TCP_REPAIR")
@@ -456,11 +453,11 @@ row(
     "TCP_ULP", 31, PLAIN, b"tls", size=16,
     note="kTLS works on TCP's bytes: unread ones come back to TCP first",
 )  # fmt: skip
-row("TCP_MD5SIG_EXT", 32, PLAIN, KEY, note=LATER, learned=False)
+row("TCP_MD5SIG_EXT", 32, PLAIN, KEY, note=LATER)
 row("TCP_FASTOPEN_KEY", 33, PASSED, ZEROS[:16], size=16, note=TO_THE_KERNEL, varies=True)
 row("TCP_FASTOPEN_NO_COOKIE", 34, PASSED, 1, note=TO_THE_KERNEL)
 row(
-    "TCP_ZEROCOPY_RECEIVE", 35, PLAIN, size=24, varies=True, learned=False,
+    "TCP_ZEROCOPY_RECEIVE", 35, PLAIN, size=24, varies=True,
     note="a receive: unread bytes come back to TCP first",
     tests=("test_zero_copy_receives_find_the_bytes",),
 )  # fmt: skip

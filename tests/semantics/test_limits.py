@@ -85,7 +85,7 @@ def test_the_unsent_low_water_mark_bounds_what_lies_unread(ends: Ends, moment: s
             sent = int(c.client.do("fill", "c", MOST))
             assert c.client.do("poll", "c", select.POLLOUT, 0) == 0
             c.server.do("receive", "s", sent)
-            assert c.client.do("poll", "c", select.POLLOUT, 3000) == select.POLLOUT
+            assert c.client.do("poll", "c", select.POLLOUT, 10_000) == select.POLLOUT
             found.append(sent)
     assert alike(*found), found
 
@@ -101,7 +101,7 @@ def test_a_user_timeout_ends_a_connection_that_nobody_reads(ends: Ends, moment: 
             if moment == "fused":
                 c.client.ask(timeout)
             c.client.do("fill", "c", MOST)
-            ended = c.client.do("poll", "c", select.POLLIN, 8000)
+            ended = c.client.do("poll", "c", select.POLLIN, 15_000)
             error = c.client.do("get", "c", SOL_SOCKET, socket.SO_ERROR, 4)
             assert (ended & select.POLLERR, error) == (select.POLLERR, encode(ETIMEDOUT))
 
@@ -125,5 +125,5 @@ def test_the_low_water_mark_holds_back_readiness(ends: Ends) -> None:
             c.client.do("send", "c", 1500)
             assert c.server.do("poll", "s", select.POLLIN, 50) == 0
             c.client.do("send", "c", 500)
-            assert c.server.do("poll", "s", select.POLLIN, 3000) == select.POLLIN
+            assert c.server.do("poll", "s", select.POLLIN, 10_000) == select.POLLIN
             c.server.do("receive", "s", 2000)

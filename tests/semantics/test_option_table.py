@@ -82,7 +82,7 @@ def set_before(ends: TwoEnds, option: Option) -> Said:
     host, to = option.hosts
     with ends.connection(host, to, setting(option, "l"), setting(option, "c")) as connection:
         done = connection.prepared
-        plain = option.treatment is PLAIN and option.learned and accepted(option, done)
+        plain = option.treatment is PLAIN and accepted(option, done)
         connection.warm("socket-option" if plain else None)
         before = connection.in_rings
         said = talk(connection, option)

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from semantics.option_table import SOL_SOCKET, encode
-from semantics.two_ends import Step, TwoEnds
+from semantics.two_ends import PATIENCE, Step, TwoEnds
 
 Ends = tuple[TwoEnds, TwoEnds]
 
@@ -37,7 +37,7 @@ def test_a_timeout_is_kept(ends: Ends, layout: str, moment: str) -> None:
             start = time.monotonic()
             assert c.client.do("receive_now", "c", 1, 0) == "EAGAIN"
             assert c.client.do("send", "c", 8 << 20) == "EAGAIN"
-            assert 0.19 < time.monotonic() - start < 5
+            assert 0.19 < time.monotonic() - start < PATIENCE
 
 
 @pytest.mark.parametrize("layout", ["old", "new"])
@@ -59,4 +59,4 @@ def test_a_negative_timeout_never_waits(ends: Ends) -> None:
             assert c.server.ask(timeout("s", RECEIVE["old"], -1)) == [0]
             assert c.server.do("receive_now", "s", 1, 0) == "EAGAIN"
             c.client.do("send", "c", 1)
-            assert c.server.ask(["poll", "s", 1, 3000], ["receive_now", "s", 1, 0]) == [1, "00"]
+            assert c.server.ask(["poll", "s", 1, 10_000], ["receive_now", "s", 1, 0]) == [1, "00"]

@@ -16,7 +16,7 @@ from loopfuse._messages import Row
 from sessions import Session
 
 PARTY = Path(__file__).with_name("option_party.py")
-PATIENCE = 10.0
+PATIENCE = 20.0
 
 Step = list[Any]
 

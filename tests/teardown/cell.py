@@ -121,11 +121,14 @@ class Play:
             goer.tell(order)
             said = stayer.ask(order) + goer.hear()
             assert not said, said
-        said = stayer.ask("begin")
+        # Only now: the other end's preparations may make room.
+        said = stayer.ask("fill") + stayer.ask("begin")
         assert not said, said
         if cell.doing == "idle" or cell.way.endswith("unread"):
             time.sleep(SETTLE)
         self.mapped = stayer.ask("mapped") == "True"
+        said = stayer.ask("in_place")
+        assert not said, said
         self._go()
         said = self._while_down() if cell.way == "interface-down" else ""
         said += self._first(stayer.ask("look"))

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from programs.mapped import has_a_segment
 from teardown import calls
 from teardown.cells import Cell
 
@@ -25,7 +26,9 @@ UNREAD = 10
 """Bytes that lie unread at an idle end."""
 LEFT = 100
 """Bytes that an end leaves unread when it goes."""
-IN_PLACE = 0.06
+LOOKS, BETWEEN = 6, 0.01
+"""A thread that is asleep at so many looks in a row, seconds apart, waits in its call: who waits to
+run is not asleep, and who waits for the interpreter gets it between two looks."""
 SETTLE = 0.12
 """Until the two ends have heard of each other: many times what loopback takes."""
 _ROUNDS = 20
@@ -33,8 +36,18 @@ _PATIENCE = 10.0
 _LIBC = ctypes.CDLL(None)
 
 
-def _has_a_segment() -> bool:
-    return "loopfuse-segment" in Path("/proc/self/maps").read_text()
+def sleeps(thread: threading.Thread) -> bool:
+    """Waits until it does. False: it has ended."""
+    deadline, row = time.monotonic() + _PATIENCE, 0
+    while row < LOOKS and thread.is_alive():
+        assert time.monotonic() < deadline, "a thread does not come to sleep"
+        time.sleep(BETWEEN)
+        try:
+            stat = Path(f"/proc/self/task/{thread.native_id}/stat").read_text()
+        except FileNotFoundError:
+            return False
+        row = row + 1 if stat.rpartition(")")[2].split()[0] == "S" else 0
+    return thread.is_alive()
 
 
 class Stayer:
@@ -54,7 +67,7 @@ class Stayer:
             for _ in range(_ROUNDS):
                 self._sock.sendall(b"w")
                 echo = self._sock.recv(1)
-            both = echo == b"m" and _has_a_segment()
+            both = echo == b"m" and has_a_segment()
             if both or not preloaded or time.monotonic() > deadline:
                 break
         for number in range(5 * _ROUNDS):
@@ -67,14 +80,12 @@ class Stayer:
             self._sock.sendall(bytes(LEFT))
         if self._cell.doing == "half":
             self._sock.shutdown(socket.SHUT_WR)
-        if self._cell.doing == "send":
-            self._fill()
         return ""
 
-    def _fill(self) -> None:
-        """Until not one byte has room, for some time."""
+    def fill(self) -> str:
+        """Who will wait in a send sends until not one byte has room, for some time."""
         quiet = 0
-        while quiet < 5:
+        while self._cell.doing == "send" and quiet < 5:
             for count in (BUFFER, 1):
                 try:
                     self._sock.send(bytes(count), socket.MSG_DONTWAIT)
@@ -83,12 +94,15 @@ class Stayer:
                     pass
             time.sleep(0.02)
             quiet += 1
+        return ""
 
     def begin(self) -> str:
         self._thread.start()
-        if self._cell.doing != "idle":
-            time.sleep(IN_PLACE)
         return ""
+
+    def in_place(self) -> str:
+        """Waits until the call does; what is amiss if it is over: the moment was missed."""
+        return "" if self._cell.doing == "idle" or sleeps(self._thread) else "its call is over"
 
     def _do(self) -> None:
         result = _DOES[self._cell.doing](self._sock)
@@ -102,7 +116,7 @@ class Stayer:
         return self._result + self._signals.since()
 
     def mapped(self) -> str:
-        return str(_has_a_segment())
+        return str(has_a_segment())
 
     def look(self) -> str:
         return self._join(0.3)
@@ -170,7 +184,7 @@ class Goer:
     def warm(self) -> str:
         mapped = False
         while self._sock.recv(1) == b"w":
-            mapped = mapped or _has_a_segment()
+            mapped = mapped or has_a_segment()
             self._sock.sendall(b"m" if mapped else b"w")
         self._sock.sendall(b"W")
         return ""
@@ -185,8 +199,9 @@ class Goer:
             silent = self._cell.doing in ("send", "write")
             wait = _waits_in_epoll_for_nothing if silent else calls.recv
             for _ in range(2):
-                threading.Thread(target=wait, args=(self._sock, 0), daemon=True).start()
-            time.sleep(IN_PLACE)
+                thread = threading.Thread(target=wait, args=(self._sock, 0), daemon=True)
+                thread.start()
+                sleeps(thread)  # unless its call is over at once
         return ""
 
     def go(self) -> str:

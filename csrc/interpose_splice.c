@@ -1,0 +1,333 @@
+/* interpose_splice.c - sendfile and splice: bytes between a socket and a file or a pipe, moved
+ * straight between the ring and that.
+ *
+ * A file is read under the direction's lock. A pipe may make its caller wait, as long as it
+ * likes: so it is waited for with poll, outside the lock, where the kernel would wait; what is
+ * done under the lock takes what the pipe has, or what it has room for, and no more. Where a
+ * call moves no byte in any case (no pipe, a pipe's other end), the kernel says so.
+ */
+#define _GNU_SOURCE
+#include "interpose_io.h"
+
+#include "conn.h"
+#include "real.h"
+#include "start.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+enum {
+	PIPE_BUSY = -5003,    /* beside conn.h's: the pipe is empty, or full */
+	MOST = 0x7ffff000,    /* MAX_RW_COUNT */
+	SURE_ROOM = PIPE_BUF, /* bytes that a pipe takes which poll(2) calls writable */
+};
+
+/* --- sendfile --- */
+
+struct from_file {
+	int fd;
+	off_t *offset; /* NULL: the file's own position */
+};
+
+static ssize_t read_pieces(void *context, const struct iovec *pieces, int count, size_t n)
+{
+	struct from_file *from = context;
+	(void)n;
+	ssize_t r = from->offset ? preadv(from->fd, pieces, count, *from->offset) :
+				   lf_real.readv(from->fd, pieces, count);
+	if (r == -1)
+		return -errno;
+	if (from->offset)
+		*from->offset += r;
+	return r;
+}
+
+/* Anything else may wait for its bytes. One system call for each sendfile, beside its reading. */
+static bool never_waits(int file)
+{
+	struct stat about;
+	return fstat(file, &about) == 0 && (S_ISREG(about.st_mode) || S_ISBLK(about.st_mode));
+}
+
+/* So much of a file at once: the reader is told of it before the next. */
+enum { FILE_PIECE = 256 * 1024 };
+
+/* Returns a count or a negative errno. */
+static ssize_t send_file(struct lf_sock *sock, int out, int in, off_t *offset, size_t n)
+{
+	struct from_file from = {in, offset};
+	size_t sent = 0;
+	struct lf_handlers so_far = lf_handlers_so_far();
+	LF_HOLD(hold);
+	while (sent < n) {
+		size_t piece = n - sent < FILE_PIECE ? n - sent : FILE_PIECE;
+		struct lf_bulk bulk = {piece, true, sent != 0, read_pieces, &from, &hold, &so_far};
+		ssize_t r = lf_conn_send_from(sock, out, &bulk);
+		if (r == LF_USE_TCP) {
+			if (lf_hold_end_for_tcp(&hold, &so_far, sent != 0))
+				return sent ? (ssize_t)sent : -EINTR;
+			if (!lf_conn_enter_plain_tx(sock))
+				continue;
+			r = lf_real.sendfile(out, in, offset, n - sent);
+			int error = errno;
+			lf_conn_may_have_stalled(sock);
+			lf_conn_leave_plain_tx(sock, r);
+			if (r > 0)
+				sent += (size_t)r;
+			return sent || r >= 0 ? (ssize_t)sent : -error;
+		}
+		if (r <= 0)
+			return sent ? (ssize_t)sent : r;
+		sent += (size_t)r;
+	}
+	return (ssize_t)sent;
+}
+
+static ssize_t splice_in(struct lf_sock *sock, int in, int out, size_t n, unsigned flags);
+static bool is_pipe(int fd, int access, unsigned *flags);
+
+/* To a pipe, sendfile is splice. */
+static ssize_t sendfile_elsewhere(int out, int in, off_t *offset, size_t n)
+{
+	struct lf_sock *sock = offset || n > SSIZE_MAX ? NULL : lf_sock_pin(in);
+	if (!sock)
+		return lf_real.sendfile(out, in, offset, n);
+	LF_PINNED(pinned, sock);
+	int saved = errno;
+	unsigned flags = 0;
+	if (n == 0 || !is_pipe(out, O_WRONLY, &flags))
+		return lf_real.sendfile(out, in, offset, n);
+	return lf_result(splice_in(sock, in, out, n < MOST ? n : MOST, flags), saved);
+}
+
+LF_EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t n)
+{
+	struct lf_sock *sock = n > SSIZE_MAX ? NULL : lf_sock_pin(out);
+	if (!sock)
+		return sendfile_elsewhere(out, in, offset, n);
+	LF_PINNED(pinned, sock);
+	int saved = errno;
+	if (!never_waits(in)) {
+		/* A pipe, a socket: the kernel takes none. A device: all that follows goes with
+		 * it, by TCP. */
+		if (lseek(in, 0, SEEK_CUR) == -1)
+			return lf_real.sendfile(out, in, offset, n);
+		lf_conn_return_to_tcp(sock, LF_REASON_SOCKET_OPTION);
+	}
+	return lf_result(send_file(sock, out, in, offset, n < MOST ? n : MOST), saved);
+}
+
+LF_EXPORT ssize_t sendfile64(int out, int in, off64_t *offset, size_t n)
+{
+	_Static_assert(sizeof(off_t) == sizeof(off64_t), "LP64 only");
+	return sendfile(out, in, (off_t *)offset, n);
+}
+
+/* --- pipes --- */
+
+/* A pipe's end, if fd is one that can be accessed so. Its O_NONBLOCK is as good as the flag. */
+static bool is_pipe(int fd, int access, unsigned *flags)
+{
+	int mode = lf_real.fcntl(fd, F_GETFL);
+	if (mode == -1 || ((mode & O_ACCMODE) != access && (mode & O_ACCMODE) != O_RDWR))
+		return false;
+	if (mode & O_NONBLOCK)
+		*flags |= SPLICE_F_NONBLOCK;
+	return lf_real.fcntl(fd, F_GETPIPE_SZ) != -1;
+}
+
+static ssize_t broken_pipe(void)
+{
+	pthread_kill(pthread_self(), SIGPIPE);
+	return -EPIPE;
+}
+
+/* Waits where the kernel's splice would wait for the pipe. 0: it is ready, or was. */
+static ssize_t await_pipe(int pipe, short events, bool nonblocking)
+{
+	for (;;) {
+		struct pollfd p = {.fd = pipe, .events = events};
+		int r = lf_real.poll(&p, 1, 0);
+		if (r == 1 && events == POLLOUT && (p.revents & POLLERR))
+			return broken_pipe(); /* whether or not the socket has bytes for it */
+		if (r == 1)
+			return 0;
+		if (nonblocking)
+			return -EAGAIN;
+		if (lf_wait_tcp(pipe, events) == -EINTR)
+			return -EINTR;
+	}
+}
+
+/* preadv2 and pwritev2 at the present position, whatever C library this is. */
+static ssize_t without_waiting(long call, int fd, const struct iovec *pieces, int count)
+{
+	return syscall(call, (long)fd, pieces, (long)count, -1L, -1L, (long)RWF_NOWAIT);
+}
+
+static bool refuses_nowait(ssize_t r)
+{
+	return r == -1 && (errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL);
+}
+
+static ssize_t result_of(ssize_t r)
+{
+	if (r != -1)
+		return r;
+	return errno == EAGAIN ? PIPE_BUSY : -errno;
+}
+
+/* Linux before 6.5 has no RWF_NOWAIT for pipes. vmsplice from a pipe is a read. */
+static ssize_t read_by_vmsplice(int pipe, const struct iovec *pieces, int count)
+{
+	if ((lf_real.fcntl(pipe, F_GETFL) & O_ACCMODE) == O_RDONLY)
+		return vmsplice(pipe, pieces, (size_t)count, SPLICE_F_NONBLOCK);
+	/* Open for both, it would give our pages to the pipe. */
+	int there = 0;
+	if (lf_real.ioctl(pipe, FIONREAD, &there) == -1 || there == 0) {
+		errno = EAGAIN;
+		return -1;
+	}
+	return lf_real.readv(pipe, pieces, 1); /* returns with what there is */
+}
+
+static ssize_t from_pipe(void *context, const struct iovec *pieces, int count, size_t n)
+{
+	const int *pipe = context;
+	(void)n;
+	ssize_t r = without_waiting(SYS_preadv2, *pipe, pieces, count);
+	if (refuses_nowait(r))
+		r = read_by_vmsplice(*pipe, pieces, count);
+	return result_of(r);
+}
+
+/* The same for writing, a little at a time: only a second writer of this pipe, which takes the
+ * room between the two calls, can make us wait. */
+static ssize_t write_what_fits(int pipe, const struct iovec *piece)
+{
+	struct pollfd p = {.fd = pipe, .events = POLLOUT};
+	if (lf_real.poll(&p, 1, 0) != 1) {
+		errno = EAGAIN;
+		return -1;
+	}
+	return lf_real.write(pipe, piece->iov_base,
+			     piece->iov_len < SURE_ROOM ? piece->iov_len : SURE_ROOM);
+}
+
+static ssize_t to_pipe(void *context, const struct iovec *pieces, int count, size_t n)
+{
+	const int *pipe = context;
+	(void)n;
+	ssize_t r = without_waiting(SYS_pwritev2, *pipe, pieces, count);
+	if (refuses_nowait(r))
+		r = write_what_fits(*pipe, pieces);
+	return result_of(r);
+}
+
+/* --- splice --- */
+
+/* From a pipe to the socket: all that the pipe has, up to n; it is waited for before the first
+ * byte only. SPLICE_F_NONBLOCK is for the pipe alone, splice_to_socket() in fs/splice.c. */
+static ssize_t splice_out(struct lf_sock *sock, int in, int out, size_t n, unsigned flags)
+{
+	size_t sent = 0;
+	ssize_t r = 0;
+	while (sent < n) {
+		if (lf_tx(sock) == LF_TX_FUSED)
+			r = await_pipe(in, POLLIN, (flags & SPLICE_F_NONBLOCK) || sent);
+		if (r < 0)
+			break;
+		struct lf_handlers so_far = lf_handlers_so_far();
+		LF_HOLD(hold);
+		struct lf_bulk bulk = {n - sent, true, sent != 0, from_pipe, &in, &hold, &so_far};
+		r = lf_conn_send_from(sock, out, &bulk);
+		if (r == PIPE_BUSY) {
+			r = 0;
+			continue;
+		}
+		if (r == LF_USE_TCP) {
+			r = lf_hold_end_for_tcp(&hold, &so_far, sent != 0) ? -EINTR : 0;
+			if (r)
+				break;
+			if (!lf_conn_enter_plain_tx(sock))
+				continue;
+			r = lf_real.splice(in, NULL, out, NULL, n - sent,
+					   flags | (sent ? SPLICE_F_NONBLOCK : 0));
+			int error = errno;
+			lf_conn_may_have_stalled(sock);
+			lf_conn_leave_plain_tx(sock, r);
+			sent += r > 0 ? (size_t)r : 0;
+			r = r == -1 ? -error : 0;
+			break;
+		}
+		if (r <= 0)
+			break;
+		sent += (size_t)r;
+	}
+	return sent ? (ssize_t)sent : r;
+}
+
+/* From the socket to a pipe: first the pipe's room is waited for, then the socket's bytes, and
+ * it ends with the first that come. Here, too, SPLICE_F_NONBLOCK is for the pipe alone,
+ * tcp_splice_read() in net/ipv4/tcp.c. */
+static ssize_t splice_in(struct lf_sock *sock, int in, int out, size_t n, unsigned flags)
+{
+	for (;;) {
+		enum lf_rx rx = lf_rx(sock);
+		if (lf_sock_paired(sock) && rx != LF_RX_PLAIN && rx != LF_RX_ENDED) {
+			ssize_t bad = await_pipe(out, POLLOUT, flags & SPLICE_F_NONBLOCK);
+			if (bad)
+				return bad;
+		}
+		LF_HOLD(hold);
+		struct lf_bulk bulk = {n, true, false, to_pipe, &out, &hold, NULL};
+		ssize_t r = lf_conn_recv_into(sock, in, &bulk);
+		if (r == PIPE_BUSY)
+			continue;
+		if (r != LF_USE_TCP)
+			return r;
+		if (lf_hold_end_for_tcp(&hold, NULL, false))
+			return -EINTR;
+		if (!lf_conn_enter_plain_rx(sock))
+			continue;
+		r = lf_real.splice(in, NULL, out, NULL, n, flags);
+		int error = errno;
+		lf_conn_leave_plain_rx(sock, r);
+		return r == -1 ? -error : r;
+	}
+}
+
+static bool knows(unsigned flags)
+{
+	return !(flags & ~(unsigned)(SPLICE_F_MOVE | SPLICE_F_NONBLOCK | SPLICE_F_MORE | SPLICE_F_GIFT));
+}
+
+LF_EXPORT ssize_t splice(int in, off64_t *off_in, int out, off64_t *off_out, size_t n, unsigned flags)
+{
+	/* Of no bytes, the kernel does not even look at the descriptors. */
+	bool any = n != 0 && n <= SSIZE_MAX;
+	struct lf_sock *sock = any ? lf_sock_pin(out) : NULL;
+	bool sending = sock != NULL;
+	if (any && !sock)
+		sock = lf_sock_pin(in);
+	if (!sock)
+		return lf_real.splice(in, off_in, out, off_out, n, flags);
+	LF_PINNED(pinned, sock);
+	int saved = errno;
+	unsigned all = flags;
+	if (off_in || off_out || !knows(flags) ||
+	    !is_pipe(sending ? in : out, sending ? O_RDONLY : O_WRONLY, &all))
+		return lf_real.splice(in, off_in, out, off_out, n, flags);
+	return lf_result(sending ? splice_out(sock, in, out, n, all) :
+				   splice_in(sock, in, out, n, all),
+			 saved);
+}

@@ -1,0 +1,55 @@
+"""Sockets whose bytes are to be read another way, or no more (tests/programs/conn_moves.c)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from two_ends import same
+
+from sessions import Session
+
+
+def test_a_receive_under_way_is_not_given_what_comes_for_the_next_owner_of_its_number(
+    plain: Session, fused: Session, programs: Path
+) -> None:
+    said = same(plain, fused, programs / "conn_moves", "closed")
+    assert said == (
+        'begun on the first: 12 "to the first"\n'
+        'on the second, of the same number: 13 "to the second"\n'
+    )
+
+
+READERS = {
+    "stream": "one\ntwo\n",
+    "standard-input": "one\ntwo\n",
+    "part-meanwhile": "2 on, then e\ntwo\n",
+    "all-meanwhile": "4 4 one\ntwo\n",
+    "two-sets": "1 1, 4 one\n",
+    "nested-set": "1, 4 one\n",
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_who_reads_by_tcp_gets_what_lies_in_the_ring_once_its_sender_is_back(
+    plain: Session, lazily_fused: Session, programs: Path, reader: str
+) -> None:
+    said = same(plain, lazily_fused, programs / "conn_moves", reader)
+    assert said == READERS[reader]
+
+
+KEEPERS = {
+    "other-program": "one\nit ended with 0\n",
+    "older-file-actions": "one\n0, and it ended with 0\n",
+    "unshared-numbers": "0, 4: one\ntwo\n",
+    "refused-copy": "-1 Invalid argument, 4: one\n",
+}
+
+
+@pytest.mark.parametrize("keeper", KEEPERS)
+def test_what_lies_in_the_ring_is_there_for_whoever_has_the_socket_afterwards(
+    plain: Session, fused: Session, programs: Path, keeper: str
+) -> None:
+    """By names of calls, or with arguments, that the library has to see through."""
+    said = same(plain, fused, programs / "conn_moves", keeper)
+    assert said == KEEPERS[keeper]

@@ -1,0 +1,32 @@
+"""splice and sendfile: where they wait, for how much, and what they refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from two_ends import same
+
+from sessions import Session
+
+SCENARIOS = [
+    "into_a_full_pipe",
+    "more_than_a_pipe_holds",
+    "waits_for_the_socket",
+    "exit_while_a_pipe_is_full",
+    "from_an_empty_pipe",
+    "from_a_full_pipe",
+    "beside_a_splice_that_waits",
+    "into_a_full_socket",
+    "interrupted",
+    "impossible",
+    "sendfile_from_a_device",
+    "sendfile_to_a_pipe",
+]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_splice_and_sendfile_act_as_on_plain_tcp(
+    plain: Session, fused: Session, programs: Path, scenario: str
+) -> None:
+    assert same(plain, fused, programs / "names_splice", scenario)

@@ -1,0 +1,265 @@
+/* conn_moves.c - a socket whose bytes are to be read another way, or by nobody any more. */
+#include "shared_page.h"
+
+#include <fcntl.h>
+#include <spawn.h>
+#include <sys/epoll.h>
+
+#ifndef CLOSE_RANGE_UNSHARE
+#define CLOSE_RANGE_UNSHARE 2
+#endif
+
+extern char **environ;
+int close_range(unsigned first, unsigned last, int flags);
+int execveat(int folder, const char *path, char *const argv[], char *const envp[], int flags);
+
+/* --- closed by one thread while another one sleeps in a receive; the number is another
+ * connection's next --- */
+
+static int second_listener, second_port;
+
+static void send_to_both(int fd)
+{
+	usleep(300 * 1000);
+	int second = socket(AF_INET, SOCK_STREAM, 0);
+	connect_to(second, second_port);
+	send(second, "to the second", 13, 0);
+	usleep(300 * 1000);
+	send(fd, "to the first", 12, 0);
+	pause();
+}
+
+static void *receive_once(void *fd)
+{
+	char bytes[32] = "";
+	ssize_t n = recv(*(int *)fd, bytes, sizeof(bytes) - 1, 0);
+	say("begun on the first: %zd \"%s\"\n", n, bytes);
+	return NULL;
+}
+
+static void close_under_a_receive(int fd)
+{
+	pthread_t receiver;
+	int first = fd;
+	char bytes[32] = "";
+	pthread_create(&receiver, NULL, receive_once, &first);
+	usleep(150 * 1000);
+	int hole; /* the number to be given next is to be this one's */
+	while ((hole = dup(STDERR_FILENO)) < fd)
+		;
+	close(hole);
+	close(fd);
+	int second = accept(second_listener, NULL, NULL);
+	pthread_join(receiver, NULL);
+	ssize_t n = recv(second, bytes, sizeof(bytes) - 1, 0);
+	say("on the second, of %s number: %zd \"%s\"\n", second == first ? "the same" : "another", n, bytes);
+}
+
+static void closed(void)
+{
+	second_listener = listen_somewhere(&second_port);
+	act(send_to_both, close_under_a_receive);
+}
+
+/* --- bytes lie unread in the ring when something else than our receives wants to read them;
+ * the sender is busy elsewhere for a while --- */
+
+static void send_twice(int fd)
+{
+	send(fd, "one\n", 4, 0);
+	usleep(1300 * 1000);
+	send(fd, "two\n", 4, 0);
+	pause();
+}
+
+static void send_and_look(int fd)
+{
+	char byte;
+	send(fd, "one\n", 4, 0);
+	usleep(1300 * 1000);
+	(void)!recv(fd, &byte, 1, MSG_DONTWAIT);
+	pause();
+}
+
+static void say_line(FILE *from)
+{
+	char line[64];
+	alarm(10);
+	say("%s", fgets(line, sizeof(line), from) ? line : "no more\n");
+}
+
+static void read_as_stream(int fd)
+{
+	await_queued(fd, 4);
+	FILE *stream = fdopen(fd, "r");
+	say_line(stream);
+	say_line(stream);
+}
+
+static void read_as_standard_input(int fd)
+{
+	await_queued(fd, 4);
+	dup2(fd, STDIN_FILENO);
+	say_line(stdin);
+	say_line(stdin);
+}
+
+static void read_part_meanwhile(int fd)
+{
+	char bytes[3] = "";
+	await_queued(fd, 4);
+	dup2(fd, STDIN_FILENO);
+	ssize_t n = recv(fd, bytes, 2, 0);
+	say("%zd %s, then ", n, bytes);
+	say_line(stdin);
+	say_line(stdin);
+}
+
+static void read_all_meanwhile(int fd)
+{
+	char bytes[5] = "";
+	await_queued(fd, 4);
+	dup2(fd, STDIN_FILENO);
+	ssize_t n = recv(fd, bytes, 4, MSG_PEEK);
+	ssize_t m = recv(fd, bytes, 4, 0);
+	say("%zd %zd %s", n, m, bytes);
+	say_line(stdin);
+}
+
+/* Which of the two is told? */
+static void wait_in_two_sets(int fd)
+{
+	char bytes[5] = "";
+	struct epoll_event event = {.events = EPOLLIN};
+	int first = epoll_create1(0), second = epoll_create1(0);
+	await_queued(fd, 4);
+	epoll_ctl(first, EPOLL_CTL_ADD, fd, &event);
+	epoll_ctl(second, EPOLL_CTL_ADD, fd, &event);
+	int in_second = epoll_wait(second, &event, 1, 3000);
+	int in_first = epoll_wait(first, &event, 1, 3000);
+	ssize_t n = recv(fd, bytes, 4, MSG_DONTWAIT);
+	say("%d %d, %zd %s", in_second, in_first, n, bytes);
+}
+
+static void wait_in_a_nested_set(int fd)
+{
+	char bytes[5] = "";
+	struct epoll_event event = {.events = EPOLLIN};
+	int set = epoll_create1(0);
+	await_queued(fd, 4);
+	epoll_ctl(set, EPOLL_CTL_ADD, fd, &event);
+	struct pollfd p = {.fd = set, .events = POLLIN};
+	int ready = poll(&p, 1, 3000);
+	ssize_t n = recv(fd, bytes, 4, MSG_DONTWAIT);
+	say("%d, %zd %s", ready, n, bytes);
+}
+
+/* The programs are sent what lies in the ring while the peer looks at it. */
+static void send_one_and_receive(int fd)
+{
+	char byte;
+	send(fd, "one\n", 4, 0);
+	(void)!recv(fd, &byte, 1, 0);
+	send(fd, "two\n", 4, 0);
+	pause();
+}
+
+static char *const line_reader[] = {"timeout", "3", "head", "-n1", NULL};
+
+static void become_another_program(int fd)
+{
+	char command[64];
+	int status;
+	char *const argv[] = {"sh", "-c", command, NULL};
+	snprintf(command, sizeof(command), "exec timeout 3 head -n1 <&%d", fd);
+	await_queued(fd, 4);
+	pid_t child = fork();
+	if (child == 0) {
+		execveat(AT_FDCWD, "/bin/sh", argv, environ, 0);
+		_exit(9);
+	}
+	waitpid(child, &status, 0);
+	say("it ended with %x\n", status);
+}
+
+/* File actions that name a number before the socket has it. */
+enum { LATER_NUMBER = 60 };
+static posix_spawn_file_actions_t older_actions;
+
+static void spawn_with_older_actions(int fd)
+{
+	int status = -1;
+	pid_t child;
+	await_queued(fd, 4);
+	dup3(fd, LATER_NUMBER, O_CLOEXEC);
+	close(fd);
+	int error = posix_spawnp(&child, "timeout", &older_actions, NULL, line_reader, environ);
+	waitpid(child, &status, 0);
+	say("%d, and it ended with %x\n", error, status);
+}
+
+/* With no other thread there is one table of descriptors still, and the library's are in it. */
+static void leave_the_others_descriptors(int fd)
+{
+	char words[16] = "";
+	struct timeval patience = {5, 0};
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	(void)!recv(fd, words, 2, 0);
+	int r = close_range((unsigned)fd + 1, ~0u, CLOSE_RANGE_UNSHARE);
+	usleep(300 * 1000); /* the peer would take us for dead */
+	(void)!recv(fd, words + 2, 2, MSG_DONTWAIT);
+	send(fd, "x", 1, 0);
+	ssize_t n = recv(fd, words + 4, 4, 0);
+	say("%d, %zd: %s", r, n, words);
+}
+
+/* A refused dup3 leaves the socket what it was. */
+static void duplicate_with_unknown_flags(int fd)
+{
+	char words[8] = "";
+	await_queued(fd, 4);
+	int other = open("/dev/null", O_RDONLY), r = dup3(other, fd, 0xff), error = errno;
+	ssize_t n = recv(fd, words, 4, MSG_DONTWAIT);
+	say("%d %s, %zd: %s", r, strerror(error), n, words);
+}
+
+#define WANTED_ELSEWHERE(name, client, server) \
+	static void name(void)                 \
+	{                                      \
+		act(client, server);           \
+	}
+WANTED_ELSEWHERE(stream, send_twice, read_as_stream)
+WANTED_ELSEWHERE(standard_input, send_twice, read_as_standard_input)
+WANTED_ELSEWHERE(part_meanwhile, send_twice, read_part_meanwhile)
+WANTED_ELSEWHERE(all_meanwhile, send_twice, read_all_meanwhile)
+WANTED_ELSEWHERE(two_sets, send_and_look, wait_in_two_sets)
+WANTED_ELSEWHERE(nested_set, send_and_look, wait_in_a_nested_set)
+WANTED_ELSEWHERE(other_program, send_one_and_receive, become_another_program)
+WANTED_ELSEWHERE(unshared_numbers, send_one_and_receive, leave_the_others_descriptors)
+WANTED_ELSEWHERE(refused_copy, send_one_and_receive, duplicate_with_unknown_flags)
+
+static void older_file_actions(void)
+{
+	posix_spawn_file_actions_init(&older_actions);
+	posix_spawn_file_actions_adddup2(&older_actions, LATER_NUMBER, STDIN_FILENO);
+	act(send_one_and_receive, spawn_with_older_actions);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct scenario scenarios[] = {
+		{"closed", closed},
+		{"stream", stream},
+		{"standard-input", standard_input},
+		{"part-meanwhile", part_meanwhile},
+		{"all-meanwhile", all_meanwhile},
+		{"two-sets", two_sets},
+		{"nested-set", nested_set},
+		{"other-program", other_program},
+		{"older-file-actions", older_file_actions},
+		{"unshared-numbers", unshared_numbers},
+		{"refused-copy", refused_copy},
+		{NULL, NULL},
+	};
+	return act_out(scenarios, argc, argv);
+}

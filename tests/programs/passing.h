@@ -1,0 +1,43 @@
+/* passing.h - a descriptor goes over an AF_UNIX socket, by SCM_RIGHTS. Behind two_ends.h, which says what
+ * the C library is to offer. */
+#ifndef PASSING_H
+#define PASSING_H
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+union passing_room {
+	char bytes[CMSG_SPACE(sizeof(int))];
+	struct cmsghdr header;
+};
+
+static inline void pass(int way, int fd)
+{
+	union passing_room room = {.bytes = {0}};
+	struct iovec iov = {"p", 1};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = room.bytes,
+			     .msg_controllen = sizeof(room.bytes)};
+	room.header.cmsg_level = SOL_SOCKET;
+	room.header.cmsg_type = SCM_RIGHTS;
+	room.header.cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(&room.header), &fd, sizeof(fd));
+	if (sendmsg(way, &msg, 0) != 1)
+		abort();
+}
+
+/* -1: none came. */
+static inline int take_passed(int way)
+{
+	char byte;
+	int fd = -1;
+	union passing_room room = {.bytes = {0}};
+	struct iovec iov = {&byte, 1};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = room.bytes,
+			     .msg_controllen = sizeof(room.bytes)};
+	if (recvmsg(way, &msg, 0) == 1 && CMSG_FIRSTHDR(&msg))
+		memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&msg)), sizeof(fd));
+	return fd;
+}
+
+#endif
