@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from commands import LOOPFUSE
 from loopfuse import _wire as wire
 from loopfuse._broker_start import connect
 from loopfuse._control import fetch_rows
@@ -27,7 +28,9 @@ from loopfuse._errors import NoBrokerError
 from loopfuse._kernel import netns_cookie, socket_cookie
 from loopfuse._messages import Row
 
-PATIENCE = 10.0
+PATIENCE = 20.0
+START = 60.0
+"""For a broker: Python's own start takes its while on a busy machine."""
 
 
 def eventually(condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
@@ -51,10 +54,17 @@ class BrokerProcess:
 
     def __init__(self, path: Path, *options: str, prefix: Sequence[str] = ()) -> None:
         self.path = path
-        command = [*prefix, sys.executable, "-m", "loopfuse", "broker", "--socket", str(path)]
+        command = [*prefix, *LOOPFUSE, "broker", "--socket", str(path)]
         command += options
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        eventually(lambda: answers(path) or self.process.poll() is not None, "it listens")
+        try:
+            eventually(self._is_there_or_over, "it listens", START)
+        except AssertionError:
+            self.kill()
+            raise
+
+    def _is_there_or_over(self) -> bool:
+        return answers(self.path) or self.process.poll() is not None
 
     @property
     def pid(self) -> int:
@@ -120,11 +130,14 @@ class FakeLibrary:
         self._claims = 0
         self._fds: list[int] = []
         if greet:
-            self.send(wire.pack_hello(wire.Hello(flags, os.getpid())))
-            welcome = self.receive()
-            assert isinstance(welcome.body, wire.Welcome)
-            (mailbox,) = welcome.fds
-            self.mailbox = mmap.mmap(mailbox, welcome.body.mailbox_size, prot=mmap.PROT_READ)
+            self.greet(flags)
+
+    def greet(self, flags: int = 0) -> None:
+        self.send(wire.pack_hello(wire.Hello(flags, os.getpid())))
+        welcome = self.receive()
+        assert isinstance(welcome.body, wire.Welcome)
+        (mailbox,) = welcome.fds
+        self.mailbox = mmap.mmap(mailbox, welcome.body.mailbox_size, prot=mmap.PROT_READ)
 
     def send(self, packet: bytes) -> None:
         self.socket.send(packet)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from broker_fixtures import (
     PATIENCE,
+    START,
     BrokerProcess,
     FakeLibrary,
     answers,
@@ -29,6 +30,7 @@ from broker_fixtures import (
     libraries,
     tcp_pair,
 )
+from commands import LOOPFUSE
 from loopfuse import _wire as wire
 from loopfuse._reasons import Reason
 
@@ -264,12 +266,12 @@ def test_a_stopped_client_holds_nobody_up(broker: BrokerProcess) -> None:
 
 def test_more_callers_than_descriptors_are_turned_away(tmp_path: Path) -> None:
     path = tmp_path / "broker.sock"
-    command = [sys.executable, "-m", "loopfuse", "broker", "--socket", str(path)]
+    command = [*LOOPFUSE, "broker", "--socket", str(path)]
     limited = f"ulimit -n 64; exec {' '.join(command)}"
     callers: list[FakeLibrary] = []
     with subprocess.Popen(["sh", "-c", limited], stderr=subprocess.PIPE, text=True) as process:
         try:
-            eventually(path.exists, "it listens")
+            eventually(lambda: answers(path), "it listens", START)
             with pytest.raises((EOFError, ConnectionError)):
                 for _ in range(64):
                     callers.append(FakeLibrary(path))
@@ -297,12 +299,12 @@ def _answers(path: Path) -> bool:
 
 def test_short_of_descriptors_connections_stay_plain(tmp_path: Path) -> None:
     path = tmp_path / "broker.sock"
-    command = [sys.executable, "-m", "loopfuse", "broker", "--socket", str(path)]
+    command = [*LOOPFUSE, "broker", "--socket", str(path)]
     limited = f"ulimit -n 40; exec {' '.join(command)}"
     with subprocess.Popen(["sh", "-c", limited], stderr=subprocess.PIPE, text=True) as process:
         pairs = [connect_pair() for _ in range(40)]
         try:
-            eventually(lambda: answers(path), "it listens")
+            eventually(lambda: answers(path), "it listens", START)
             with libraries(path, 2) as (one, other):
                 bodies = []
                 for pair in pairs:
@@ -327,13 +329,13 @@ def test_a_slow_reader_may_use_up_the_descriptors_and_lives(tmp_path: Path) -> N
     """Messages in its queue hold descriptors; when none are left, further connections
     stay plain, and nobody is dropped."""
     path = tmp_path / "broker.sock"
-    command = [sys.executable, "-m", "loopfuse", "broker", "--socket", str(path)]
+    command = [*LOOPFUSE, "broker", "--socket", str(path)]
     limited = f"ulimit -n 600; exec {' '.join(command)}"
     count = 450
     with subprocess.Popen(["sh", "-c", limited], stderr=subprocess.PIPE, text=True) as process:
         pairs = [connect_pair() for _ in range(count)]
         try:
-            eventually(lambda: answers(path), "it listens")
+            eventually(lambda: answers(path), "it listens", START)
             with libraries(path, 2) as (slow, other):
                 bodies = []
                 for pair in pairs:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
+import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,8 +19,11 @@ from typing import Any
 import pytest
 
 from broker_fixtures import (
+    PATIENCE,
+    START,
     BrokerProcess,
     FakeLibrary,
+    answers,
     claim_of,
     eventually,
     libraries,
@@ -29,8 +33,10 @@ from loopfuse import _wire as wire
 from loopfuse._broker import Options
 from loopfuse._broker_start import run_in_foreground
 from loopfuse._control import order_defuse
+from loopfuse._matching import local_end, remote_end
 from loopfuse._messages import DefuseAnswer
 from loopfuse._reasons import Reason
+from loopfuse._sockdiag import SockDiag
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 and not os.environ.get("CI"),
@@ -142,15 +148,6 @@ def person(uid: int) -> Iterator[Person]:
 
 
 @pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A directory that every user can enter, unlike pytest's own."""
-    folder = Path(tempfile.mkdtemp(prefix="loopfuse-test-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
 def system_broker(open_folder: Path) -> Iterator[BrokerProcess]:
     """Root's broker."""
     process = BrokerProcess(open_folder / "broker.sock", "--log-level", "debug")
@@ -215,6 +212,97 @@ def test_a_program_that_changed_its_user_is_known_by_its_descriptors(
         assert isinstance(worker.do(answer), wire.Fuse)
 
 
+_PRIVILEGED = """
+#include <arpa/inet.h>
+#include <stdlib.h>
+#include <unistd.h>
+int main(int argc, char **argv)
+{
+	struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[1]))};
+	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	connect(fd, (struct sockaddr *)&address, sizeof(address));
+	return pause() + argc;
+}
+"""
+
+
+def become(program: Path, port: int) -> None:
+    """The process that has met the broker becomes that program. A child of it does as it is told
+    from then on, with the connection to the broker."""
+    if os.fork():
+        os.execv(program, [str(program), str(port)])
+
+
+def claim_and_hear(own: wire.Claim) -> int:
+    claim(own)
+    refused = answer()
+    assert isinstance(refused, wire.Refuse), refused
+    return refused.reason
+
+
+def test_nobody_can_claim_a_socket_of_a_setuid_program_that_he_became(
+    system_broker: BrokerProcess, open_folder: Path, tmp_path: Path
+) -> None:
+    """What the broker knows of a client's process, by number, may be another program by now."""
+    source, program = tmp_path / "privileged.c", open_folder / "privileged"
+    source.write_text(_PRIVILEGED)
+    subprocess.run(["gcc", "-o", program, source], check=True)
+    program.chmod(0o4755)
+    with person(ALICE) as alice, socket.create_server(("127.0.0.1", 0)) as listener:
+        alice.do(meet, system_broker.path)
+        try:
+            alice.do(become, program, listener.getsockname()[1])
+            server, _ = listener.accept()
+            with server:
+                ours = claim_of(server, SERVER)
+                own = ours._replace(
+                    side=CLIENT,
+                    cookie=cookie_of_peer(ours),
+                    local_port=ours.remote_port,
+                    remote_port=ours.local_port,
+                )
+                assert alice.do(claim_and_hear, own) == Reason.NOT_VERIFIED
+        finally:
+            os.kill(alice.pid, signal.SIGKILL)
+
+
+def cookie_of_peer(claim: wire.Claim) -> int:
+    """SO_COOKIE of the other end: who wants to lie need not guess it."""
+    diag = SockDiag()
+    info = diag.lookup(remote_end(claim), local_end(claim))
+    diag.close()
+    assert info is not None
+    return info.cookie
+
+
+def begin_tap(path: Path) -> tuple[int, int, int]:
+    """How many connections it sees, how many it may not, and descriptors that came."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sock.settimeout(PATIENCE)
+    sock.connect(os.fspath(path))
+    sock.send(b'{"request":"tap"}')
+    descriptors = 0
+    while True:
+        packet, fds, _, _ = socket.recv_fds(sock, 65536, 4)
+        descriptors += len(fds)
+        event = json.loads(packet)
+        if event["event"] == "started":
+            return event["seen"], event["foreign"], descriptors
+
+
+def test_nobody_can_tap_other_users_connections(system_broker: BrokerProcess) -> None:
+    path = system_broker.path
+    with person(ALICE) as alice, person(BOB) as bob, libraries(path, 1) as (root,):
+        alice.do(meet, path)
+        with connected(alice) as (own, server):
+            alice.do(claim, own)
+            root.claim(server, SERVER)
+            assert isinstance(alice.do(answer), wire.Fuse)
+            assert bob.do(begin_tap, path) == (0, 1, 0)
+            assert alice.do(begin_tap, path) == (1, 0, 2)
+
+
 def test_only_owners_may_order_a_defuse(system_broker: BrokerProcess) -> None:
     path = system_broker.path
     with person(ALICE) as alice, person(BOB) as bob, libraries(path, 1) as (root,):
@@ -237,7 +325,7 @@ def test_an_ordinary_users_broker_pairs_that_user_only(open_folder: Path) -> Non
         os.chown(home, ALICE, ALICE)
         path = home / "broker.sock"
         alice.do(serve_as_broker, path)
-        eventually(path.exists, "it listens")
+        eventually(lambda: bool(alice.do(answers, path)), "it listens", START)
         alice.do(meet, path)
         with connected(alice) as (own, _server_of_root):
             alice.do(claim, own)

@@ -86,6 +86,17 @@ def test_a_half_closed_connection_shows_its_states(diag: SockDiag) -> None:
         assert states[1] == State.CLOSE_WAIT
 
 
+def test_an_answer_that_could_not_be_taken_in_is_not_the_next_one(
+    diag: SockDiag, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tcp_pair() as pair, tcp_pair() as other:
+        with monkeypatch.context() as short, pytest.raises(ValueError, match="negative"):
+            short.setattr("loopfuse._sockdiag._BUFFER", -1)  # recv refuses that before it asks
+            diag.lookup(*ends(other.client))
+        info = diag.lookup(*ends(pair.client))
+        assert info is not None and info.cookie == socket_cookie(pair.client)
+
+
 def test_the_dump_has_every_held_connection(diag: SockDiag) -> None:
     pairs = [connect_pair(kind) for kind in ("ipv4", "ipv6", "mapped") for _ in range(100)]
     cookies = {socket_cookie(sock) for pair in pairs for sock in both(pair)}

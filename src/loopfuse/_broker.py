@@ -21,6 +21,7 @@ from typing import NamedTuple
 from loopfuse import __version__
 from loopfuse._broker_state.budget import Budget
 from loopfuse._broker_state.client import MAILBOX_SIZE, Client
+from loopfuse._broker_state.decisions import Decisions
 from loopfuse._broker_state.firewall import Firewall
 from loopfuse._broker_state.ledger import Ledger
 from loopfuse._broker_state.listening import Listening
@@ -28,19 +29,32 @@ from loopfuse._broker_state.log import Log
 from loopfuse._broker_state.pairing import Pairing
 from loopfuse._broker_state.permission import Permission
 from loopfuse._broker_state.requests import Requests
+from loopfuse._broker_state.scrapes import Address, Scrapes
 from loopfuse._broker_state.sweep import Sweep
+from loopfuse._broker_state.tally import Tally
+from loopfuse._broker_state.taps import Taps
 from loopfuse._broker_state.verify import Verifier
-from loopfuse._errors import PolicyError, WireError
+from loopfuse._errors import MetricsError, PolicyError, WireError
 from loopfuse._kernel import raise_descriptor_limit
 from loopfuse._policy import EVERYTHING, Policy
 from loopfuse._policy_file import read_policy
 from loopfuse._segments import RING_DEFAULT, check_ring_size
-from loopfuse._wire import EAGER, Claim, Closed, Hello, Welcome, pack_welcome, parse_from_library
+from loopfuse._wire import (
+    EAGER,
+    Claim,
+    Closed,
+    Hello,
+    TapAsk,
+    Welcome,
+    pack_welcome,
+    parse_from_library,
+)
 
 IDLE_EXIT_DEFAULT = 30.0
 _PACKETS_A_TURN = 64
 _LARGEST_PACKET = 65536
 _MOST_CLIENTS = 16384
+_HUNG_UP = "hung up"
 
 
 class Options(NamedTuple):
@@ -52,6 +66,10 @@ class Options(NamedTuple):
     """Bytes of each direction's ring, a power of two."""
     log_level: str = "warning"
     policy: Policy = EVERYTHING
+    log_target: str | None = None
+    """A file's path, "-" for standard output, None for standard error."""
+    metrics: Address | None = None
+    """Where to serve metrics."""
 
 
 class Broker:
@@ -63,30 +81,67 @@ class Broker:
     def __init__(self, options: Options) -> None:
         check_ring_size(options.ring_size)
         self._options = options
-        self._log = Log(options.log_level)
+        self._log = Log(options.log_level, options.log_target)
+        decisions = Decisions(self._log)
         self._most_clients = min(_MOST_CLIENTS, raise_descriptor_limit() // 4)
-        self._ledger = Ledger()
+        self._tally = Tally(reads=options.metrics is not None)
+        self._ledger = Ledger(decisions, self._tally)
         self._firewall = Firewall()
         self._verifier = Verifier(self._firewall)
-        budget = Budget(options.ring_size)
+        self._budget = budget = Budget(options.ring_size)
         self._permission = Permission(
-            options.policy, self._firewall, self._verifier.home, self._log
+            options.policy, self._firewall, self._verifier.home, decisions
         )
-        self._pairing = Pairing(self._ledger, self._verifier, self._permission, budget, self._log)
-        self._sweep = Sweep(self._ledger, self._verifier, budget)
-        self._requests = Requests(self._ledger, self._pairing, self._permission, __version__)
+        self._taps = Taps(self._ledger, self._log)
+        self._pairing = Pairing(
+            self._ledger,
+            self._verifier,
+            self._permission,
+            budget,
+            self._taps,
+            decisions,
+            self._log,
+        )
+        self._sweep = Sweep(self._ledger, self._verifier, budget, decisions)
         self._clients: dict[int, Client] = {}
         self._failed: list[Client] = []
         self._busy_at = time.monotonic()
         self._stopping = False
-        self._rereads_policy = False
+        self._told_to_reread = False
         self._epoll = select.epoll()
         self._epoll.register(self._firewall, select.EPOLLIN)
+        self._scrapes = self._serve_metrics(options.metrics) if options.metrics else None
+        self._requests = Requests(
+            self._ledger,
+            self._pairing,
+            self._permission,
+            self._taps,
+            decisions,
+            __version__,
+            str(self._scrapes.address) if self._scrapes else None,
+        )
         # Given up for a moment when descriptors run out, so that a caller can be
         # accepted and hung up on, instead of being announced for ever.
         self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self._waker, self._wake = socket.socketpair()
         self._take_signals()
+
+    def _serve_metrics(self, address: Address) -> Scrapes:
+        try:
+            from loopfuse._broker_state.exposition import CONTENT_TYPE, Exposition, Now
+        except ModuleNotFoundError as error:
+            raise MetricsError(
+                f"metrics need the package {error.name}", hint="pip install 'loopfuse[metrics]'"
+            ) from error
+
+        def now() -> Now:
+            plain = len(self._ledger) - self._ledger.pairs
+            return Now(len(self._clients), plain, self._budget.used)
+
+        exposition = Exposition(self._tally, now, __version__)
+        scrapes = Scrapes(address, exposition.text, CONTENT_TYPE, self._epoll)
+        self._log.info(f"metrics: http://{scrapes.address}/metrics")
+        return scrapes
 
     def _take_signals(self) -> None:
         self._waker.setblocking(False)
@@ -95,7 +150,7 @@ class Broker:
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        signal.signal(signal.SIGHUP, self._reread_policy)
+        signal.signal(signal.SIGHUP, self._reread)
 
     def run(self, listening: Listening) -> None:
         """Serves; returns when it is time to leave, with everything closed."""
@@ -108,11 +163,17 @@ class Broker:
                 for fd, events in self._epoll.poll(self._timeout()):
                     if fd == self._waker.fileno():
                         self._waker.recv(4096)
+                    elif self._scrapes is not None and self._scrapes.owns(fd):
+                        self._scrapes.serve(fd)
                     elif fd != self._firewall.fileno():
                         self._serve(fd, events)
                 self._heed_rules()
                 self._pairing.prospects.run()
                 self._sweep.run()
+                self._taps.run()
+                self._tally.run(self._ledger)
+                if self._scrapes is not None:
+                    self._scrapes.run()
                 self._reap()
         finally:
             self._close()
@@ -120,14 +181,15 @@ class Broker:
     def _stop(self, _number: int, _frame: object) -> None:
         self._stopping = True
 
-    def _reread_policy(self, _number: int, _frame: object) -> None:
-        self._rereads_policy = True
+    def _reread(self, _number: int, _frame: object) -> None:
+        self._told_to_reread = True
 
     def _heed_rules(self) -> None:
         """Has connections defused for which the policy or a packet filter has changed."""
         changed = self._firewall.run()
-        if self._rereads_policy:
-            self._rereads_policy = False
+        if self._told_to_reread:
+            self._told_to_reread = False
+            self._log.reopen()
             self._take_policy()
             self._permission.review(self._ledger)
         elif changed:
@@ -140,6 +202,7 @@ class Broker:
         try:
             self._permission.policy = read_policy(Path(source))
         except PolicyError as error:
+            self._tally.errors["policy"] += 1
             self._log.error(f"{error}; the policy that was read before still holds")
         else:
             self._log.info(f"policy: {self._permission.policy.describe()}")
@@ -150,6 +213,9 @@ class Broker:
         self._waker.close()
         self._wake.close()
         self._listening.close()
+        self._taps.release()
+        if self._scrapes is not None:
+            self._scrapes.close()
         for client in self._clients.values():
             client.close()
         self._ledger.release()
@@ -157,6 +223,7 @@ class Broker:
         self._firewall.close()
         self._epoll.close()
         os.close(self._reserve)
+        self._log.close()
 
     # -- time -----------------------------------------------------------------------
 
@@ -174,6 +241,8 @@ class Broker:
             self._sweep.due(),
             self._pairing.prospects.due(),
             self._firewall.due(busy=busy),
+            self._tally.due() if busy else None,
+            self._scrapes.due() if self._scrapes is not None else None,
         )
         times = [moment for moment in due if moment is not None]
         if self._options.idle_exit > 0 and not self._clients and not self._ledger.pairs:
@@ -205,14 +274,25 @@ class Broker:
                     self._turn_away()
                 return
             if len(self._clients) >= self._most_clients:
+                self._tally.errors["turned-away"] += 1
                 self._log.warning(f"turned a client away: there are {len(self._clients)}")
                 sock.close()
                 continue
-            client = Client(sock, self._client_changed)
-            self._clients[client.fd] = client
-            self._epoll.register(client.fd, select.EPOLLIN)
+            try:
+                self._welcome_in(sock)
+            except OSError as error:
+                self._tally.errors["turned-away"] += 1
+                self._log.warning(f"turned a client away: {error.strerror}")
+                sock.close()
+
+    def _welcome_in(self, sock: socket.socket) -> None:
+        """Raises OSError where the kernel can't keep it (user_max_watches, epoll(7))."""
+        client = Client(sock, self._client_changed)
+        self._epoll.register(client.fd, select.EPOLLIN)
+        self._clients[client.fd] = client
 
     def _turn_away(self) -> None:
+        self._tally.errors["turned-away"] += 1
         self._log.warning("turned a client away: no file descriptors left")
         os.close(self._reserve)
         with contextlib.suppress(OSError):
@@ -230,9 +310,14 @@ class Broker:
         """Lets go of those that failed; each may make others fail in turn."""
         while self._failed:
             client = self._failed.pop()
-            self._log.info(f"dropped {client.describe()}: {client.failure}")
+            if client.failure_kind is not None:
+                self._tally.errors[client.failure_kind] += 1
+            # Every command line hangs up; a client that fails otherwise is worth a line.
+            tell = self._log.debug if client.failure == _HUNG_UP else self._log.info
+            tell(f"dropped {client.describe()}: {client.failure}")
             del self._clients[client.fd]
             self._sweep.hint(self._pairing.on_client_gone(client))
+            self._taps.on_client_gone(client)
             client.close()
             self._busy_at = time.monotonic()
 
@@ -249,16 +334,18 @@ class Broker:
                 client.fail(f"gone ({error.strerror})")
                 return
             if not packet:
-                client.fail("hung up")
+                client.fail(_HUNG_UP)
                 return
             try:
                 self._take(client, packet)
             except WireError as error:
                 self._log.warning(f"{client.describe()} broke the protocol: {error}")
-                client.fail("broke the protocol")
+                client.fail("broke the protocol", "protocol")
 
     def _take(self, client: Client, packet: bytes) -> None:
+        self._sweep.stir()
         if packet[0] == 0x7B:  # '{'
+            self._sweep.run()  # what is listed is to be no older than that
             self._requests.answer(client, packet, len(self._clients))
             return
         message = parse_from_library(packet)
@@ -269,6 +356,10 @@ class Broker:
                 self._pairing.on_decline(client, message)
             else:
                 self._pairing.on_claim(client, message)
+        elif isinstance(message, TapAsk):
+            if not client.greeted:
+                raise WireError("a question about taps came before HELLO")
+            self._taps.on_ask(client, message.pair_id)
         elif isinstance(message, Closed):
             self._sweep.hint([message.pair_id])
         else:

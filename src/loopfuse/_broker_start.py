@@ -84,9 +84,11 @@ def answers(path: Path) -> bool:
             return False  # it is just leaving
 
 
-def start_unless_running(path: Path, policy: Path | None = None) -> None:
-    """Returns when a broker answers at `path`; `policy` is for one that is started. Raises
-    BrokerError if that can't be had."""
+def start_unless_running(
+    path: Path, policy: Path | None = None, metrics: str | None = None
+) -> None:
+    """Returns when a broker answers at `path`; `policy` and `metrics` are for one that is
+    started. Raises BrokerError if that can't be had."""
     from loopfuse._broker_state.listening import take_lock
 
     deadline = time.monotonic() + _START_SECONDS
@@ -94,7 +96,7 @@ def start_unless_running(path: Path, policy: Path | None = None) -> None:
         lock = take_lock(path)
         if lock is not None:
             try:
-                _start(path, lock, policy)
+                _start(path, lock, policy, metrics)
             finally:
                 os.close(lock)
         elif time.monotonic() > deadline:
@@ -106,11 +108,11 @@ def start_unless_running(path: Path, policy: Path | None = None) -> None:
             time.sleep(0.005)
 
 
-def _start(path: Path, lock: int, policy: Path | None) -> None:
+def _start(path: Path, lock: int, policy: Path | None, metrics: str | None) -> None:
     import subprocess
 
     command = [sys.executable, "-m", "loopfuse._broker_start", os.fspath(path), str(lock)]
-    command += [os.fspath(policy)] if policy is not None else []
+    command += ["" if policy is None else os.fspath(policy), metrics or ""]
     try:
         done = subprocess.run(
             command,
@@ -128,8 +130,9 @@ def _start(path: Path, lock: int, policy: Path | None) -> None:
         raise BrokerError(f"the broker could not be started: {error}") from error
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip().splitlines()
+        why = said[-1].rstrip(".") if said else "it said nothing"
         raise BrokerError(
-            f"the broker could not be started: {said[-1] if said else 'it said nothing'}",
+            f"the broker could not be started: {why}",
             hint="`loopfuse broker` runs it in the foreground, where it says more.",
         )
 
@@ -152,26 +155,30 @@ def become_broker(arguments: list[str]) -> None:
     """The started process: listens, then forks; the parent's exit says that it does."""
     from loopfuse._broker import Broker, Options
     from loopfuse._broker_state.listening import Listening
+    from loopfuse._broker_state.scrapes import parse_address
     from loopfuse._policy_file import choose_policy
     from loopfuse._runtime_dir import socket_mode
 
     path = Path(arguments[1])
     os.set_inheritable(int(arguments[2]), False)
+    policy, metrics = arguments[3:]
     try:
-        options = Options(policy=choose_policy(Path(arguments[3]) if arguments[3:] else None))
+        options = Options(
+            policy=choose_policy(Path(policy) if policy else None),
+            metrics=parse_address(metrics) if metrics else None,
+        )
+        # Before the fork: what it can't have, the starter is to hear of.
+        broker = Broker(options)
         listening = Listening(path, socket_mode())
     except LoopfuseError as error:
         sys.exit(str(error))
     if os.fork():
         os._exit(0)
-    _leave_terminal(path.with_name(path.name + ".log"))
-    Broker(options).run(listening)
+    _log_to(path.with_name(path.name + ".log"))
+    broker.run(listening)
 
 
-def _leave_terminal(log: Path) -> None:
-    import signal
-
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+def _log_to(log: Path) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         fd = os.open(log, flags, 0o600)

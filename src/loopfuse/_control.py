@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +13,7 @@ import msgspec
 from loopfuse._broker_start import connect
 from loopfuse._errors import BrokerError, NoBrokerError
 from loopfuse._messages import (
+    BrokerStatus,
     DefuseAnswer,
     DefuseReply,
     DefuseRequest,
@@ -29,37 +31,71 @@ _LARGEST_PACKET = 1 << 20
 _Reply = TypeVar("_Reply", PsReply, DefuseReply, StatusReply)
 
 
-def fetch_rows(path: Path) -> list[Row]:
+class Conversation:
+    """Asks one broker again and again on one connection, and makes a new one after the broker
+    has been away."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._sock: socket.socket | None = None
+
+    def fetch_rows(self, *, counters: bool) -> list[Row]:
+        """Every connection the broker knows. Raises NoBrokerError, BrokerError."""
+        if self._sock is None:
+            self._sock = _connect(self._path)
+        try:
+            replies = list(_ask(self._path, self._sock, PsRequest(counters), PsReply))
+        except BaseException:
+            self.close()
+            raise
+        return [row for reply in replies for row in reply.rows]
+
+    def close(self) -> None:
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+
+def fetch_rows(path: Path, *, counters: bool = False) -> list[Row]:
     """Every connection the broker at `path` knows. Raises NoBrokerError, BrokerError."""
-    return [row for reply in _ask(path, PsRequest(), PsReply) for row in reply.rows]
+    return [row for reply in _ask_once(path, PsRequest(counters), PsReply) for row in reply.rows]
 
 
 def order_defuse(path: Path, ids: list[int] | None) -> list[DefuseAnswer]:
     """Has these connections (None: all that the caller may) go back to TCP, which each
     end does at its next send. Raises NoBrokerError, BrokerError."""
     request = DefuseRequest(ids or [], ids is None)
-    return [answer for reply in _ask(path, request, DefuseReply) for answer in reply.results]
+    replies = _ask_once(path, request, DefuseReply)
+    return [answer for reply in replies for answer in reply.results]
 
 
-def fetch_status(path: Path) -> StatusReply:
+def fetch_status(path: Path) -> BrokerStatus:
     """How the broker at `path` is. Raises NoBrokerError, BrokerError."""
-    return next(iter(_ask(path, StatusRequest(), StatusReply)))
+    return next(iter(_ask_once(path, StatusRequest(), StatusReply))).status
 
 
-def _ask(path: Path, request: Request, kind: type[_Reply]) -> Iterator[_Reply]:
+def _connect(path: Path) -> socket.socket:
     sock = connect(path, _TIMEOUT)
     if sock is None:
         raise NoBrokerError(f"no broker is running at {path}")
-    with sock:
-        try:
-            sock.send(msgspec.json.encode(request))
-            last = False
-            while not last:
-                reply = _decode(path, sock.recv(_LARGEST_PACKET), kind)
-                last = reply.last
-                yield reply
-        except OSError as error:
-            raise _no_answer(path, str(error.strerror or "it takes too long")) from error
+    return sock
+
+
+def _ask_once(path: Path, request: Request, kind: type[_Reply]) -> Iterator[_Reply]:
+    with _connect(path) as sock:
+        yield from _ask(path, sock, request, kind)
+
+
+def _ask(path: Path, sock: socket.socket, request: Request, kind: type[_Reply]) -> Iterator[_Reply]:
+    try:
+        sock.send(msgspec.json.encode(request))
+        last = False
+        while not last:
+            reply = _decode(path, sock.recv(_LARGEST_PACKET), kind)
+            last = reply.last
+            yield reply
+    except OSError as error:
+        raise _no_answer(path, str(error.strerror or "it takes too long")) from error
 
 
 def _decode(path: Path, packet: bytes, kind: type[_Reply]) -> _Reply:

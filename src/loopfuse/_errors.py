@@ -7,6 +7,11 @@ other exception that reaches it is a bug.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from loopfuse._messages import DefuseAnswer
+
 
 class LoopfuseError(Exception):
     """Base of all of them.
@@ -49,5 +54,44 @@ class SockDiagError(LoopfuseError):
     """The kernel's socket diagnostics (sock_diag(7)) refused a request."""
 
 
+class TapError(LoopfuseError):
+    """A tap can't begin, or can't go on."""
+
+
+class FilterError(TapError):
+    """A capture filter that libpcap does not understand, or there is no libpcap."""
+
+
 class PolicyError(LoopfuseError):
     """A policy file can't be read, or says what it can't say; or another policy holds."""
+
+
+class ProgramError(LoopfuseError):
+    """A program is not there or can't be started."""
+
+
+class SocketError(LoopfuseError):
+    """A descriptor is not one of an open TCP socket."""
+
+
+class DefuseError(LoopfuseError):
+    """Connections could not be defused: they are not known, or belong to another user.
+
+    `answers` says what became of each that was named.
+    """
+
+    def __init__(self, message: str, *, answers: list[DefuseAnswer], hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.answers = answers
+
+
+class SubjectError(LoopfuseError):
+    """`loopfuse why` was asked about something that is not on this host, or is no question."""
+
+
+class MetricsError(LoopfuseError):
+    """Metrics can't be served as asked for."""
+
+
+class BenchError(LoopfuseError):
+    """A measurement can't be made, or one of the programs in it failed."""

@@ -11,7 +11,7 @@ import os
 import resource
 import socket
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ SO_COOKIE = 57
 SO_NETNS_COOKIE = 71
 _MFD_NOEXEC_SEAL = 0x8  # where vm.memfd_noexec is 2, no memfd without it
 _CLONE_NEWNET = 0x40000000
+_SOCKADDR_STORAGE = 128
 _UCRED = struct.Struct("=iII")
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
@@ -32,10 +33,10 @@ class Credentials(NamedTuple):
     gid: int
 
 
-def sealed_memfd(name: str, size: int, start: bytes = b"") -> int:
+def sealed_memfd(name: str, size: int, content: bytes = b"", at: int = 0) -> int:
     """A descriptor of `size` bytes of shared memory that can neither grow nor shrink.
 
-    It begins with `start`, the rest is zero and takes no memory until touched. Raises
+    It holds `content` at `at`, the rest is zero and takes no memory until touched. Raises
     OSError as memfd_create(2) does.
     """
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
@@ -47,8 +48,8 @@ def sealed_memfd(name: str, size: int, start: bytes = b"") -> int:
         fd = os.memfd_create(name, flags)  # before Linux 6.3
     try:
         os.ftruncate(fd, size)
-        if start:
-            os.pwrite(fd, start, 0)
+        if content:
+            os.pwrite(fd, content, at)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
     except BaseException:
         os.close(fd)
@@ -113,11 +114,13 @@ def raise_descriptor_limit() -> int:
 
 
 def command_name(pid: int) -> str | None:
-    """The name of a process as `ps` shows it; None if it is gone or hidden."""
+    """The name of a process as `ps` shows it; None if it is gone or hidden. A process may call
+    itself anything: what would move a cursor or begin a new line is a question mark here."""
     try:
-        return Path(f"/proc/{pid}/comm").read_text(errors="replace").rstrip("\n")
+        name = Path(f"/proc/{pid}/comm").read_text(errors="replace").removesuffix("\n")
     except OSError:
         return None
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
 
 
 def executable_of(pid: int) -> str | None:
@@ -125,39 +128,84 @@ def executable_of(pid: int) -> str | None:
     return _link(Path(f"/proc/{pid}/exe")).removesuffix(" (deleted)") or None
 
 
+def user_of(pid: int) -> int | None:
+    """The effective user id of a process; None if it is gone or hidden."""
+    try:
+        return Path(f"/proc/{pid}").stat().st_uid
+    except OSError:
+        return None
+
+
+def network_namespace_of(pid: int | str) -> str | None:
+    """What stands for the network namespace of a process (or of "self"), for comparing;
+    None if it is gone or hidden."""
+    return _link(Path(f"/proc/{pid}/ns/net")) or None
+
+
+def environment_of(pid: int) -> dict[str, str] | None:
+    """The environment a process was started with; None if one can't look."""
+    try:
+        raw = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return None
+    pairs = (entry.partition(b"=") for entry in raw.split(b"\0") if b"=" in entry)
+    return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
+
+
+def processes() -> Iterator[int]:
+    """The ids of all processes one can see."""
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            yield int(entry.name)
+
+
+def descriptors_of(pid: int) -> set[str] | None:
+    """What a process has open: paths, or names such as `socket:[inode]`; None if one can't
+    look."""
+    try:
+        with os.scandir(f"/proc/{pid}/fd") as entries:
+            return {_link(Path(entry.path)) for entry in entries}
+    except OSError:
+        return None
+
+
+def socket_link(inode: int) -> str:
+    """How a socket of this inode is named among descriptors."""
+    return f"socket:[{inode}]"
+
+
 def holds_socket(pid: int, inode: int) -> bool:
     """Does the process have the socket of that inode open? False if one can't look."""
-    wanted = f"socket:[{inode}]"
+    return socket_link(inode) in (descriptors_of(pid) or ())
+
+
+def runs_as(pid: int, uid: int) -> bool:
+    """Is that user all that the process runs as: no setuid program, nobody else's by now?"""
     try:
-        return any(_link(path) == wanted for path in Path(f"/proc/{pid}/fd").iterdir())
+        status = Path(f"/proc/{pid}/status").read_text(errors="replace")
     except OSError:
         return False
+    line = next((line for line in status.splitlines() if line.startswith("Uid:")), "")
+    return line.split()[1:] == [str(uid)] * 4
 
 
 def holders_of_sockets(inodes: Collection[int]) -> dict[int, list[int]]:
     """The processes that hold each of these sockets, as far as this one may look. Walks
     all of /proc: milliseconds for a few hundred processes."""
-    wanted = {f"socket:[{inode}]": inode for inode in inodes}
+    wanted = {socket_link(inode): inode for inode in inodes}
     holders: dict[int, list[int]] = {}
-    for process in os.scandir("/proc"):
-        if not process.name.isdigit():
-            continue
-        try:
-            with os.scandir(f"{process.path}/fd") as entries:
-                links = {_link(Path(entry.path)) for entry in entries}
-        except OSError:
-            continue
-        for link in links & wanted.keys():
-            holders.setdefault(wanted[link], []).append(int(process.name))
+    for pid in processes():
+        for link in (descriptors_of(pid) or set()) & wanted.keys():
+            holders.setdefault(wanted[link], []).append(pid)
     return holders
 
 
-def has_mapped(pid: int, name: str) -> bool:
-    """Has the process mapped a file whose name starts so? False if one can't look."""
+def has_mapped(pid: int, name: str) -> bool | None:
+    """Has the process mapped a file whose name starts so? None if one can't look."""
     try:
         maps = Path(f"/proc/{pid}/maps").read_text(errors="replace")
     except OSError:
-        return False
+        return None
     return f"/{name}" in maps
 
 
@@ -168,7 +216,7 @@ def _link(path: Path) -> str:
         return ""
 
 
-def query_socket_option(sock: socket.socket, level: int, option: int, request: bytes) -> bytes:
+def query_socket_option(fd: int, level: int, option: int, request: bytes) -> bytes:
     """getsockopt(2) where the buffer also says what is asked for. Raises OSError.
 
     The standard library's getsockopt() hands in zeroes only, and 1024 bytes at most.
@@ -178,7 +226,25 @@ def query_socket_option(sock: socket.socket, level: int, option: int, request: b
     libc = ctypes.CDLL(None, use_errno=True)
     buffer = ctypes.create_string_buffer(request, len(request))
     length = ctypes.c_uint(len(request))
-    if libc.getsockopt(sock.fileno(), level, option, buffer, ctypes.byref(length)) != 0:
+    if libc.getsockopt(fd, level, option, buffer, ctypes.byref(length)) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return buffer.raw[: length.value]
+
+
+def socket_address(fd: int, *, peer: bool) -> bytes:
+    """getsockname(2), or getpeername(2), as a struct sockaddr. Raises OSError.
+
+    For a descriptor that somebody else's socket object may own: to make another object of it,
+    socket.socket(fileno=...), can change its O_NONBLOCK (socket.setdefaulttimeout).
+    """
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    buffer = ctypes.create_string_buffer(_SOCKADDR_STORAGE)
+    length = ctypes.c_uint(_SOCKADDR_STORAGE)
+    ask = libc.getpeername if peer else libc.getsockname
+    if ask(fd, buffer, ctypes.byref(length)) != 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
     return buffer.raw[: length.value]

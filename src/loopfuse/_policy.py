@@ -94,14 +94,15 @@ class Rule(NamedTuple):
     def _has_program(self, who: Who | None) -> Answer:
         if who is None:
             return Answer.UNSEEN
-        return _either([_is_program(who, pattern) for pattern in self.programs])
+        return _either([is_program(who, pattern) for pattern in self.programs])
 
 
 def _either(answers: list[Answer]) -> Answer:
     return max(answers, key=lambda answer: answer.value)
 
 
-def _is_program(who: Who, pattern: str) -> Answer:
+def is_program(who: Who, pattern: str) -> Answer:
+    """Does the pattern fit the process? With a slash it is one of paths, else of names."""
     if "/" in pattern:
         names = [who.executable]
     else:

@@ -109,9 +109,9 @@ def socket_mode() -> int:
     return 0o666 if os.geteuid() == 0 else 0o600
 
 
-def ensure_broker(policy: Path | None = None) -> Path:
+def ensure_broker(policy: Path | None = None, metrics: str | None = None) -> Path:
     """The path of a socket at which a broker answers; starts one if none does, with that
-    policy file.
+    policy file and with metrics at that address.
 
     Safe against being called by many processes at once: one of them starts it. Raises
     RuntimeDirError or BrokerError, after some seconds at the latest.
@@ -120,5 +120,5 @@ def ensure_broker(policy: Path | None = None) -> Path:
 
     path = broker_path()
     prepare_directory(path)
-    start_unless_running(path, policy)
+    start_unless_running(path, policy, metrics)
     return path

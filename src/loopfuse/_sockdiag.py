@@ -21,10 +21,11 @@ import errno
 import os
 import socket
 import struct
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
 
 from loopfuse._errors import SockDiagError
-from loopfuse._matching import Endpoint
+from loopfuse._matching import Endpoint, endpoint
 
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
@@ -43,6 +44,7 @@ _REQUEST = struct.Struct("=IHHIIBBBBI2s2s16s16sIII")
 # struct inet_diag_msg
 _ANSWER = struct.Struct("=BBBB2s2s16s16sIIIIIIII")
 _ERROR = struct.Struct("=i")
+_Info = TypeVar("_Info")
 
 
 class State(enum.IntEnum):
@@ -93,6 +95,18 @@ class SocketInfo(NamedTuple):
     """0: no process holds it."""
 
 
+class TcpSocket(NamedTuple):
+    """One TCP socket, with where it leads. IPv4-mapped addresses are IPv4."""
+
+    local: Endpoint
+    remote: Endpoint
+    state: int
+    """A `State`."""
+    uid: int
+    inode: int
+    """0: no process holds it."""
+
+
 class SockDiag:
     """Looks into one network namespace: the one its maker's thread is in.
 
@@ -136,14 +150,20 @@ class SockDiag:
         A walk through a table that changes meanwhile: a socket may be missed, so confirm
         with `lookup` before believing that one is gone.
         """
-        cookies: set[int] = set()
+        return {info.cookie for info in self._dump(_HELD_STATES, _socket_info) if info.inode}
+
+    def sockets(self) -> Iterator[TcpSocket]:
+        """All connections and listeners, as they are met in a walk like that of
+        `held_cookies`. Raises SockDiagError."""
+        return self._dump(_HELD_STATES | 1 << State.LISTEN, _tcp_socket)
+
+    def _dump(self, states: int, make: Callable[[bytes, int], _Info]) -> Iterator[_Info]:
         for family in (socket.AF_INET, socket.AF_INET6):
-            self._ask(family, _NLM_F_DUMP, _HELD_STATES, _NOWHERE, _NOWHERE, 0, _NO_COOKIE)
+            self._ask(family, _NLM_F_DUMP, states, _NOWHERE, _NOWHERE, 0, _NO_COOKIE)
             done = False
             while not done:
-                answers, done = self._answers()
-                cookies.update(info.cookie for info in answers if info.inode)
-        return cookies
+                answers, done = self._packet(make)
+                yield from answers
 
     def _ask(
         self,
@@ -168,12 +188,25 @@ class SockDiag:
             raise SockDiagError(f"sock_diag refused a request: {error.strerror}") from error
 
     def _answers(self) -> tuple[list[SocketInfo], bool]:
-        """One packet's worth of answers, and whether they were the last ones."""
-        try:
-            data = self.socket.recv(_BUFFER, socket.MSG_DONTWAIT)
-        except OSError as error:
-            raise SockDiagError(f"sock_diag gave no answer: {error.strerror}") from error
-        answers: list[SocketInfo] = []
+        return self._packet(_socket_info)
+
+    def _packet(self, make: Callable[[bytes, int], _Info]) -> tuple[list[_Info], bool]:
+        """One packet's worth of answers, and whether they were the last ones. What an earlier
+        request was answered that failed to take it in is passed over."""
+        while True:
+            try:
+                data = self.socket.recv(_BUFFER, socket.MSG_DONTWAIT)
+            except OSError as error:
+                raise SockDiagError(f"sock_diag gave no answer: {error.strerror}") from error
+            if self._is_asked_for(data):
+                return self._parse(data, make)
+
+    def _is_asked_for(self, data: bytes) -> bool:
+        """Is it about the last request? A packet answers no more than one."""
+        return len(data) < _NLMSG.size or _NLMSG.unpack_from(data)[3] == self._sequence
+
+    def _parse(self, data: bytes, make: Callable[[bytes, int], _Info]) -> tuple[list[_Info], bool]:
+        answers: list[_Info] = []
         at = 0
         while at + _NLMSG.size <= len(data):
             length, kind, _, sequence, _ = _NLMSG.unpack_from(data, at)
@@ -184,7 +217,7 @@ class SockDiag:
                     _raise_unless_absent(data, at + _NLMSG.size)
                     return answers, True
                 if kind == _SOCK_DIAG_BY_FAMILY:
-                    answers.append(_socket_info(data, at + _NLMSG.size))
+                    answers.append(make(data, at + _NLMSG.size))
             at += (length + 3) & ~3
         return answers, False
 
@@ -194,6 +227,15 @@ def _socket_info(data: bytes, at: int) -> SocketInfo:
         _ANSWER.unpack_from(data, at)
     )
     return SocketInfo(family, state, interface, high << 32 | low, uid, inode)
+
+
+def _tcp_socket(data: bytes, at: int) -> TcpSocket:
+    (family, state, _, _, local_port, remote_port, local, remote, *_, uid, inode) = (
+        _ANSWER.unpack_from(data, at)
+    )
+    here = endpoint(family, local, int.from_bytes(local_port, "big"))
+    there = endpoint(family, remote, int.from_bytes(remote_port, "big"))
+    return TcpSocket(here, there, state, uid, inode)
 
 
 def _raise_unless_absent(data: bytes, at: int) -> None:

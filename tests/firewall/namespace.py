@@ -38,7 +38,7 @@ class Namespace:
             input=given,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60,
             check=False,
         )
         if any(words in done.stderr for words in _NOT_IN_THIS_KERNEL):

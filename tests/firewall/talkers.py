@@ -6,12 +6,11 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from broker_fixtures import eventually
 from conftest import PROGRAMS
 from loopfuse._messages import Row
-from sessions import Session
+from sessions import Session, listens
 
 
 class Talk:
@@ -59,7 +58,7 @@ def talk(session: Session, port: int, prefix: Sequence[str] = ()) -> Iterator[Ta
 
     try:
         server = start("server")
-        eventually(lambda: _listens(server.pid, port), f"port {port} is listened at")
+        eventually(lambda: listens(port, server.pid), f"port {port} is listened at")
         client = start("client")
         for process in (server, client):
             assert process.stdout is not None
@@ -70,10 +69,3 @@ def talk(session: Session, port: int, prefix: Sequence[str] = ()) -> Iterator[Ta
         for process in processes:
             process.kill()
             process.communicate(timeout=10)
-
-
-def _listens(pid: int, port: int) -> bool:
-    """In the namespace of that process."""
-    table = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
-    fields = [line.split() for line in table]
-    return any(one[3] == "0A" and one[1].endswith(f":{port:04X}") for one in fields)

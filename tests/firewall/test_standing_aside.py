@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from broker_fixtures import BrokerProcess, eventually
+from commands import LOOPFUSE
 from firewall.namespace import Namespace
 from firewall.talkers import talk
 from firewall.test_rules import chain
@@ -136,7 +137,7 @@ def test_the_handshake_is_the_firewalls_to_decide(
     said = [
         subprocess.run(
             [*place.prefix, *before, sys.executable, "-c", connect],
-            env=environment, capture_output=True, text=True, timeout=30, check=True,
+            env=environment, capture_output=True, text=True, timeout=60, check=True,
         ).stdout
         for before, environment in (([], None), (session.prefix, session.environment))
     ]  # fmt: skip
@@ -148,8 +149,8 @@ def loopfuse(session: Session, *words: str) -> str:
     environment = session.environment | {"LOOPFUSE_BROKER": str(session.broker.path)}
     environment.pop("LD_PRELOAD")
     done = subprocess.run(
-        [sys.executable, "-m", "loopfuse", *words],
-        env=environment, capture_output=True, text=True, timeout=30, check=False,
+        [*LOOPFUSE, *words],
+        env=environment, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     return done.stdout
 

@@ -7,6 +7,7 @@ lets go of it.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -18,6 +19,7 @@ from loopfuse._kernel import Credentials, command_name, peer_credentials, sealed
 
 MAILBOX_SIZE = 4096
 QUEUE_LIMIT = 8192
+_MEMORY_IS_SHORT = (errno.ENOBUFS, errno.ENOMEM)
 _COUNT = struct.Struct("=I")
 
 
@@ -38,6 +40,8 @@ class Client:
         self.credentials: Credentials = peer_credentials(sock)
         self.comm = command_name(self.credentials.pid)
         self.failure: str | None = None
+        self.failure_kind: str | None = None
+        """Under which the metrics count it, None: it did nothing wrong."""
         self.eager = False
         """Does it hold back its first bytes until it has an answer?"""
         self.connections: set[int] = set()
@@ -62,16 +66,18 @@ class Client:
         self._mailbox = sealed_memfd("loopfuse-mailbox", MAILBOX_SIZE)
         return self._mailbox
 
-    def fail(self, why: str) -> None:
+    def fail(self, why: str, kind: str | None = None) -> None:
         """Marks the client as to be dropped."""
         if self.failure is None:
             self.failure = why
+            self.failure_kind = kind
             self._changed(self)
 
     def send(self, data: bytes, fds: tuple[int, ...] = ()) -> bool:
         """Sends or queues one packet; `fds` stay the caller's. False: the client has
-        failed, or just did. Raises OSError if there is no room for descriptors in the
-        broker (EMFILE) or on their way (ETOOMANYREFS, unix(7)); nothing is sent then."""
+        failed, or just did. Raises OSError if descriptors can't be sent: there is no room for
+        them in the broker (EMFILE) or on their way (ETOOMANYREFS, unix(7)), or no memory;
+        nothing is sent then."""
         if self.failure is not None:
             return False
         if not self._queue:
@@ -83,11 +89,14 @@ class Client:
             except (BrokenPipeError, ConnectionError) as error:
                 self.fail(f"gone ({error.strerror})")
                 return False
+            except OSError:
+                if fds:
+                    raise  # without, it is queued: memory comes back
         return self._enqueue(data, fds)
 
     def _enqueue(self, data: bytes, fds: tuple[int, ...]) -> bool:
         if len(self._queue) >= QUEUE_LIMIT:
-            self.fail(f"does not read: {QUEUE_LIMIT} messages are waiting")
+            self.fail(f"does not read: {QUEUE_LIMIT} messages are waiting", "slow-client")
             return False
         # Copies: a number in the queue could mean another file by the time it is sent.
         copies: list[int] = []
@@ -113,6 +122,8 @@ class Client:
             except BlockingIOError:
                 return
             except OSError as error:
+                if error.errno in _MEMORY_IS_SHORT:
+                    return
                 self.fail(f"gone ({error.strerror})")
                 return
             self._queue.popleft()
@@ -123,8 +134,13 @@ class Client:
         send_packet(self.socket, data, fds)
         # The count follows the message: whoever sees it finds the message.
         self._sent += 1
-        if self._mailbox >= 0:
+        if self._mailbox < 0:
+            return
+        try:
             os.pwrite(self._mailbox, _COUNT.pack(self._sent & 0xFFFFFFFF), 0)
+        except OSError as error:
+            # It has the message, but will not look; it sees that it was dropped.
+            self.fail(f"has no mailbox ({error.strerror})")
 
     def close(self) -> None:
         """Gives back all that the client cost."""

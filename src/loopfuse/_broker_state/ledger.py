@@ -10,14 +10,17 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from loopfuse._broker_state.client import Client
+from loopfuse._broker_state.decisions import Decisions
 from loopfuse._broker_state.rows import closed_row, row_of
+from loopfuse._broker_state.tally import Tally
 from loopfuse._matching import Endpoint, Name
 from loopfuse._messages import Row
 from loopfuse._reasons import Reason
+from loopfuse._segments import write_broker_word
 
 KEEP_CLOSED_SECONDS = 60.0
 KEEP_CLOSED = 1000
@@ -44,6 +47,7 @@ class Connection:
     def __init__(self, connection_id: int, name: Name) -> None:
         self.id = connection_id
         self.name = name
+        self.opened = time.monotonic()
         self.since = time.time()
         """Of the pairing, or else of the first word about it."""
         self.ends: dict[Endpoint, End] = {}
@@ -57,21 +61,46 @@ class Connection:
         """The rule behind it, if the reason is FIREWALL or POLICY."""
         self.segment = -1
         """Descriptor of the pair's memory, -1: not paired."""
+        self.wished = Reason.NONE
+        """What the broker has asked the ends to go back to TCP for."""
+        self.taps = 0
+        """A bit for each tap that sees it."""
+        self.end_told = False
+        """Does the log have it that it went back to TCP?"""
 
     @property
     def paired(self) -> bool:
         return self.segment >= 0
 
+    def wish(self, reason: Reason) -> None:
+        """Asks both ends of a pair to go back to TCP."""
+        self.wished = reason
+        write_broker_word(self.segment, self.wished, self.taps)
+
+    def prepare_taps(self, segment: int, taps: int) -> None:
+        """The same of one that is about to become a pair, by its memory."""
+        self.taps = taps
+        write_broker_word(segment, self.wished, self.taps)
+
+    def set_taps(self, taps: int) -> None:
+        """Says which taps are to see the payload of this pair from the next send on."""
+        self.taps = taps
+        write_broker_word(self.segment, self.wished, self.taps)
+
 
 class Ledger:
     """All of them, by id and by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, decisions: Decisions, tally: Tally) -> None:
+        self._decisions = decisions
+        self.tally = tally
         self._by_id: dict[int, Connection] = {}
         self._by_name: dict[Name, Connection] = {}
         self._closed: deque[tuple[float, Row]] = deque(maxlen=KEEP_CLOSED)
         self._next_id = 1
         self.pairs = 0
+        self.on_pair_over: Callable[[Connection], None] = lambda connection: None
+        """Called while its segment can still be read."""
 
     def __iter__(self) -> Iterator[Connection]:
         return iter(self._by_id.values())
@@ -122,13 +151,19 @@ class Ledger:
 
     def unpair(self, connection: Connection, reason: Reason) -> None:
         """The pairing has failed half-way."""
+        self.on_pair_over(connection)
         self._drop_segment(connection)
         connection.reason = reason
+        self.tally.declined[reason.code] += 1
 
     def close(self, connection: Connection) -> None:
         """The connection is over."""
+        self.tally.closed(connection)
         if connection.paired:
-            self._closed.append((time.monotonic(), closed_row(connection)))
+            self.on_pair_over(connection)
+            row = closed_row(connection)
+            self._closed.append((time.monotonic(), row))
+            self._decisions.closed(connection, row)
             self._drop_segment(connection)
         for end in connection.ends.values():
             self._unlink(connection, end)
@@ -152,9 +187,9 @@ class Ledger:
             self._closed.popleft()
         return [row for _, row in self._closed]
 
-    def rows(self) -> list[Row]:
+    def rows(self, *, counters: bool = False) -> list[Row]:
         """Every row of `ps`, in the order of the ids."""
-        rows = self.closed_rows() + [row_of(connection) for connection in self]
+        rows = self.closed_rows() + [row_of(connection, counters=counters) for connection in self]
         return sorted(rows, key=lambda row: row.id)
 
     def release(self) -> None:

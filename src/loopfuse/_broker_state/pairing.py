@@ -11,14 +11,17 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import time
 from collections import Counter
 
 from loopfuse._broker_state.budget import Budget
 from loopfuse._broker_state.client import Client
+from loopfuse._broker_state.decisions import Decisions
 from loopfuse._broker_state.ledger import Connection, End, Ledger
 from loopfuse._broker_state.log import Log
 from loopfuse._broker_state.permission import Permission
 from loopfuse._broker_state.prospects import Prospects
+from loopfuse._broker_state.taps import Taps
 from loopfuse._broker_state.verify import Verdict, Verifier
 from loopfuse._matching import Endpoint, Name, client_end, local_end, name_of, remote_end
 from loopfuse._reasons import Reason
@@ -41,12 +44,17 @@ class Pairing:
         verifier: Verifier,
         permission: Permission,
         budget: Budget,
+        taps: Taps,
+        decisions: Decisions,
         log: Log,
     ) -> None:
         self._ledger = ledger
         self._verifier = verifier
         self._permission = permission
         self._budget = budget
+        self._taps = taps
+        self._decisions = decisions
+        self._tally = ledger.tally
         self._log = log
         self.given: Counter[str] = Counter()
         """How often each reason has been given or heard."""
@@ -59,10 +67,13 @@ class Pairing:
             return
         verdict = self._check(client, claim)
         if verdict.info is None:
+            self._decisions.refused(client, verdict.reason)
+            self._tally.declined[verdict.reason.code] += 1
             self._refuse(client, claim.claim_id, verdict.reason)
             return
         connection = self._connection(client, claim)
         end = _end(client, claim)
+        self._decisions.claimed(connection, end)
         if connection.paired:
             self._refuse(client, claim.claim_id, Reason.TOO_LATE)
         elif verdict.reason != Reason.NONE:
@@ -81,7 +92,9 @@ class Pairing:
         connection = self._connection(client, claim)
         if connection.paired:
             connection.reason = reason
+            self._decisions.defused(connection, reason, f"says {client.describe()}")
             return
+        self._decisions.withdrawn(connection, reason, client)
         self._place(connection, _end(client, claim), reason)
         waiting, connection.waiting = connection.waiting, None
         if waiting is not None and waiting.endpoint != local_end(claim):
@@ -122,6 +135,8 @@ class Pairing:
 
     def _place(self, connection: Connection, end: End, reason: Reason, detail: str = "") -> None:
         self._ledger.set_end(connection, end)
+        if connection.reason in _HOPEFUL and reason not in _HOPEFUL:
+            self._tally.declined[reason.code] += 1
         connection.reason = reason
         connection.detail = detail
         connection.client_end = _client_by(end, connection.name)
@@ -174,8 +189,7 @@ class Pairing:
         known = self._ledger.find(connection.name) or self._ledger.open(connection.name)
         self._place(known, end, Reason.NO_COUNTERPART)
         known.waiting = end
-        if end.client.eager:
-            self.prospects.examine(known)
+        self.prospects.examine(known)
 
     def _lose_hope(self, connection: Connection) -> None:
         """The other end is held by processes that will never claim it."""
@@ -186,6 +200,7 @@ class Pairing:
     def _give_up(self, connection: Connection, end: End, reason: Reason, detail: str = "") -> None:
         """Refuses, and keeps a row that says why."""
         self._place(connection, end, reason, detail)
+        self._decisions.declined(connection, reason, detail, end.client)
         self._refuse(end.client, end.claim_id, reason)
 
     def _refuse(self, client: Client, claim_id: int, reason: Reason) -> None:
@@ -210,6 +225,7 @@ class Pairing:
         except OSError as error:
             short = error.errno in _SHORT_OF_DESCRIPTORS
             reason = Reason.NO_DESCRIPTORS if short else Reason.NO_MEMORY
+            self._tally.errors["pair"] += 1
             self._log.warning(f"can't make a pair: {error.strerror}")
             self._refuse_both(connection, first, second, reason)
 
@@ -222,7 +238,8 @@ class Pairing:
 
     def _fuse(self, connection: Connection, first: End, second: End, client: Endpoint) -> None:
         """Makes the pair and hands it out. Raises OSError if nobody got anything."""
-        ring_size = self._budget.ring_size()
+        pids = (first.client.credentials.pid, second.client.credentials.pid)
+        ring_size = self._budget.ring_size(pids)
         segment = make_segment(connection.id, ring_size)
         try:
             bells = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -234,6 +251,7 @@ class Pairing:
         with bells[0], bells[1]:
             try:
                 memory = (segment, ring_size)
+                self._taps.before_hand_out(connection, segment, client, first, second)
                 sent = self._hand_out(connection, first, second, client, memory, bells[0])
             except OSError:
                 os.close(segment)
@@ -250,7 +268,11 @@ class Pairing:
             except OSError:
                 # The first end's doorbell hangs up, and it goes on in TCP.
                 self._ledger.unpair(connection, Reason.NO_DESCRIPTORS)
+                self._decisions.declined(connection, Reason.NO_DESCRIPTORS, "", second.client)
                 self._refuse(second.client, second.claim_id, Reason.NO_DESCRIPTORS)
+            else:
+                self._decisions.paired(connection, ring_size)
+                self._tally.paired(time.monotonic() - connection.opened)
 
     def _hand_out(
         self,

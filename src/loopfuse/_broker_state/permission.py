@@ -10,16 +10,15 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from loopfuse._broker_state.decisions import Decisions
 from loopfuse._broker_state.firewall import Firewall
 from loopfuse._broker_state.ledger import Connection, End
-from loopfuse._broker_state.log import Log
 from loopfuse._broker_state.rows import is_fusing
 from loopfuse._firewall.packet import Flow
 from loopfuse._kernel import executable_of
 from loopfuse._matching import Endpoint, Name
 from loopfuse._policy import Party, Policy, Who
 from loopfuse._reasons import Reason
-from loopfuse._segments import write_broker_wish
 
 _MOST_RULES = 100
 
@@ -35,12 +34,12 @@ class Objection(NamedTuple):
 class Permission:
     """`policy` may be replaced at any time; then `review` what is fused."""
 
-    def __init__(self, policy: Policy, firewall: Firewall, home: int, log: Log) -> None:
+    def __init__(self, policy: Policy, firewall: Firewall, home: int, decisions: Decisions) -> None:
         """`home`: the broker's own namespace."""
         self.policy = policy
         self._firewall = firewall
         self._home = home
-        self._log = log
+        self._decisions = decisions
 
     def objection(
         self, name: Name, client: Endpoint, ends: Mapping[Endpoint, End]
@@ -74,12 +73,9 @@ class Permission:
                 continue
             objection = self.objection(connection.name, connection.client_end, connection.ends)
             if objection is not None:
-                write_broker_wish(connection.segment, objection.reason)
+                connection.wish(objection.reason)
                 connection.detail = objection.detail
-                self._log.info(
-                    f"defused connection {connection.id} ({objection.reason.code}): "
-                    f"{objection.detail}"
-                )
+                self._decisions.defused(connection, objection.reason, objection.detail)
 
     def rules(self) -> list[str]:
         """Rules in the broker's own namespace that keep connections from being fused."""
@@ -93,4 +89,10 @@ class Permission:
 
 def may_defuse(connection: Connection, uid: int) -> bool:
     """May this user order it? The connection's users, the broker's and root may."""
-    return uid in (0, os.geteuid(), *(end.uid for end in connection.ends.values()))
+    return may_watch(connection.ends.values(), uid)
+
+
+def may_watch(ends: Iterable[End], uid: int) -> bool:
+    """May this user see the payload of a connection with these ends? The same users as may
+    defuse it: whoever runs one end has all of it in a program of its own."""
+    return uid in (0, os.geteuid(), *(end.uid for end in ends))

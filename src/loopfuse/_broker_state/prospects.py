@@ -1,7 +1,8 @@
-"""Whether an end that waits (`--eager`) can hope for its counterpart.
+"""Whether an end that waits can hope for its counterpart.
 
-Its first payload byte stands still until the broker answers, so it must not wait for
-somebody who will never speak: an other end held by processes without the library. Asked
+With `--eager` its first payload byte stands still until the broker answers, so it must not
+wait for somebody who will never speak: an other end held by processes without the library.
+And each call of any end that waits asks for news, until it knows that there will be none. Asked
 of /proc, and only when the counterpart has not come within some milliseconds. One walk
 serves all who wait; walks take at most a fifth of the broker's time.
 """
@@ -15,19 +16,20 @@ from typing import TYPE_CHECKING
 from loopfuse._broker_state.ledger import Connection, Ledger
 from loopfuse._broker_state.verify import Verifier
 from loopfuse._kernel import has_mapped, holders_of_sockets
+from loopfuse._preload import LIBRARY_STEM
 
 if TYPE_CHECKING:
     from loopfuse._matching import Endpoint
 
 PATIENCE = 0.005
+PATIENCE_OF_THE_LAZY = 1.0
+"""Nothing stands still meanwhile."""
 PATIENCE_WITH_LISTENERS = 0.1
 """A listener may be about to be handed to a program with the library."""
 REMEMBERED = 1.0
 """So long a server without the library is taken not to be replaced by one with it."""
 _MOST_REMEMBERED = 1024
 _SHARE = 5
-LIBRARY = "libloopfuse"
-"""What the file name of each build of the preload library starts with."""
 
 
 class Prospects:
@@ -40,7 +42,7 @@ class Prospects:
         self._verifier = verifier
         self._give_up = give_up
         self._waiting: dict[int, float] = {}
-        """Since when each connection's end does."""
+        """When each connection's end is to be looked at."""
         self._next = 0.0
         self._not_before = 0.0
         self._hopeless: dict[tuple[int, Endpoint], float] = {}
@@ -52,9 +54,11 @@ class Prospects:
         if self._hopeless.get(_counterpart(connection), 0.0) > now:
             self._give_up(connection)
             return
-        if not self._waiting:
-            self._next = max(now + PATIENCE, self._not_before)
-        self._waiting[connection.id] = now
+        waiting = connection.waiting
+        eager = waiting is not None and waiting.client.eager
+        due = now + (PATIENCE if eager else PATIENCE_OF_THE_LAZY)
+        self._next = max(min(due, self._next) if self._waiting else due, self._not_before)
+        self._waiting[connection.id] = due
 
     def due(self) -> float | None:
         """When `run` wants to be called; None: not before something happens."""
@@ -67,13 +71,13 @@ class Prospects:
             return
         wanted: dict[int, list[Connection]] = {}
         still: dict[int, float] = {}
-        for connection_id, since in self._waiting.items():
+        for connection_id, due in self._waiting.items():
             connection = self._ledger.get(connection_id)
             if connection is None or connection.waiting is None:
                 continue
-            inode = self._accepted(connection)
-            if not inode and begin < since + PATIENCE_WITH_LISTENERS:
-                still[connection_id] = since
+            inode = self._accepted(connection) if begin >= due else 0
+            if not inode and begin < due + PATIENCE_WITH_LISTENERS:
+                still[connection_id] = due
                 continue
             inode = inode or self._listener(connection)
             if inode:
@@ -83,7 +87,8 @@ class Prospects:
             self._judge(wanted)
         end = time.monotonic()
         self._not_before = end + _SHARE * (end - begin)
-        self._next = max(end + PATIENCE, self._not_before)
+        soonest = min(self._waiting.values(), default=end)
+        self._next = max(soonest, end + PATIENCE, self._not_before)
 
     def _accepted(self, connection: Connection) -> int:
         """The inode of the other end's socket, 0: nobody has it yet."""
@@ -101,11 +106,11 @@ class Prospects:
 
     def _judge(self, wanted: dict[int, list[Connection]]) -> None:
         holders = holders_of_sockets(wanted.keys())
-        loaded: dict[int, bool] = {}
+        loaded: dict[int, bool | None] = {}
         for inode, connections in wanted.items():
             for pid in holders.get(inode, ()):
                 if pid not in loaded:
-                    loaded[pid] = has_mapped(pid, LIBRARY)
+                    loaded[pid] = has_mapped(pid, LIBRARY_STEM)
             if any(loaded[pid] for pid in holders.get(inode, ())):
                 continue
             for connection in connections:

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 
 from loopfuse._errors import SegmentError
 from loopfuse._matching import Endpoint
-from loopfuse._messages import EndRow, Row, State
+from loopfuse._messages import EndRow, FlowRow, Row, State, WaitRow
 from loopfuse._reasons import Reason, code_of
-from loopfuse._segments import Direction, Mark, Segment, read_segment
+from loopfuse._segments import Direction, Mark, Segment, Waits, read_segment
 
 if TYPE_CHECKING:
-    from loopfuse._broker_state.ledger import Connection
+    from loopfuse._broker_state.ledger import Connection, End
 
 _DETAILED = (Reason.FIREWALL, Reason.POLICY)
-_END_OF_LIFE = (Reason.NONE, Reason.PEER_GONE, Reason.PEER_CLOSED, Reason.TOO_LATE)
+END_OF_LIFE = (Reason.NONE, Reason.PEER_GONE, Reason.PEER_CLOSED, Reason.TOO_LATE)
+"""What a connection ends with that was fused as long as it was of use."""
 
 
 def judge(segment: Segment, declined: int) -> tuple[State, int]:
@@ -44,31 +45,66 @@ def _first_reason(directions: list[Direction] | tuple[Direction, ...]) -> int:
     return next((reason for reason in told if reason), Reason.NONE)
 
 
-def row_of(connection: Connection) -> Row:
-    """The row of a connection that lives."""
+def state_of(connection: Connection) -> tuple[State, int, Segment | None]:
+    """State, reason, and what its segment says if it has one that can be read."""
     if not connection.paired:
-        return _row(connection, "plain", connection.reason, 0, 0)
+        return "plain", connection.reason, None
     try:
         segment = read_segment(connection.segment)
     except SegmentError:
-        return _row(connection, "defused", Reason.CORRUPT, 0, 0)
-    state, reason = judge(segment, connection.reason)
-    return _row(connection, state, reason, segment.to_server.head, segment.to_client.head)
+        return "defused", Reason.CORRUPT, None
+    return *judge(segment, connection.reason), segment
+
+
+def row_of(connection: Connection, *, counters: bool = False) -> Row:
+    """The row of a connection that lives; `counters`: with what its directions counted."""
+    state, reason, segment = state_of(connection)
+    if segment is None:
+        return _row(connection, state, reason, 0, 0)
+    row = _row(connection, state, reason, segment.to_server.head, segment.to_client.head)
+    if counters:
+        row.ring_size = segment.ring_size
+        row.to_server = _flow_row(segment.to_server, segment.ring_size)
+        row.to_client = _flow_row(segment.to_client, segment.ring_size)
+    return row
+
+
+def _flow_row(direction: Direction, ring_size: int) -> FlowRow:
+    unread = min(direction.unread, ring_size)
+    reader, writer = direction.reader, direction.writer
+    # A flag may outlast the sleep: who was woken otherwise leaves it up, for others.
+    live = direction.mark == Mark.FUSED
+    return FlowRow(
+        direction.messages,
+        unread if live else 0,
+        _wait_row(reader, sleeping=live and reader.armed and unread == 0),
+        _wait_row(writer, sleeping=live and writer.armed and unread > writer.below),
+    )
+
+
+def _wait_row(waits: Waits, *, sleeping: bool) -> WaitRow:
+    return WaitRow(
+        sleeping,
+        waits.sleeps,
+        waits.rings,
+        waits.spins_paid,
+        waits.spins_vain,
+        list(waits.wakes),
+        waits.wake_ns / 1e9,
+    )
 
 
 def is_fusing(connection: Connection) -> bool:
     """Is it fused, or will it be with its next bytes?"""
-    if not connection.paired:
-        return False
-    row = row_of(connection)
-    return row.state == "fused" or (row.state == "plain" and row.reason == Reason.NONE.code)
+    state, reason, _ = state_of(connection)
+    return state == "fused" or (connection.paired and state == "plain" and reason == Reason.NONE)
 
 
 def closed_row(connection: Connection) -> Row:
     """The last row of a pair. Its reason says why it was not fused when it closed; what
     belongs to closing itself is no reason."""
-    row = row_of(connection)
-    if row.state == "fused" or row.reason in [reason.code for reason in _END_OF_LIFE]:
+    row = row_of(connection, counters=True)
+    if row.state == "fused" or row.reason in [reason.code for reason in END_OF_LIFE]:
         row.reason = None
         row.detail = None
     row.state = "closed"
@@ -90,11 +126,16 @@ def _row(connection: Connection, state: State, reason: int, to_server: int, to_c
         bytes_to_server=to_server,
         bytes_to_client=to_client,
         since=_iso(connection.since),
+        netns_cookie=name.netns_cookie,
     )
 
 
 def _end_row(connection: Connection, endpoint: Endpoint) -> EndRow:
-    end = connection.ends.get(endpoint)
+    return end_row(endpoint, connection.ends.get(endpoint))
+
+
+def end_row(endpoint: Endpoint, end: End | None) -> EndRow:
+    """What is known of the end at this address."""
     if end is None:
         return EndRow(None, None, None, endpoint.text(), endpoint.port)
     who = end.client.credentials

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from loopfuse._broker_state.firewall import Firewall
 from loopfuse._errors import SockDiagError
 from loopfuse._firewall.watch import Watch
-from loopfuse._kernel import Credentials, enter_netns, holds_socket, netns_cookie
+from loopfuse._kernel import Credentials, enter_netns, holds_socket, netns_cookie, runs_as
 from loopfuse._matching import Endpoint
 from loopfuse._reasons import Reason
 from loopfuse._sockdiag import SockDiag, SocketInfo, State
@@ -118,7 +118,9 @@ class Verifier:
     def _is_owner(self, who: Credentials, info: SocketInfo) -> bool:
         if who.uid in (info.uid, 0):
             return True
-        return self._uid == 0 and holds_socket(who.pid, info.inode)
+        # In this order: who connected to us may have become a setuid program since, or ended, and
+        # its number be another process'. Such a one's sockets are not the claimant's.
+        return self._uid == 0 and holds_socket(who.pid, info.inode) and runs_as(who.pid, who.uid)
 
     def may_cross_users(self) -> bool:
         """Only root's broker may fuse two users' processes."""

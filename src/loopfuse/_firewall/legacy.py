@@ -112,12 +112,14 @@ def _names(fd: int) -> list[str]:
 
 def _ask(sock: socket.socket, layout: _Layout, name: str) -> tuple[tuple[int, ...], bytes]:
     wanted = name.encode().ljust(32, b"\0")
-    info = query_socket_option(sock, layout.level, _GET_INFO, wanted.ljust(_INFO.size, b"\0"))
+    info = query_socket_option(
+        sock.fileno(), layout.level, _GET_INFO, wanted.ljust(_INFO.size, b"\0")
+    )
     fields: tuple[int, ...] = _INFO.unpack(info)[1:]
     size = fields[-1]
     request = wanted + struct.pack("=I", size)
     request = request.ljust(_ENTRIES_HEADER + size, b"\0")
-    blob = query_socket_option(sock, layout.level, _GET_ENTRIES, request)
+    blob = query_socket_option(sock.fileno(), layout.level, _GET_ENTRIES, request)
     return fields, blob[_ENTRIES_HEADER:]
 
 

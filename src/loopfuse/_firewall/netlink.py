@@ -125,9 +125,9 @@ class Listener:
             except BlockingIOError:
                 return anything
             except OSError as error:
+                anything = True  # ENOBUFS: so much that some of it was lost
                 if error.errno != errno.ENOBUFS:
-                    raise
-                anything = True  # so much that some of it was lost
+                    return anything
 
 
 def attributes(data: bytes, at: int = 0) -> Attributes:

@@ -16,6 +16,11 @@ from loopfuse._firewall.rules import Table
 from loopfuse._firewall.walk import Watcher, watchers
 
 _MOST_SERVERS = 4096
+_FOR_THE_MOMENT = (
+    errno.ENOBUFS, errno.ENOMEM, errno.EINTR, errno.EAGAIN, errno.EMFILE, errno.ENFILE,
+    errno.ETIMEDOUT, None,
+)  # fmt: skip
+"""None: socket.timeout has no number."""
 
 
 class Watch:
@@ -39,6 +44,8 @@ class Watch:
         self._old: list[Table] = []
         self._tc: list[Watcher] = []
         self._silent = False
+        self._unsure = False
+        """Something could not be read for the moment: what was known still counts."""
         self._anything: dict[bool, list[Watcher]] = {}
         """Of any connection, by family: empty for most rule sets, and then nobody walks."""
         self._by_server: dict[Flow, list[Watcher]] = {}
@@ -70,6 +77,9 @@ class Watch:
         """Looks again at what the kernel tells nobody about; True if it has changed."""
         if self.blind is not None:
             return False
+        if self._unsure:
+            self.read()
+            return True
         self._old, changed = self._legacy.read()
         before, self._bpf = self._bpf, self._tcx.read()
         changed = changed or before != self._bpf
@@ -82,14 +92,18 @@ class Watch:
 
     def read(self) -> None:
         """Looks at everything again."""
+        self._unsure = False
         self._read_nft()
         if self.blind is None:
             self._old, _ = self._legacy.read()
         self._bpf = self._tcx.read()
         try:
             self._tc = traffic.read(self._route)
-        except OSError:
-            self._tc = []  # no traffic control in this kernel
+        except OSError as error:
+            if error.errno in _FOR_THE_MOMENT:
+                self._unsure = True
+            else:
+                self._tc = []  # no traffic control in this kernel
         self._sum_up()
 
     def _read_nft(self) -> None:
@@ -99,6 +113,9 @@ class Watch:
             self._nft, self._silent = nftables.read(self._netfilter)
             self.blind = None
         except OSError as error:
+            if error.errno in _FOR_THE_MOMENT:
+                self._unsure = True
+                return
             self._nft, self._silent = [], False
             if error.errno in (errno.EPERM, errno.EACCES):
                 self.blind = os.strerror(error.errno)

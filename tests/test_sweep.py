@@ -1,0 +1,178 @@
+"""When the broker looks for connections that are over (src/loopfuse/_broker_state/sweep.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from loopfuse._broker_state import sweep
+from loopfuse._broker_state.sweep import HINT_DELAY, INTERVAL, LONGEST, Sweep
+
+
+class Held:
+    """A connection that somebody holds."""
+
+    def __init__(self, number: int) -> None:
+        self.id = number
+        self.name = SimpleNamespace(netns_cookie=0, low=("low", number), high=("high", number))
+        self.ends = {self.name.low: SimpleNamespace(cookie=number)}
+        self.paired = False
+
+
+class World:
+    """Ledger, verifier, budget and decisions in one, and the clock; counts sweeps."""
+
+    told = False
+    looks_abroad = False
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.connections: list[Any] = []
+        self.size = 3
+        self.swept: list[float] = []
+        self.cost = 0.0
+        self.dumps = self.lookups = 0
+        self.held = True
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.connections)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def forget_all_but(self, used: set[int]) -> None:
+        self.swept.append(self.now)
+        self.now += self.cost
+
+    def measure(self, segments: Iterator[int]) -> None:
+        pass
+
+    def view(self, netns: int) -> World:
+        return self
+
+    @property
+    def diag(self) -> World:
+        return self
+
+    def held_cookies(self) -> set[int]:
+        self.dumps += 1
+        return {one.ends[one.name.low].cookie for one in self.connections}
+
+    def find(self, *ends: object) -> object:
+        self.lookups += 1
+        return SimpleNamespace(inode=1) if self.held else None
+
+    def get(self, number: int) -> Held | None:
+        return next((one for one in self.connections if one.id == number), None)
+
+    def close(self, connection: Held) -> None:
+        self.connections.remove(connection)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    world = World()
+    monkeypatch.setattr(sweep, "time", world)
+    return world
+
+
+def run(sweep: Sweep, world: World, until: float) -> list[float]:
+    """Seconds between the sweeps."""
+    world.swept = [world.now]
+    while (due := sweep.due()) is not None and due <= until:
+        world.now = max(world.now, due)
+        sweep.run()
+    world.now = until
+    return [after - before for before, after in zip(world.swept, world.swept[1:], strict=False)]
+
+
+def made(world: Any) -> Sweep:
+    return Sweep(world, world, world, world)
+
+
+def test_while_nothing_happens_it_comes_ever_more_seldom(world: World) -> None:
+    gaps = run(made(world), world, 160.0)
+    assert gaps[:4] == [INTERVAL, INTERVAL, 2 * INTERVAL, 4 * INTERVAL]
+    assert set(gaps[4:]) == {LONGEST}
+
+
+def test_a_word_to_the_broker_brings_it_back(world: World) -> None:
+    sweep = made(world)
+    run(sweep, world, 160.0)
+    sweep.stir()
+    world.swept.clear()
+    sweep.run()
+    assert world.swept == [160.0], "the last one is longer ago than an interval"
+    sweep.stir()
+    assert run(sweep, world, 162.5) == [INTERVAL, INTERVAL], "and no more often than that"
+
+
+def test_what_it_finds_brings_the_next_one_soon(world: World) -> None:
+    sweep = made(world)
+    run(sweep, world, 160.0)
+    due = sweep.due()
+    assert due is not None
+    world.now = due
+
+    def one_less(used: set[int]) -> None:
+        world.size -= 1
+
+    world.forget_all_but = one_less  # type: ignore[method-assign]
+    sweep.run()
+    assert sweep.due() == due + INTERVAL
+
+
+def test_a_table_that_takes_long_to_walk_is_walked_seldom(world: World) -> None:
+    sweep = made(world)
+    world.cost = 0.5
+    assert run(sweep, world, 160.0)[1] == pytest.approx(0.5 + 20 * 0.5)
+    sweep.stir()
+    due = sweep.due()
+    assert due is not None and due > world.swept[-1] + 10
+
+
+@pytest.mark.parametrize(("many", "dumps"), [(200, 0), (201, 1)])
+def test_only_many_are_worth_a_walk_through_the_kernels_table(
+    world: World, many: int, dumps: int
+) -> None:
+    world.connections = [Held(number) for number in range(many)]
+    sweep = made(world)
+    world.now += INTERVAL
+    sweep.run()
+    assert world.dumps == dumps
+    assert world.lookups == (0 if dumps else many)
+
+
+def test_without_connections_it_sleeps(world: World) -> None:
+    world.size = 0
+    assert made(world).due() is None
+
+
+def test_a_hint_that_comes_long_before_the_close_is_not_forgotten(world: World) -> None:
+    world.connections = [Held(1)]
+    sweep = made(world)
+    sweep.hint([1])
+    run(sweep, world, world.now + 3 * HINT_DELAY)
+    assert world.lookups and world.connections
+    world.held = False
+    run(sweep, world, world.now + INTERVAL / 2)  # before the next sweep
+    assert not world.connections
+
+
+def test_a_hint_that_was_wrong_is_forgotten(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.connections = [Held(1)]
+    sweep = made(world)
+    sweep.hint([1, 1])
+    sweep.hint([1])
+    monkeypatch.setattr(sweep, "_next", float("inf"))
+    run(sweep, world, 200.0)
+    assert world.lookups == 6 and not sweep._hints
+    sweep.hint([1])
+    run(sweep, world, 201.0)
+    assert world.lookups > 6
