@@ -7,35 +7,16 @@ import resource
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
 from loopfuse._elf import Obstacle, examine, find_program
 from loopfuse._errors import LoopfuseError
+from loopfuse._listings import Finding, Verdict
 from loopfuse._preload import library_path, preload_environment
 
 _SO_COOKIE = 57  # asm-generic/socket.h; not in Python's socket module
 _DESCRIPTORS_WANTED = 4096
 _RULES_SHOWN = 5
-
-
-class Verdict(str, Enum):
-    """How a check came out."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One check: what was looked at, how it came out, what was seen, what to do."""
-
-    check: str
-    verdict: Verdict
-    seen: str
-    advice: str = ""
 
 
 def examine_machine() -> Iterator[Finding]:

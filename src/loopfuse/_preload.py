@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 LIBRARY_NAME = "libloopfuse.so"
+LIBRARY_STEM = "libloopfuse"
+"""What the file name of each build of the library starts with."""
 
 
 def library_path() -> Path:

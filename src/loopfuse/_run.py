@@ -29,16 +29,18 @@ def run(
     after: int | None = None,
     verbose: bool = False,
     policy: Path | None = None,
+    metrics: str | None = None,
 ) -> NoReturn:
     """Replaces this process by ``argv``, fused where it can be.
 
     Same pid, stdio, signals, process group; the program's own exit status. Where fusing is
     out of the question (static program, no broker), the program runs plain. `policy` is the
-    policy file that must hold. Raises PolicyError if it can't be read, or if a broker is
-    running that goes by another.
+    policy file that must hold, `metrics` the address at which the broker must serve metrics.
+    Raises PolicyError if the file can't be read or a broker is running that goes by another,
+    MetricsError if it serves none there, BrokerError if it can't.
     """
-    if policy is not None:
-        _insist_on(policy.absolute())
+    if policy is not None or metrics is not None:
+        insist_on(policy.absolute() if policy is not None else None, metrics)
     path = find_program(argv[0])
     if path is None:
         _die(f"{argv[0]}: no such program on PATH", NOT_FOUND)
@@ -56,19 +58,32 @@ def run(
         _die(f"{argv[0]}: can't be run: {error.strerror}", NOT_EXECUTABLE)
 
 
-def _insist_on(policy: Path) -> None:
+def insist_on(policy: Path | None, metrics: str | None) -> None:
+    """Has a broker answer that goes by this policy file and serves metrics at this address.
+    Raises PolicyError if the file can't be read or the broker goes by another, MetricsError if
+    the address is none or the broker serves no metrics there, RuntimeDirError, BrokerError."""
+    from loopfuse._broker_state.scrapes import parse_address
     from loopfuse._control import fetch_status
-    from loopfuse._errors import PolicyError
+    from loopfuse._errors import MetricsError, PolicyError
     from loopfuse._policy_file import read_policy
     from loopfuse._runtime_dir import ensure_broker
 
-    read_policy(policy)
-    path = ensure_broker(policy)
-    holds = fetch_status(path).policy
-    if holds != str(policy):
+    if policy is not None:
+        read_policy(policy)
+    wanted = parse_address(metrics) if metrics is not None else None
+    path = ensure_broker(policy, metrics)
+    status = fetch_status(path)
+    if policy is not None and status.policy != str(policy):
+        found = status.policy or "no policy file"
         raise PolicyError(
-            f"the broker at {path} is running with {holds or 'no policy file'}, not {policy}",
+            f"the broker at {path} is running with {found}, not {policy}",
             hint="End it first, or leave --policy out, or set LOOPFUSE_BROKER to another socket.",
+        )
+    if wanted is not None and not wanted.is_at(status.metrics):
+        found = f"metrics at {status.metrics}" if status.metrics else "no metrics"
+        raise MetricsError(
+            f"the broker at {path} (pid {status.pid}) is running with {found}, not at {wanted}",
+            hint="End it first, or leave --metrics out, or set LOOPFUSE_BROKER to another socket.",
         )
 
 
