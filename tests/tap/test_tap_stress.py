@@ -1,0 +1,62 @@
+"""Taps that come and go while many threads send by every call there is: no byte may suffer, and
+what a tap saw must be a piece of what was sent."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import loopfuse
+from broker_fixtures import BrokerProcess
+from sessions import Session, free_port
+
+
+def stress_with_taps(session: Session, programs: Path, size: int, *, defuse: bool) -> None:
+    from loopfuse._control import order_defuse
+
+    assert session.broker is not None
+    port, connections = free_port(), 4
+    stress = str(programs / "stress")
+    seen = taps = 0
+    words = [*session.prefix, stress]
+    with session.server([*words, "server", str(port), str(connections)], port) as server:
+        command = [*words, "client", str(port), str(connections), str(size), "7"]
+        client = subprocess.Popen(command, env=session.environment, stdout=subprocess.PIPE)
+        while client.poll() is None:
+            # Two at a time, a small and a large ring: bits and views are used again and again.
+            with (
+                loopfuse.tap(ports=[port], path=session.broker.path, buffer=1 << 18) as one,
+                loopfuse.tap(
+                    "tcp", ports=[port], path=session.broker.path, snap=64, buffer=1 << 21
+                ) as other,
+            ):
+                for tap in (one, other, one, other):
+                    for packet in tap.take(0.003) or []:
+                        assert len(packet.payload) <= packet.length <= 32768
+                        seen += 1
+                assert one.statistics().damaged == other.statistics().damaged == 0
+            taps += 2
+            if defuse and taps == 6:
+                order_defuse(session.broker.path, None)
+        assert client.communicate()[0] == b"ok\n"
+        assert client.returncode == 0
+        assert server.wait(60) == 0
+    assert taps >= 4 and seen > 0
+
+
+@pytest.mark.parametrize("defuse", [False, True], ids=["to the end", "defused"])
+def test_no_byte_suffers_from_taps(fused: Session, programs: Path, defuse: bool) -> None:
+    stress_with_taps(fused, programs, 150_000_000, defuse=defuse)
+
+
+@pytest.mark.parametrize("build", ["LOOPFUSE_ASAN_LIBRARY", "LOOPFUSE_TSAN_LIBRARY"])
+def test_sanitizers_find_nothing(session_broker: BrokerProcess, programs: Path, build: str) -> None:
+    library = os.environ.get(build)
+    if not library:
+        assert not os.environ.get("CI"), f"{build} is not set: scripts/test sets it"
+        pytest.skip(f"{build} names no sanitizer build; scripts/test makes one")
+    session = Session.under(Path(library), session_broker, eager=False)
+    stress_with_taps(session, programs, 40_000_000, defuse=False)
