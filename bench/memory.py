@@ -1,72 +1,68 @@
-"""What an idle fused connection costs in memory, both ends together, beyond plain TCP.
+"""Where the memory of idle connections lies, by the kernel's own counts (/proc/meminfo):
 
-    .venv/bin/python bench/memory.py [CONNECTIONS]
+python bench/memory.py 1000; loopfuse run -- python bench/memory.py 1000
 
-Counts shared memory, page tables and the kernel's slabs of the whole machine (so let it be
-idle), and the private memory of both programs, plain and fused; prints the difference for
-one connection, after few short messages and after each ring was once written all through.
+Bytes a connection, both ends and the broker together. Let nothing else run: what others take or
+give back meanwhile is counted as well.
 """
 
 from __future__ import annotations
 
-import re
+import os
+import resource
+import signal
 import socket
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-LOOPFUSE = str(Path(sys.executable).with_name("loopfuse"))
-SOURCE = Path(__file__).parent.parent / "tests" / "programs" / "many.c"
-KERNEL = ("Shmem", "PageTables", "Slab", "KernelStack")
+ROUNDS = 60
+COUNTS = ("AnonPages", "Shmem", "SReclaimable", "SUnreclaim", "PageTables")
 
 
-def kilobytes(file: Path, names: tuple[str, ...]) -> int:
-    """The sum of these lines of a /proc file."""
-    found = re.findall(r"^(\w+): +(\d+) kB$", file.read_text(), re.MULTILINE)
-    return sum(int(value) for name, value in found if name in names)
+def counts() -> dict[str, int]:
+    """Bytes of each kind, once things have calmed down."""
+    time.sleep(3)
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    words = dict(line.split(":") for line in lines)
+    return {name: int(words[name].split()[0]) * 1024 for name in COUNTS}
 
 
-def private(pid: int) -> int:
-    names = ("Private_Dirty", "Private_Clean")
-    return kilobytes(Path(f"/proc/{pid}/smaps_rollup"), names)
-
-
-def measure(many: str, prefix: list[str], connections: int, rounds: int) -> float:
-    """Kilobytes in use while so many connections idle after so many messages each."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = str(probe.getsockname()[1])
-    before = kilobytes(Path("/proc/meminfo"), KERNEL)
-    limit = ["sh", "-c", 'ulimit -n 20000 && exec "$@"', "sh", *prefix, many]
-    server = subprocess.Popen([*limit, "server", port])
-    time.sleep(1)
-    command = [*limit, "client", port, str(connections), str(rounds), "hold"]
-    client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert client.stdout is not None
-    try:
-        assert client.stdout.readline() == "ready\n"
-        time.sleep(1)
-        after = kilobytes(Path("/proc/meminfo"), KERNEL)
-        return after - before + private(server.pid) + private(client.pid)
-    finally:
-        client.communicate("\n")
-        server.kill()
-        server.wait()
-        time.sleep(1)
+def talk(socks: list[socket.socket], first: bool) -> None:
+    """Enough calls for each to be fused."""
+    for turn in range(2 * ROUNDS):
+        for sock in socks:
+            if (turn % 2 == 0) == first:
+                sock.send(b"x")
+            else:
+                sock.recv(1)
 
 
 def main() -> None:
-    connections = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
-    with tempfile.TemporaryDirectory() as directory:
-        many = str(Path(directory) / "many")
-        subprocess.run(["gcc", "-O2", "-o", many, str(SOURCE)], check=True)
-        subprocess.run([LOOPFUSE, "run", "true"], check=True)
-        for title, rounds in (("few short messages", 60), ("rings written through", 4500)):
-            plain = measure(many, [], connections, rounds)
-            fused = measure(many, [LOOPFUSE, "run", "--"], connections, rounds)
-            extra = (fused - plain) / connections
-            print(f"{title}: plain {plain} kB, fused {fused} kB, {extra:.1f} kB a connection more")
+    many = int(sys.argv[1])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3 * many + 100, 3 * many + 100))
+    listener = socket.create_server(("127.0.0.1", 0), backlog=many)
+    begin, done = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.read(begin[0], 1)
+        address = listener.getsockname()
+        clients = [socket.create_connection(address) for _ in range(many)]
+        talk(clients, first=True)
+        os.write(done[1], b"x")
+        signal.pause()
+    before = counts()
+    os.write(begin[1], b"x")
+    servers = [listener.accept()[0] for _ in range(many)]
+    talk(servers, first=False)
+    os.read(done[0], 1)
+    after = counts()
+    fused = Path("/proc/self/maps").read_text().count("loopfuse-segment")
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    parts = ", ".join(f"{name} {(after[name] - before[name]) // many:,}" for name in COUNTS)
+    total = sum(after[name] - before[name] for name in COUNTS) // many
+    print(f"{fused} of {many} fused; bytes a connection: {parts}, together {total:,}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""`loopfuse bench`."""
