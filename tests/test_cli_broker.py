@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import socket
 import struct
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from broker_fixtures import (
     BrokerProcess,
@@ -24,24 +24,37 @@ from broker_fixtures import (
     libraries,
     tcp_pair,
 )
+from commands import at_terminal, loopfuse
 from loopfuse import _wire as wire
-from loopfuse._cli.ps import _size
-from loopfuse._control import fetch_status
+from loopfuse._cli import ps
+from loopfuse._control import fetch_rows, fetch_status
+from loopfuse._kernel import netns_cookie
+from loopfuse._messages import EndRow
 from loopfuse._reasons import Reason
-from loopfuse._segments import BROKER_WISH, read_segment
+from loopfuse._segments import (
+    BROKER_WISH,
+    DIRECTION,
+    DIRECTION_SIZE,
+    READER,
+    RING_DEFAULT,
+    TAIL,
+    WRITER,
+    header_of,
+    read_segment,
+)
+from top.made_up import row
 
 pytest_plugins = ["broker_fixtures"]
 CLIENT, SERVER = wire.Side.CLIENT, wire.Side.SERVER
-
-
-def loopfuse(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "LOOPFUSE_BROKER": str(path), "COLUMNS": "80"}
-    command = [sys.executable, "-m", "loopfuse", *arguments]
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=30, check=False
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
+_WAIT_FIELDS = [
+    "rings",
+    "sleeping",
+    "sleeps",
+    "spins_paid",
+    "spins_vain",
+    "wake_seconds",
+    "wakes",
+]
 
 
 @pytest.fixture
@@ -59,9 +72,22 @@ def segment(broker: BrokerProcess, pair: TcpPair) -> Iterator[int]:
         message = one.receive()
         assert isinstance(message.body, wire.Fuse) and message.body.pair_id == 1
         fd = message.fds[0]
-        for direction, head in ((0x100, 1234), (0x300, 5678901)):
-            os.pwrite(fd, struct.pack("=QI", head, 1), direction)
+        for index, head in enumerate((1234, 5678901)):
+            line = header_of(fd) + DIRECTION + index * DIRECTION_SIZE
+            os.pwrite(fd, struct.pack("=QI", head, 1), line)
         yield fd
+
+
+def test_ps_leaves_names_and_addresses_whole_in_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    monkeypatch.setattr("loopfuse._cli.screen.console", lambda: screen)
+    client = EndRow(19025, "redis-benchmark", 0, "127.0.0.1", 41224)
+    server = EndRow(18497, "redis-server", 0, "127.0.0.1", 7123)
+    ps._print_table([row(2, 2_400_000, 347_000, client=client, server=server)])
+    said = screen.file.getvalue()  # type: ignore[attr-defined]
+    words = {"redis-benchmark/19025", "127.0.0.1:41224", "redis-server/18497", "127.0.0.1:7123"}
+    assert words <= set(said.split()), said
+    assert max(map(len, said.splitlines())) <= 80
 
 
 def test_ps_without_a_broker_is_no_error(tmp_path: Path) -> None:
@@ -83,6 +109,13 @@ def test_ps_json_has_every_field(broker: BrokerProcess, segment: int, pair: TcpP
     comm = Path("/proc/self/comm").read_text().strip()
     me = {"pid": os.getpid(), "comm": comm, "uid": os.getuid(), "addr": "127.0.0.1"}
     since = row.pop("since")
+    assert row.pop("ring_size") == RING_DEFAULT
+    for flow, head in ((row.pop("to_server"), 1234), (row.pop("to_client"), 5678901)):
+        assert flow["unread"] == min(head, RING_DEFAULT)
+        assert flow["messages"] == 0
+        for who in ("reader", "writer"):
+            assert sorted(flow[who]) == _WAIT_FIELDS
+            assert not flow[who]["sleeping"]
     assert row == {
         "id": 1,
         "state": "fused",
@@ -93,8 +126,41 @@ def test_ps_json_has_every_field(broker: BrokerProcess, segment: int, pair: TcpP
         "server": {**me, "port": pair.server.getsockname()[1]},
         "bytes_to_server": 1234,
         "bytes_to_client": 5678901,
+        "netns_cookie": netns_cookie(pair.client),
     }
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", since)
+
+
+def test_counters_are_not_sent_unless_asked_for(broker: BrokerProcess, segment: int) -> None:
+    (row,) = broker.rows()
+    assert (row.ring_size, row.to_server, row.to_client) == (None, None, None)
+
+
+def test_who_sleeps_is_told_by_flag_and_ring(broker: BrokerProcess, segment: int) -> None:
+    def sleeping() -> list[bool]:
+        (row,) = fetch_rows(broker.path, counters=True)
+        assert row.to_server is not None
+        return [row.to_server.reader.sleeping, row.to_server.writer.sleeping]
+
+    line = header_of(segment) + DIRECTION
+    for at in (READER, WRITER):
+        os.pwrite(segment, struct.pack("=II", 1, 1000), line + at)
+    assert sleeping() == [False, True]  # 1234 bytes are unread: more than 1000
+    os.pwrite(segment, struct.pack("=I", 2000), line + WRITER + 4)
+    assert sleeping() == [False, False]
+    os.pwrite(segment, struct.pack("=Q", 1234), line + TAIL)
+    assert sleeping() == [True, False]
+
+
+def test_counters_that_can_not_be_are_shown_as_they_are(
+    broker: BrokerProcess, segment: int
+) -> None:
+    """A peer may write anything into the memory; the broker must take it in its stride."""
+    size = 2 * DIRECTION_SIZE
+    os.pwrite(segment, b"\xff" * size, header_of(segment) + DIRECTION)
+    (row,) = json.loads(loopfuse(broker.path, "ps", "--json").stdout)
+    assert row["to_client"]["writer"]["rings"] == 2**64 - 1
+    assert row["to_client"]["unread"] == 0
 
 
 def test_ps_prints_a_row_for_a_person(broker: BrokerProcess, segment: int) -> None:
@@ -130,39 +196,9 @@ def test_ps_shows_more_rows_than_a_packet_holds(broker: BrokerProcess) -> None:
 
 
 def test_ps_fits_a_terminal_of_80_columns(broker: BrokerProcess, segment: int) -> None:
-    import pty
-
-    master, slave = pty.openpty()
-    environment = {**os.environ, "LOOPFUSE_BROKER": str(broker.path), "COLUMNS": "80"}
-    command = [sys.executable, "-m", "loopfuse", "ps"]
-    subprocess.run(command, env=environment, stdout=slave, timeout=30, check=True)
-    os.close(slave)
-    said = b""
-    try:
-        while chunk := os.read(master, 65536):
-            said += chunk
-    except OSError:
-        pass  # EIO: all is read
-    os.close(master)
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", said.decode()).splitlines()
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", at_terminal(broker.path, "ps")).splitlines()
     assert any("fused" in line for line in lines)
     assert max(map(len, lines)) <= 80
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0"),
-        (1023, "1023"),
-        (1024, "1.0K"),
-        (102300, "99.9K"),
-        (1 << 20, "1.0M"),
-        (999 << 30, "999G"),
-        (2**64 - 1, "16.0E"),
-    ],
-)
-def test_sizes_are_short(count: int, text: str) -> None:
-    assert _size(count) == text
 
 
 def test_defuse_writes_the_wish_into_the_segment(broker: BrokerProcess, segment: int) -> None:
@@ -176,7 +212,9 @@ def test_defuse_all_takes_every_pair(broker: BrokerProcess, segment: int) -> Non
     done = loopfuse(broker.path, "defuse", "--all")
     assert done.returncode == 0
     assert "connection 1" in done.stdout
-    assert os.pread(segment, 4, BROKER_WISH) == struct.pack("=I", Reason.REQUEST)
+    assert os.pread(segment, 4, header_of(segment) + BROKER_WISH) == struct.pack(
+        "=I", Reason.REQUEST
+    )
 
 
 def test_defuse_all_of_nothing_is_no_error(broker: BrokerProcess, tmp_path: Path) -> None:
@@ -187,8 +225,9 @@ def test_defuse_all_of_nothing_is_no_error(broker: BrokerProcess, tmp_path: Path
 
 
 def test_defusing_what_is_plain_already_is_no_error(broker: BrokerProcess, segment: int) -> None:
-    for direction in (0x108, 0x308):
-        os.pwrite(segment, struct.pack("=I", 2), direction)
+    for index in (0, 1):
+        line = header_of(segment) + DIRECTION + index * DIRECTION_SIZE
+        os.pwrite(segment, struct.pack("=I", 2), line + 8)
     done = loopfuse(broker.path, "defuse", "1")
     assert done.returncode == 0
     assert "is not fused" in done.stdout

@@ -6,19 +6,22 @@ import sys
 
 import click
 
+from loopfuse._cli.candidates import commands
+
 _MARKS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 @click.command("doctor")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
-@click.argument("program", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list (docs/json.md).")
+@click.argument("program", required=False, shell_complete=commands)
 def command(as_json: bool, program: str | None) -> None:
     """Is everything in place on this machine, and can PROGRAM be fused?
 
     Exit status: 0 all is well (warnings allowed), 1 something fails, 2 PROGRAM is unknown.
     """
-    from loopfuse._doctor import Verdict, examine_machine, examine_program
+    from loopfuse._doctor import examine_machine, examine_program
     from loopfuse._errors import LoopfuseError
+    from loopfuse._listings import Verdict
 
     findings = []
     if program is not None:
@@ -28,17 +31,14 @@ def command(as_json: bool, program: str | None) -> None:
             raise click.UsageError(str(error)) from error
     findings.extend(examine_machine())
     if as_json:
-        import json
+        from loopfuse._cli.screen import print_json
 
-        rows = [
-            {"check": f.check, "verdict": f.verdict.value, "seen": f.seen, "advice": f.advice}
-            for f in findings
-        ]
-        click.echo(json.dumps(rows, indent=2))
+        print_json(findings)
     else:
-        from rich.console import Console
         from rich.markup import escape
         from rich.table import Table
+
+        from loopfuse._cli.screen import console
 
         table = Table(box=None, pad_edge=False)
         for column in ("check", "", "seen"):
@@ -47,5 +47,5 @@ def command(as_json: bool, program: str | None) -> None:
             seen = escape(f.seen) + (f"\n[dim]-> {escape(f.advice)}[/dim]" if f.advice else "")
             style = _MARKS[f.verdict.value]
             table.add_row(f.check, f"[{style}]{f.verdict.value}[/{style}]", seen)
-        Console().print(table)
+        console().print(table)
     sys.exit(1 if any(f.verdict is Verdict.FAIL for f in findings) else 0)

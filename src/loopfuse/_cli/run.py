@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from loopfuse._cli.candidates import commands
 from loopfuse._run import run
 
 
@@ -26,12 +27,19 @@ from loopfuse._run import run
     type=click.Path(path_type=Path),
     help="Start the broker with this policy file (docs/policy.md).",
 )
+@click.option(
+    "--metrics",
+    metavar="ADDR",
+    help="Start the broker with metrics for Prometheus at HOST:PORT (HOST: 127.0.0.1 if left "
+    "out; docs/metrics.md).",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Say why, if PROGRAM can't be fused.")
-@click.argument("program", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.argument("program", nargs=-1, required=True, type=click.UNPROCESSED, shell_complete=commands)
 def command(
     eager: bool,
     after: int | None,
     policy: Path | None,
+    metrics: str | None,
     verbose: bool,
     program: tuple[str, ...],
 ) -> None:
@@ -40,12 +48,18 @@ def command(
     PROGRAM replaces loopfuse: same process, same input and output, its own exit status.
     What it starts inherits the fusing. Connections to programs that do not run under
     loopfuse, or on other hosts, stay plain TCP.
+
+    Starts a broker in the background if none is running. With --policy or --metrics, one that
+    is running must have the same; otherwise PROGRAM is not run.
+
+    Exit status: that of PROGRAM; 126 if it can't be run, 127 if there is none, 2 if an option is
+    wrong.
     """
-    if policy is None:
+    if policy is None and metrics is None:
         run(program, eager=eager, after=after, verbose=verbose)
     from loopfuse._errors import LoopfuseError
 
     try:
-        run(program, eager=eager, after=after, verbose=verbose, policy=policy)
+        run(program, eager=eager, after=after, verbose=verbose, policy=policy, metrics=metrics)
     except LoopfuseError as error:
         raise click.UsageError(str(error)) from error
