@@ -1,0 +1,1 @@
+"""Mixed real programs, and very many connections: docs/reliability/soak.md."""
