@@ -13,12 +13,12 @@ import subprocess
 import termios
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 from differential import readiness, transfer
 from differential.libc import Result, call
 from differential.payload import payload
+from programs.mapped import has_a_segment
 
 NO_DESCRIPTOR = "no descriptor"
 _MISSING = {"SO_TIMESTAMP": 29, "SO_BUSY_POLL": 46, "MSG_WAITFORONE": 0x10000}
@@ -123,7 +123,7 @@ class Deeds:
         while byte == b"w":
             if deed["first"]:
                 rounds += 1
-                over = rounds >= 12 and (has_segment() or time.monotonic() > deadline)
+                over = rounds >= 12 and (has_a_segment() or time.monotonic() > deadline)
                 byte = b"W" if over and rounds % 4 == 0 else b"w"
                 transfer.LIBC.send(fd, byte, 1, 0)
                 answer = transfer.receive(fd, "recv", 1, 0).data
@@ -139,7 +139,7 @@ class Deeds:
         deadline = time.monotonic() + deed["seconds"]
         for turn in range(12 if self.fds else 0):
             transfer.receive(self.fds[0], "recv", 1, transfer.MSG_PEEK | transfer.MSG_DONTWAIT)
-            if turn >= 8 and not has_segment() and time.monotonic() < deadline:
+            if turn >= 8 and not has_a_segment() and time.monotonic() < deadline:
                 time.sleep(0.001)
         return "nudged"
 
@@ -316,8 +316,3 @@ def get_option(fd: int, level: int, name: int, size: int) -> bytes:
     value, length = ctypes.create_string_buffer(size), ctypes.c_uint(size)
     call("getsockopt", fd, level, name, value, ctypes.byref(length))
     return value.raw
-
-
-def has_segment() -> bool:
-    """Is a connection of this process fused?"""
-    return "loopfuse-segment" in Path("/proc/self/maps").read_text()

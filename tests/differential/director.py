@@ -155,7 +155,7 @@ class Director:
         for number, step in enumerate(program.steps):
             if number == program.pair_at:
                 self._encourage_pairing()
-            if number == program.defuse_at and not self._waits_for_room():
+            if number == program.defuse_at and self._can_be_defused():
                 self._defuse()
             self._step(step)
         if program.pair_at >= len(program.steps):
@@ -262,7 +262,7 @@ class Director:
     def _settle(self, stream: Stream, step: Step) -> float:
         if step["do"] not in ("send", "exec writer") or not stream.fits(step.get("size", 0)):
             return 0.0
-        return 0.3 if self._corked or "MSG_MORE" in step.get("flags", ()) else 0.06
+        return 0.6 if self._corked or "MSG_MORE" in step.get("flags", ()) else 0.06
 
     def _hear_of_blocked(self, patient: bool = True) -> None:
         expected = None
@@ -278,6 +278,8 @@ class Director:
                 self._blocked.remove(blocked)
                 self._transcript.completed.setdefault(self._number, set()).add(blocked.id)
                 self._finish(blocked.step, "... " + blocked.label, answer)
+            else:
+                self._held[blocked.step["by"]] += answer.get("signals", [])
 
     def _ask(self, side: str, request: dict[str, Any]) -> dict[str, Any]:
         request = {"id": 0, "window": self._late} | request
@@ -293,7 +295,8 @@ class Director:
                 return self._pair.parties[side].hear(0.01)
             except HungError:
                 if other.alive:
-                    other.ask({"do": "attend", "id": -1, "window": 1.0})
+                    answer = other.ask({"do": "attend", "id": -1, "window": 1.0})
+                    self._held[OTHER[side]] += answer.get("signals", [])
 
     def _say(self, label: str, said: str, edges: Edges | None = None) -> None:
         lines = self._transcript.lines
@@ -311,7 +314,7 @@ class Director:
             return False
         if side in self._may_not_see_the_end and step["do"] in ("send", "fill", "exec writer"):
             return False
-        if self._may_leave_the_ring(step) and self._waits_for_room():
+        if self._may_leave_the_ring(step) and (self._waits_for_room() or self._is_full()):
             return False
         busy = {blocked.kind for blocked in self._blocked if blocked.step["by"] == side}
         out, come = self._streams[side], self._streams[OTHER[side]]
@@ -332,19 +335,27 @@ class Director:
                 # Into a pipe the kernel moves segment by segment, and page by page.
                 if step["how"] == "splice" and step["size"] > 4096 and not come.unread:
                     return False
+                # How much has come of a send that waits for room is TCP's business.
+                if self._sending(OTHER[side]) and step["size"] > come.certain:
+                    return False
+                if self._may_end_early(side):
+                    return False
                 return "receive" not in busy and come.exact
             case "fill":
                 if self._takes_what_has_come(OTHER[side]):
                     return False
                 return "send" not in busy and out.exact and not out.urgent
             case "drain":
+                if self._may_end_early(side):
+                    return False
                 return "receive" not in busy and not come.urgent
             case "exec reader":
                 quiet = come.exact and not come.urgent and come.unread > 0
                 return not busy and quiet and not step["child"] and self._can_be_handed_on(side)
             case "exec writer":
-                # Had the dead not read all, the kernel would know of RST (docs/semantics.md).
-                lost = not self._pair.parties[OTHER[side]].alive and out.unread > 0
+                # Had who is gone not read all, the kernel would know of RST, and would not have
+                # told us of its error (docs/semantics.md).
+                lost = self._is_gone(OTHER[side]) and out.unread > 0
                 lost = lost or bool(self._sending(OTHER[side]))  # as in _can_be_handed_on
                 return not busy and out.fits(step["size"]) and not step["child"] and not lost
             case "nonblocking":
@@ -352,7 +363,9 @@ class Director:
                 sending = self._sending(side)
                 return all(b.step["how"] not in _MADE_OF_SEVERAL for b in sending)
             case "signal":
-                return bool(self._targets(step))
+                # docs/semantics.md tells of it.
+                several = any(b.step.get("how") == "recvmmsg" for b in self._targets(step))
+                return bool(self._targets(step)) and not (several and step["restart"])
             case "fork":
                 return not busy and not self._children[side] and not step["child"]
             case "end child":
@@ -367,6 +380,9 @@ class Director:
                 # FIN may have to wait behind bytes.
                 return not busy and out.exact and not sending and not lost
             case "shutdown":
+                # A send that has filled the window is reset by TCP's next probe of it, some day.
+                if "RD" in _WAYS[step["how"]] and self._sending(OTHER[side]):
+                    return False
                 # Else FIN may have to wait behind bytes, ours or theirs.
                 return come.exact and (out.exact or "WR" not in self._shut[side])
             case "reconnect":
@@ -402,12 +418,32 @@ class Director:
 
     @staticmethod
     def _may_leave_the_ring(step: Step) -> bool:
-        return step["do"] in {*_HANDING_ON, "exec writer", "set option", "epoll ctl"}
+        onto_an_open_number = step["do"] == "copy" and step["how"] == "dup2"
+        leaving = {*_HANDING_ON, "exec writer", "set option", "epoll ctl"}
+        return onto_an_open_number or step["do"] in leaving
 
     def _waits_for_room(self) -> bool:
         """A poll that waits for a full ring: TCP's buffers are empty once that is left."""
         polling = any(b.kind in ("poll", "epoll wait") for b in self._blocked)
         return polling and any(stream.full for stream in self._streams.values())
+
+    def _can_be_defused(self) -> bool:
+        """TCP resets where it is to take in again what an end that is shut both ways has not
+        read (docs/semantics.md)."""
+        shut = any(ways == {"RD", "WR"} for ways in self._shut.values())
+        return not self._waits_for_room() and not shut
+
+    def _may_end_early(self, side: str) -> bool:
+        """After SHUT_RD a receive says that this is the end whenever it finds nothing, and of a
+        send that waits for room more may come at any moment."""
+        return "RD" in self._shut[side] and bool(self._sending(OTHER[side]))
+
+    def _is_full(self) -> bool:
+        """What fills a ring may be more than TCP takes, and is waited with (docs/semantics.md)."""
+        return any(stream.full for stream in self._streams.values())
+
+    def _is_gone(self, side: str) -> bool:
+        return not self._pair.parties[side].alive or side in self._left_the_ring
 
     def _can_be_handed_on(self, side: str) -> bool:
         """The new holder knows only TCP, by which the other party has to send again what this
@@ -415,10 +451,10 @@ class Director:
         (docs/semantics.md)."""
         come = self._streams[OTHER[side]]
         sending = bool(self._sending(OTHER[side]))
-        able = self._pair.parties[OTHER[side]].alive and OTHER[side] not in self._left_the_ring
+        able = not self._is_gone(OTHER[side])
         able = able and not sending and self._pristine
         out = self._streams[side]
-        if not self._pair.parties[OTHER[side]].alive and (out.unread or not out.exact):
+        if self._is_gone(OTHER[side]) and (out.unread or not out.exact):
             return False
         if come.unread and self._shut[side] == {"RD", "WR"}:
             return False  # TCP resets instead of taking them in once more
@@ -434,10 +470,13 @@ class Director:
         ):
             return False  # it may be woken by the first message, and find one or both
         if "MSG_OOB" in step["flags"]:
-            return not out.urgent and not out.unread
+            return not out.urgent and not out.unread and not out.adrift
         if out.fits(step["size"]):
             return True
         if self._takes_what_has_come(OTHER[step["by"]]):
+            return False
+        # TCP counts what its packets take, which may be twice of what is in them.
+        if out.bounded and step["size"] < 4 * LARGE:
             return False
         return step["size"] >= LARGE and not out.urgent and not step["flags"]
 
@@ -502,6 +541,7 @@ class Director:
                 self._lowat[side] = int.from_bytes(bytes.fromhex(step["value"])[:4], "little")
             if step["name"] == "SO_RCVBUF":
                 self._streams[OTHER[side]].certain = 512
+            self._streams[side].bounded |= step["name"] == "SO_SNDBUF"
 
     def _finish(self, step: Step, label: str, answer: dict[str, Any]) -> None:
         result = answer["result"]
@@ -555,12 +595,12 @@ class Director:
         certain = step["do"] != "fill" and stream.unread >= 0 and stream.fits(step["size"])
         stream.sent += result
         if step["do"] == "fill":
-            stream.exact, stream.full = False, True
+            stream.exact, stream.full, stream.adrift = False, True, True
             return "filled"
         stream.urgent |= "MSG_OOB" in step.get("flags", ())
         if certain:
             return str(result)
-        stream.exact = False
+        stream.exact, stream.adrift = False, True
         if self._timed[step["by"]]:
             return "sent something"
         return "sent all" if result == step["size"] else "sent a part"
@@ -581,7 +621,7 @@ class Director:
             stream.received += count
             stream.full = stream.full and not count
         said = f"{count} {seen}".strip()
-        if stream.urgent or "MSG_OOB" in flags:
+        if stream.urgent or ("MSG_OOB" in flags and not stream.adrift):
             said += f" {text!r}"
         elif not right and "MSG_TRUNC" not in flags:
             said += f" WRONG BYTES {text!r}"

@@ -85,6 +85,19 @@ _QUESTIONS = [
     *("SO_RCVLOWAT", "SO_OOBINLINE", "SO_ACCEPTCONN"),
 ]
 
+_WITHOUT_FLAGS = {"read", "readv", "preadv2", "write", "writev", "pwritev2", "sendfile"}
+
+
+def _that_count(step: Step) -> Step:
+    """Without the flags that its call does not take."""
+    flags = step["flags"]
+    if step["how"] in _WITHOUT_FLAGS:
+        flags = []
+    elif step["how"] == "splice":
+        flags = [flag for flag in flags if flag == "MSG_DONTWAIT"]
+    return step | {"flags": flags}
+
+
 _SEND = _step(
     "send",
     how=st.sampled_from(SENDS),
@@ -95,7 +108,7 @@ _SEND = _step(
         _flags("MSG_DONTWAIT", "MSG_NOSIGNAL"),
         st.sampled_from([["MSG_OOB"], ["MSG_MORE"], []]),
     ),
-)
+).map(_that_count)
 _SEND_MUCH = _step(
     "send",
     how=st.sampled_from(["send", "writev", "sendmsg", "sendfile", "write"]),
@@ -114,7 +127,7 @@ _RECEIVE = _step(
         _flags("MSG_PEEK", "MSG_WAITALL", "MSG_TRUNC", "MSG_OOB", "MSG_CMSG_CLOEXEC"),
         st.sampled_from([["MSG_OOB"], ["MSG_ERRQUEUE"], ["MSG_WAITFORONE"]]),
     ),
-)
+).map(_that_count)
 _POLL = _step(
     "poll",
     how=st.sampled_from(WAYS),

@@ -22,6 +22,10 @@ class Stream:
     exact: bool = True
     full: bool = False
     """Not a byte finds room, and nobody has read since."""
+    adrift: bool = False
+    """Once more was sent in one run than in the other, so its bytes are others from there on."""
+    bounded: bool = False
+    """SO_SNDBUF was set, to 65,536."""
     urgent: bool = False
     """MSG_OOB was used: positions mean nothing any more."""
 

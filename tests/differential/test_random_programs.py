@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from differential.differ import Differ
+from differential.found import FOUND
 from differential.pair import Pair
 from differential.strategies import Program, programs
 from sessions import Session
@@ -69,6 +70,27 @@ def _run(differ: Differ, count: int, start: int) -> None:
 @pytest.mark.timeout(600)
 def test_programs_of_a_fixed_seed_agree(differ: Differ) -> None:
     _run(differ, PROGRAMS, SEED)
+
+
+@pytest.mark.parametrize("what", FOUND)
+def test_what_a_hunt_has_found(differ: Differ, what: str) -> None:
+    # One is sent back to TCP before it is fused: paired is all that it ever was.
+    to_fuse = FOUND[what].defuse_at is None
+    for _ in range(3):  # on a busy machine plain TCP may be of two minds, and pairing late
+        difference = differ.difference(FOUND[what])
+        assert difference is None, f"plain and fused differ\n{difference}"
+        if differ.counts["fused"] or not to_fuse:
+            break
+    assert not to_fuse or differ.counts["fused"]
+
+
+def test_program(differ: Differ, request: pytest.FixtureRequest) -> None:
+    written = request.config.getoption("--program")
+    if not written:
+        pytest.skip("run it with --program 'Program(...)', as a hunt prints it")
+    program = eval(written, {"Program": Program})  # from whoever runs these tests
+    difference = differ.difference(program)
+    assert difference is None, f"plain and fused differ\n{difference}"
 
 
 @pytest.mark.timeout(0)

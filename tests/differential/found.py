@@ -1,0 +1,85 @@
+"""Programs that hunts have found to differ, shortened; each was mended then."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from differential.strategies import Program, Step
+
+
+def _by(side: str, do: str, **what: Any) -> Step:
+    return {"by": side, "child": False, "do": do, "handle": 0} | what
+
+
+def _program(*steps: Step, early: int = 0, defuse_at: int | None = None) -> Program:
+    return Program(
+        mode="lazy",
+        family="ipv4",
+        blocking_connect=True,
+        early=early,
+        before=[],
+        pairing="ping",
+        pair_at=0,
+        defuse_at=defuse_at,
+        steps=list(steps),
+    )
+
+
+def _enter(side: str, *events: str, into: int = 0) -> Step:
+    return _by(side, "epoll ctl", how="add", set=into, nested=False, events=list(events))
+
+
+def _await(side: str, how: str, timeout: int, among: int = 0) -> Step:
+    step = {"by": side, "child": False, "do": "epoll wait", "how": how}
+    return step | {"set": among, "timeout": timeout, "levels": False}
+
+
+def _send(side: str, how: str, size: int, *flags: str) -> Step:
+    return _by(side, "send", how=how, size=size, flags=list(flags))
+
+
+def _receive(side: str, size: int, *flags: str) -> Step:
+    return _by(side, "receive", how="recvfrom", size=size, flags=list(flags))
+
+
+def _option(side: str, name: str, value: str) -> Step:
+    return _by(side, "set option", level="SOL_SOCKET", name=name, value=value)
+
+
+FOUND = {
+    "a ONESHOT entry, and the peer is killed with bytes unread": _program(
+        _enter("server", "EPOLLIN", "EPOLLONESHOT", "EPOLLPRI", "EPOLLRDHUP"),
+        _send("server", "write", 4095),
+        _by("client", "kill"),
+        _await("server", "epoll_wait", 0),
+    ),
+    "an entry of a socket that is passed after it was declined": _program(
+        _enter("server", "EPOLLIN", "EPOLLPRI"),
+        _by("client", "cover"),
+        _option("server", "SO_OOBINLINE", "01000000"),
+        _by("server", "pass"),
+        _await("server", "epoll_pwait2", 30),
+    ),
+    "a low-water mark beyond the end of a ring": _program(
+        _by("client", "fork"),
+        _option("server", "SO_RCVLOWAT", "d0070000"),
+        _receive("server", 4096),
+        _send("client", "send", 100) | {"child": True},
+        _by("client", "exec writer", size=88),
+    ),
+    "a send to the dead, and a second set": _program(
+        _by("server", "kill"),
+        _by("client", "poll", how="poll", events=["EPOLLIN", "EPOLLRDHUP"], timeout=0),
+        _enter("client"),
+        _send("client", "sendto", 1, "MSG_DONTWAIT"),
+        _await("client", "epoll_pwait", -1, among=1),
+        _enter("client", into=1),
+    ),
+    "a ring that is left before a byte was in it": _program(
+        _by("server", "ask", what="FIONREAD"),
+        _send("client", "sendto", 16),
+        _receive("server", 1000, "MSG_DONTWAIT"),
+        early=7,
+        defuse_at=1,
+    ),
+}
