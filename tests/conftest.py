@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,18 +14,38 @@ import pytest
 
 from broker_fixtures import BrokerProcess
 from loopfuse._preload import library_path
-from sessions import Session
+from sessions import BROKEN_INVARIANTS, Session
 
 PROGRAMS = Path(__file__).parent / "programs"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="run the long tests too, at full length")
+    parser.addoption(
+        "--loading", action="store_true", help="leave out tests that load no preload library"
+    )
+    parser.addoption("--soak-minutes", type=float, metavar="N", help="run the soak for so long")
+    parser.addoption("--soak-seed", type=int, metavar="S", default=1, help="its random choices")
+    parser.addoption("--in-a-row", type=int, metavar="N", help="make so many connections in a row")
+    parser.addoption("--at-once", type=int, metavar="N", help="hold so many connections at once")
     parser.addoption("--hunt", type=int, metavar="N", help="run N random programs as well")
+    parser.addoption("--program", metavar="P", help="a program that a hunt found, as printed")
+    parser.addoption(
+        "--faults", choices=("sample", "all"), default="sample", help="inject all faults there are"
+    )
     parser.addoption("--hunt-seed", type=int, metavar="S", help="the random programs of a hunt")
+    parser.addoption("--garbage", type=int, metavar="N", help="N rounds with a hostile peer")
+    parser.addoption("--garbage-seed", type=int, metavar="S", help="the first of them")
+
+
+def _loads(item: pytest.Item) -> bool:
+    return "library" in getattr(item, "fixturenames", ())
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--loading"):
+        config.hook.pytest_deselected(items=[item for item in items if not _loads(item)])
+        items[:] = [item for item in items if _loads(item)]
     if config.getoption("--soak"):
         return
     skip = pytest.mark.skip(reason="takes minutes; run it with --soak")
@@ -42,6 +64,16 @@ def library() -> Path:
     path = library_path()
     assert path.is_file(), f"{path} is missing: scripts/build-variant dev"
     return path
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A directory that every user can enter, and with room in its name for a socket's; pytest's
+    own has neither."""
+    folder = Path(tempfile.mkdtemp(prefix="loopfuse-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
@@ -84,17 +116,14 @@ def eagerly_fused(library: Path, session_broker: BrokerProcess) -> Session:
 
 
 @pytest.fixture(scope="session")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The C programs of tests/programs, compiled."""
-    import subprocess
-
-    out = tmp_path_factory.mktemp("programs")
-    for source in PROGRAMS.glob("*.c"):
-        command = ["gcc", "-O2", "-g", "-o", str(out / source.stem), str(source), "-pthread"]
+def programs() -> Path:
+    """The C programs of tests/programs, compiled; what has not changed since, by an earlier run."""
+    out = Path(__file__).parent.parent / "build" / "test-programs"
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # against a run beside this one
+        command = ["make", "--silent", "--jobs=2", "-C", str(PROGRAMS), f"OUT={out}"]
         subprocess.run(command, check=True)
-        if source.stem == "holder":
-            command[command.index("-o") + 1] += "-static"
-            subprocess.run([*command, "-static"], check=True)
     return out
 
 
@@ -106,6 +135,18 @@ def tool(name: str) -> str:
     if os.environ.get("CI"):
         pytest.fail(f"{name} is missing: scripts/debian test")
     pytest.skip(f"{name} is not installed: scripts/debian test")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_invariant_broken() -> Iterator[None]:
+    """Also in programs whose end no test minds, and in servers that say nothing."""
+    BROKEN_INVARIANTS.parent.mkdir(exist_ok=True)
+    BROKEN_INVARIANTS.touch()
+    BROKEN_INVARIANTS.chmod(0o666)  # PostgreSQL runs as another user
+    before = BROKEN_INVARIANTS.stat().st_size
+    yield
+    broken = BROKEN_INVARIANTS.read_bytes()[before:].decode(errors="replace")
+    assert not broken, broken
 
 
 @pytest.fixture(autouse=True, scope="session")

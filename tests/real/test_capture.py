@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from broker_fixtures import BrokerProcess, eventually
 from conftest import PROGRAMS, tool
-from sessions import Session
+from sessions import Session, listens
 
 GIB = 1 << 30
 PORT = 7700
+KNOCK = "import socket; socket.socket().connect_ex(('127.0.0.1', 1))"
 
 
 class Namespace:
@@ -58,7 +58,12 @@ def test_a_gibibyte_crosses_without_one_payload_packet(
     try:
         assert tcpdump.stderr is not None
         assert b"listening" in tcpdump.stderr.readline()
-        time.sleep(0.5)  # it says so before it really captures
+        # It says so before it really captures: until then, connections to nobody.
+        knock = [*namespace.inside, sys.executable, "-c", KNOCK]
+        eventually(
+            lambda: subprocess.run(knock, check=True).returncode == 0 and bool(packets(capture)),
+            "it captures",
+        )
         bulk = [*namespace.inside, sys.executable, str(PROGRAMS / "bulk.py")]
         server = subprocess.Popen(
             [*bulk, "server", str(PORT)],
@@ -74,7 +79,7 @@ def test_a_gibibyte_crosses_without_one_payload_packet(
         tcpdump.communicate(timeout=10)
     assert received == sent
     assert sum(r.bytes_to_server for r in eagerly_fused.fused_rows(PORT)) == GIB
-    listing = packets(capture)
+    listing = [line for line in packets(capture) if f".{PORT}" in line]
     assert any("Flags [S]" in line for line in listing), listing
     assert any("Flags [S.]" in line for line in listing), listing
     assert all(line.endswith("length 0") for line in listing), listing
@@ -93,7 +98,7 @@ def test_a_rejecting_rule_still_refuses_the_connection(
         [*bulk, "server", str(PORT)], env=eagerly_fused.environment, stdout=subprocess.DEVNULL
     )
     try:
-        time.sleep(0.5)
+        eventually(lambda: listens(PORT, server.pid), "it listens")
         done = eagerly_fused.run([*bulk, "client", str(PORT), "1000"], check=False)
         assert "ConnectionRefusedError" in done.stderr
     finally:

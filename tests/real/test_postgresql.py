@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from conftest import tool
+from broker_fixtures import eventually
+from daemons import (
+    postgresql_binaries,
+    postgresql_cluster,
+    postgresql_command,
+    postgresql_is_ready,
+)
 from sessions import Session, free_port
 
 CONSISTENT = (
@@ -21,36 +24,17 @@ CONSISTENT = (
 
 
 @pytest.fixture
-def binaries() -> Path:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    return found[-1].parent if found else Path(tool("initdb")).parent
+def cluster() -> Iterator[Path]:
+    with postgresql_cluster() as data:
+        yield data
 
 
-@pytest.fixture
-def cluster(binaries: Path, tmp_path: Path) -> Iterator[Path]:
-    """A fresh cluster; initdb refuses root, so root makes it for the user postgres."""
-    data = Path("/tmp") / f"loopfuse-pg-{os.getpid()}"
-    initdb = [str(binaries / "initdb"), "-D", str(data), "-A", "trust", "-U", "postgres"]
-    subprocess.run([*as_postgres(), *initdb], check=True, stdout=subprocess.DEVNULL, cwd="/tmp")
-    yield data
-    shutil.rmtree(data)
-
-
-def as_postgres() -> list[str]:
-    return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] * (
-        os.getuid() == 0
-    )
-
-
-def test_pgbench_ends_with_the_books_balanced(
-    lazily_fused: Session, binaries: Path, cluster: Path
-) -> None:
-    port = free_port()
-    server = [*as_postgres(), str(binaries / "postgres"), "-D", str(cluster), "-k", ""]
-    server += ["-p", str(port), "-c", "listen_addresses=127.0.0.1"]
+def test_pgbench_ends_with_the_books_balanced(lazily_fused: Session, cluster: Path) -> None:
+    port, binaries = free_port(), postgresql_binaries()
     where = ["-h", "127.0.0.1", "-p", str(port), "-U", "postgres"]
     pgbench = [str(binaries / "pgbench"), *where]
-    with lazily_fused.server(server, port, stderr=-3, cwd="/tmp"):
+    with lazily_fused.server(postgresql_command(cluster, port), port, stderr=-3, cwd="/tmp"):
+        eventually(lambda: postgresql_is_ready(port), "it is ready")
         lazily_fused.run([*pgbench, "-i", "-q", "postgres"])
         for options in (["-S", "-c", "1", "-t", "2000"], ["-c", "4", "-t", "250"]):
             said = lazily_fused.run([*pgbench, *options, "postgres"]).stdout

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from conftest import tool
+from daemons import redis_command
 from sessions import Session, free_port
 
 
 @contextmanager
 def redis(session: Session, directory: Path) -> Iterator[int]:
     port = free_port()
-    options = ["--bind", "127.0.0.1", "--save", "", "--dir", str(directory)]
-    with session.server([tool("redis-server"), "--port", str(port), *options], port):
+    with session.server(redis_command(directory, port), port):
         yield port
 
 

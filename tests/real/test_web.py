@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import re
 import sys
@@ -12,18 +11,10 @@ from pathlib import Path
 import pytest
 
 from conftest import PROGRAMS, tool
+from daemons import nginx_command
 from sessions import Session, free_port
 
 BIG = 5_000_000
-
-NGINX = """
-daemon off; worker_processes 1; {user} pid {dir}/nginx.pid; error_log {dir}/error.log;
-events {{ worker_connections 1000; }}
-http {{ access_log off; sendfile on; keepalive_requests 1000000;
-  client_body_temp_path {dir}; proxy_temp_path {dir}; fastcgi_temp_path {dir};
-  uwsgi_temp_path {dir}; scgi_temp_path {dir};
-  server {{ listen 127.0.0.1:{port}; root {dir}; }} }}
-"""
 
 
 @pytest.fixture
@@ -31,14 +22,6 @@ def files(tmp_path: Path) -> Path:
     (tmp_path / "big").write_bytes(random.Random(1).randbytes(BIG))
     (tmp_path / "small").write_bytes(b"s" * 2000)
     return tmp_path
-
-
-def nginx_command(directory: Path, port: int) -> list[str]:
-    user = "user root;" if os.getuid() == 0 else ""
-    text = NGINX.format(dir=directory, port=port, user=user)
-    config = directory / "nginx.conf"
-    config.write_text(text)
-    return [tool("nginx"), "-e", str(directory / "error.log"), "-c", str(config)]
 
 
 def fetched(session: Session, port: int, times: int) -> str:
