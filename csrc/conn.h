@@ -154,6 +154,12 @@ static inline void lf_conn_publish(struct lf_sock *sock, uint64_t head, uint64_t
 /* Another thread, or process, is just sending again by TCP what the peer did not read in the
  * ring, and holds tx_lock meanwhile; what we send comes after that. */
 bool lf_conn_is_resending(const struct lf_sock *sock);
+/* Under tx_lock: gives TCP what is in the ring from slot->resent on, and has it counted there. What
+ * TCP says against it is kept for the program to see. (conn_resend.c) */
+void lf_conn_resend_by_tcp(struct lf_sock *sock, int fd);
+/* Who was at it may have died after TCP took bytes, and before it had noted so. Nobody else has sent
+ * meanwhile: what TCP has beyond its count from before the ring is what was sent again. */
+void lf_conn_note_what_tcp_has(struct lf_sock *sock, int fd);
 /* Under tx_lock: ends the ring where slot->resent says, unless that was done, sends again from there
  * on, and goes on in TCP. Who was at it may have died. */
 void lf_conn_finish_resending(struct lf_sock *sock);

@@ -16,6 +16,7 @@
 #include "start.h"
 #include "states.h"
 #include "tap.h"
+#include "tcp_states.h"
 
 #include <errno.h>
 #include <linux/tcp.h>
@@ -105,115 +106,6 @@ static bool tcp_has_failed(struct lf_sock *sock, int fd)
 	return true;
 }
 
-enum { NO_LIMIT = -1 };
-
-/* TCP's limits for what it has not sent, as they were, for as long as the ring's bytes are put
- * there. */
-struct room {
-	struct lf_sock *sock;
-	int fd;
-	bool asked;
-	int size, lent; /* SO_SNDBUF, twice of what sets it; 0: none was lent */
-	int locks;      /* has the program fixed its buffers' sizes? -1: this kernel does not tell */
-	int unsent;     /* TCP_NOTSENT_LOWAT; NO_LIMIT: stays */
-};
-
-static bool set(int fd, int level, int name, int n)
-{
-	return lf_real.setsockopt(fd, level, name, &n, sizeof(n)) == 0;
-}
-
-/* What is more than net.core.wmem_max is cut down to that, which may be less than TCP has
- * come to on its own. So it is tried out where the size does not matter. */
-static bool set_send_buffer(const struct room *room, int half)
-{
-	return set(room->fd, SOL_SOCKET, SO_SNDBUFFORCE, half) ||
-	       (lf_bell_try_room(room->sock, half) / 2 >= room->size / 2 &&
-		set(room->fd, SOL_SOCKET, SO_SNDBUF, half));
-}
-
-static void lend_room(struct room *room, size_t n)
-{
-	room->asked = true;
-	room->unsent = lf_option_ask(room->fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, NO_LIMIT);
-	if (room->unsent != NO_LIMIT && !set(room->fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, NO_LIMIT))
-		room->unsent = NO_LIMIT;
-	room->size = lf_option_ask(room->fd, SOL_SOCKET, SO_SNDBUF, 0);
-	room->locks = lf_option_ask(room->fd, SOL_SOCKET, SO_BUF_LOCK, -1);
-	if (room->size && set_send_buffer(room, room->size / 2 + (int)n))
-		room->lent = lf_option_ask(room->fd, SOL_SOCKET, SO_SNDBUF, 0);
-}
-
-/* What lies there stays: the socket is writable once less does than it holds. What another thread
- * of the program's has set meanwhile stays, too. The cleanup also runs when pthread_cancel unwinds
- * through here. */
-static void take_room_away(struct room *room)
-{
-	int fd = room->fd;
-	if (room->unsent != NO_LIMIT &&
-	    lf_option_ask(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, room->unsent) == NO_LIMIT)
-		(void)set(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, room->unsent);
-	if (!room->lent || lf_option_ask(fd, SOL_SOCKET, SO_SNDBUF, 0) != room->lent)
-		return;
-	(void)set_send_buffer(room, room->size / 2);
-	if (room->locks != -1 && !(room->locks & LF_SEND_BUFFER_LOCKED))
-		(void)set(fd, SOL_SOCKET, SO_BUF_LOCK,
-			  lf_option_ask(fd, SOL_SOCKET, SO_BUF_LOCK, 0) & ~LF_SEND_BUFFER_LOCKED);
-}
-
-/* fd -1: for time to pass. */
-static void await_room(int fd, int timeout_ms)
-{
-	struct pollfd p = {.fd = fd, .events = POLLOUT};
-	struct lf_defer_pause pause = lf_defer_pause();
-	lf_real.poll(&p, 1, timeout_ms);
-	lf_defer_resume(pause);
-}
-
-static ssize_t send_pieces(int fd, const struct msghdr *msg)
-{
-	lf_defer_begin(); /* cancelled in here, it might leave bytes with TCP that nobody counts */
-	ssize_t sent = lf_real.sendmsg(fd, msg, MSG_DONTWAIT | MSG_NOSIGNAL);
-	int error = errno;
-	lf_defer_end();
-	errno = error;
-	return sent;
-}
-
-/* Sends what is in the ring from slot->resent on by TCP. The peer may not read for long, so TCP is
- * lent room for all of it; where it may not have that (net.core.wmem_max, without CAP_NET_ADMIN),
- * waits as long as the peer lives. What TCP says against it is kept for the program to see. */
-static void resend_by_tcp(struct lf_sock *sock, int fd)
-{
-	struct room room __attribute__((cleanup(take_room_away))) = {
-		.sock = sock, .fd = fd, .unsent = NO_LIMIT};
-	uint64_t position, end = atomic_load(&sock->slot->tx_head);
-	while ((position = atomic_load(&sock->slot->resent)) != end) {
-		struct iovec pieces[2];
-		size_t n = (size_t)(end - position);
-		uint64_t origin = atomic_load_explicit(&sock->slot->tx_origin, memory_order_relaxed);
-		int count = lf_ring_pieces(sock->out_ring, sock->ring_size, position + origin, n,
-					   pieces);
-		struct msghdr msg = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
-		room.fd = lf_sock_named(sock, room.fd);
-		ssize_t sent = send_pieces(room.fd, &msg);
-		if (sent > 0) {
-			atomic_store(&sock->slot->resent, position + (uint64_t)sent);
-		} else if (sent == -1 && errno == EAGAIN) {
-			if (room.asked)
-				await_room(room.fd, 100);
-			else
-				lend_room(&room, n);
-		} else if (sent == -1 && (errno == ENOBUFS || errno == ENOMEM)) {
-			await_room(-1, 1); /* memory comes back; the bytes would not */
-		} else if (sent == -1 && errno != EINTR) {
-			atomic_store(&sock->slot->error, (uint32_t)errno);
-			atomic_store(&sock->slot->reset, 1);
-			break;
-		}
-	}
-}
-
 /* Under tx_lock, FUSED: the peer has stopped reading its ring for good. */
 static void take_back(struct lf_sock *sock, int fd, enum lf_reason reason)
 {
@@ -237,7 +129,7 @@ static void take_back(struct lf_sock *sock, int fd, enum lf_reason reason)
 	if (n && lf_in_borrowed_memory())
 		return;
 	if (n && !tcp_has_failed(sock, fd))
-		resend_by_tcp(sock, fd);
+		lf_conn_resend_by_tcp(sock, fd);
 	go_on_in_tcp(sock);
 }
 
@@ -245,19 +137,6 @@ bool lf_conn_is_resending(const struct lf_sock *sock)
 {
 	return atomic_load_explicit(&sock->slot->resending, memory_order_relaxed) == LF_RESENDING &&
 	       lf_lock_is_elsewhere(&sock->slot->tx_lock);
-}
-
-/* Who was at it may have died after TCP took bytes, and before it had noted so. Nobody else has sent
- * meanwhile: what TCP has beyond its count from before the ring is what was sent again. */
-static void note_what_tcp_has(struct lf_sock *sock, int fd)
-{
-	struct lf_slot *slot = sock->slot;
-	uint64_t sent;
-	if (!lf_conn_count_sent(sock, fd, &sent))
-		return;
-	uint64_t position = atomic_load(&slot->resend_from) + sent - atomic_load(&slot->tcp_sent);
-	if (position > atomic_load(&slot->resent) && position <= atomic_load(&slot->tx_head))
-		atomic_store(&slot->resent, position);
 }
 
 /* The peer waits for the bytes that it has wished back, but for no more than a second. It may have left
@@ -294,8 +173,8 @@ void lf_conn_finish_resending(struct lf_sock *sock)
 	if (!take_back_late(sock))
 		return;
 	if (atomic_load(&slot->resent) != atomic_load(&slot->tx_head)) {
-		note_what_tcp_has(sock, fd);
-		resend_by_tcp(sock, fd);
+		lf_conn_note_what_tcp_has(sock, fd);
+		lf_conn_resend_by_tcp(sock, fd);
 	}
 	go_on_in_tcp(sock);
 }
@@ -609,18 +488,15 @@ static bool gave_up_its_bell(struct lf_sock *sock)
 	       atomic_load(&sock->out->c.reason) == LF_REASON_DESCRIPTOR_NEEDED;
 }
 
-/* States in which the peer may still send; of <netinet/tcp.h>, which has no place beside
- * <linux/tcp.h>. */
-enum { ESTABLISHED = 1, FIN_WAIT1 = 4, FIN_WAIT2 = 5 };
-
+/* The peer may still send in all other states. */
 bool lf_conn_fin_has_come(int fd)
 {
 	struct tcp_info info;
 	socklen_t len = sizeof(info);
 	if (lf_real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == -1)
 		return true;
-	return info.tcpi_state != ESTABLISHED && info.tcpi_state != FIN_WAIT1 &&
-	       info.tcpi_state != FIN_WAIT2;
+	return info.tcpi_state != LF_TCP_ESTABLISHED && info.tcpi_state != LF_TCP_FIN_WAIT1 &&
+	       info.tcpi_state != LF_TCP_FIN_WAIT2;
 }
 
 /* TCP has seen FIN or worse. */

@@ -16,6 +16,7 @@
 #include "pairing.h"
 #include "real.h"
 #include "states.h"
+#include "tcp_states.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -27,41 +28,46 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-/* The kernel's count of payload bytes; false: not an established connection. SYN counts
- * as one acknowledged byte at the end that sent it first. */
+static bool ask_tcp(int fd, struct tcp_info *info)
+{
+	socklen_t len = sizeof(*info);
+	return lf_real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &len) == 0 &&
+	       len >= offsetof(struct tcp_info, tcpi_segs_out);
+}
+
+/* Payload given to TCP. SYN counts as one acknowledged byte at the end that sent it first. */
+static uint64_t sent_in_all(const struct lf_sock *sock, const struct tcp_info *info, int queued)
+{
+	return info->tcpi_bytes_acked + (unsigned)queued - (sock->side == LF_SIDE_CLIENT);
+}
+
+/* The kernel's count of payload bytes; false: not an established connection. */
 static bool kernel_count(struct lf_sock *sock, int fd, bool sending, uint64_t *count)
 {
 	struct tcp_info info;
-	socklen_t len = sizeof(info);
-	if (lf_real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == -1 ||
-	    len < offsetof(struct tcp_info, tcpi_segs_out) || info.tcpi_state != 1 /* ESTABLISHED */)
-		return false;
 	int queued = 0;
-	if (lf_real.ioctl(fd, sending ? SIOCOUTQ : SIOCINQ, &queued) == -1 || queued < 0)
+	if (!ask_tcp(fd, &info) || info.tcpi_state != LF_TCP_ESTABLISHED ||
+	    lf_real.ioctl(fd, sending ? SIOCOUTQ : SIOCINQ, &queued) == -1 || queued < 0)
 		return false;
-	if (sending)
-		*count = info.tcpi_bytes_acked + (unsigned)queued - (sock->side == LF_SIDE_CLIENT);
-	else
-		*count = info.tcpi_bytes_received - (unsigned)queued;
+	*count = sending ? sent_in_all(sock, &info, queued) :
+			   info.tcpi_bytes_received - (unsigned)queued;
 	return true;
 }
 
 bool lf_conn_count_sent(struct lf_sock *sock, int fd, uint64_t *count)
 {
-	enum { ESTABLISHED = 1, CLOSE_WAIT = 8 }; /* in others a FIN of ours may be among them */
 	struct tcp_info before, after;
 	int queued = 0;
 	/* What is acknowledged between the two looks leaves the queue; there is an end to it. */
 	do {
-		socklen_t len = sizeof(before), again = sizeof(after);
-		if (lf_real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &before, &len) == -1 ||
-		    lf_real.ioctl(fd, SIOCOUTQ, &queued) == -1 ||
-		    lf_real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &after, &again) == -1 ||
-		    len < offsetof(struct tcp_info, tcpi_segs_out) ||
-		    (after.tcpi_state != ESTABLISHED && after.tcpi_state != CLOSE_WAIT))
+		/* In other states a FIN of ours may be among what is counted. */
+		if (!ask_tcp(fd, &before) || lf_real.ioctl(fd, SIOCOUTQ, &queued) == -1 ||
+		    !ask_tcp(fd, &after) ||
+		    (after.tcpi_state != LF_TCP_ESTABLISHED &&
+		     after.tcpi_state != LF_TCP_CLOSE_WAIT))
 			return false;
 	} while (before.tcpi_bytes_acked != after.tcpi_bytes_acked);
-	*count = after.tcpi_bytes_acked + (unsigned)queued - (sock->side == LF_SIDE_CLIENT);
+	*count = sent_in_all(sock, &after, queued);
 	return true;
 }
 

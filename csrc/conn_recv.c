@@ -633,7 +633,7 @@ static void go_on_in_ring(struct lf_sock *sock)
 	struct lf_slot *slot = sock->slot;
 	if (lf_rx(sock) == LF_RX_READY &&
 	    atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) != LF_MARK_PLAIN &&
-	    atomic_load(&sock->in->p.tcp_total) == atomic_load(&slot->tcp_rcvd)) {
+	    !tcp_comes_first(sock)) {
 		atomic_store(&slot->rx_tcp_left, 0);
 		lf_states_enter_rx(slot, LF_RX_DRAIN);
 	}

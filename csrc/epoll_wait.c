@@ -382,9 +382,9 @@ static int sleep_in_kernel(struct lf_epoll *ep, int epfd, struct epoll_event *ev
 	rung->slept = true;
 	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
 	ep->settled += n >= 0 && n < max;
-	if (n > 0 && ep->sleepers == 1)
-		lf_entry_heat_cooled(ep);
 	if (n > 0) {
+		if (ep->sleepers == 1)
+			lf_entry_heat_cooled(ep);
 		ep->turn++;
 		n = translate(ep, events, 0, n, rung);
 		harvest_rings(ep, events, max, &n);

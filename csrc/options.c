@@ -4,6 +4,7 @@
 
 #include "conn.h"
 #include "real.h"
+#include "tcp_states.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -351,8 +352,6 @@ static void add(void *field, size_t size, uint64_t n)
 	}
 }
 
-enum { CLOSED = 7 }; /* TCP_CLOSE, include/net/tcp_states.h */
-
 /* The ring's bytes count as TCP's do: those the peer's receive buffer would hold are
  * acknowledged, the others wait to be sent. */
 static void amend_tcp_info(struct lf_sock *sock, void *value, socklen_t len)
@@ -371,7 +370,7 @@ static void amend_tcp_info(struct lf_sock *sock, void *value, socklen_t len)
 	ADD(tcpi_bytes_sent, sent - unsent);
 #undef ADD
 	if (len > 0 && atomic_load(&sock->slot->reset))
-		((struct tcp_info *)value)->tcpi_state = CLOSED;
+		((struct tcp_info *)value)->tcpi_state = LF_TCP_CLOSED;
 }
 
 static void amend_error(struct lf_sock *sock, void *value)

@@ -5,9 +5,9 @@
  *                is taken over (robust list, or owner_is_dead())
  *   conn_send.c  before_put(), put(), rest by TCP once the ring has ended
  *   conn.h       lf_conn_publish(): the slot's position, then the segment's
- *   conn_end.c   grant(), take_back(), resend_by_tcp(), mark_end(), go_on_in_tcp(),
- *                lf_conn_is_resending(), note_what_tcp_has(), lf_conn_finish_resending(),
- *                lf_conn_end_tx()
+ *   conn_end.c   grant(), take_back(), mark_end(), go_on_in_tcp(), lf_conn_is_resending(),
+ *                lf_conn_finish_resending(), lf_conn_end_tx()
+ *   conn_resend.c lf_conn_resend_by_tcp(), lf_conn_note_what_tcp_has()
  *
  * Both send their own numbered bytes, one at a time; one may end the ring on its own account, without
  * a wish. The reader wishes its unread bytes back at any step, or never, and reads what is its own; or
@@ -17,7 +17,7 @@
  * Checked: each byte of a send that has returned arrives once and in its sender's order; of the one
  * during which its sender was killed, at most once; nothing that was not sent; nobody waits for
  * ever. A process may also be killed between the kernel's send of a byte taken back and the note of it
- * (slot->resent): the heir goes by the kernel's count (note_what_tcp_has()).
+ * (slot->resent): the heir goes by the kernel's count (lf_conn_note_what_tcp_has()).
  */
 #ifndef BYTES /* of each process */
 #define BYTES 2

@@ -7,10 +7,10 @@
  *   conn_recv.c  step_ready(), step_drain(), step_fused(), take_from_ring(), unread_in_ring(),
  *                ring_is_over(), look_at_tcp()
  *   conn_end.c   lf_conn_end_tx(), mark_end(), go_on_in_tcp(), take_back(), take_back_late(),
- *                resend_by_tcp(),
  *                grant(), lf_conn_service(), leave_ring(), await_end_of_ring(), wish_all_back(),
  *                leave_unless_stuck(), lf_conn_take_turn(), lf_conn_ask_again(),
  *                lf_conn_has_been_taken_back(), end_both()
+ *   conn_resend.c lf_conn_resend_by_tcp()
  *
  * The producer's end is one thread, or with SECOND two; either may end the ring on its own at any
  * step (BROKER). The consumer may at any step, once, wish: the end of the ring (PLAIN), or all unread
@@ -119,7 +119,7 @@ inline go_on_in_tcp(thread)
 	resending = false
 }
 
-/* resend_by_tcp() */
+/* lf_conn_resend_by_tcp() */
 inline resend(thread)
 {
 	do

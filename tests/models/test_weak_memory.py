@@ -12,7 +12,9 @@ import pytest
 
 WEAK = Path(__file__).parent / "weak"
 CSRC = WEAK.parents[2] / "csrc"
-SUBJECTS = ("bell", "conn_count", "conn_end", "conn_fuse", "conn_recv", "conn_send", "wait")
+SUBJECTS = (
+    "bell", "conn_count", "conn_end", "conn_fuse", "conn_recv", "conn_resend", "conn_send", "wait",
+)  # fmt: skip
 PATIENCE = 600
 
 # Two unforced switches of thread and one stale load in an execution; three threads: one switch.

@@ -1,6 +1,5 @@
 /* scenarios.c - what the checker runs: the two ends of one connection, each with one thread or two,
- * by the functions of csrc/ (conn_send.c, conn_recv.c, conn_end.c, conn_fuse.c, wait.c, bell.c and
- * their headers, unchanged). Here are the kernel they need (TCP, doorbells, poll), the lock with the
+ * by the functions of csrc/ (conn_*.c, wait.c, bell.c and their headers, unchanged). Here are the kernel they need (TCP, doorbells, poll), the lock with the
  * orders of lock.c, and stand-ins for what has no part in it (epoll, pairing, signals, taps).
  *
  * A poll with a time limit never times out, so nothing is saved by a limit that should not have
