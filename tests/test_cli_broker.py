@@ -78,14 +78,28 @@ def segment(broker: BrokerProcess, pair: TcpPair) -> Iterator[int]:
         yield fd
 
 
-def test_ps_leaves_names_and_addresses_whole_in_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("reason", [None, "too-late", "no-counterpart", "packet-filter-on-payload"])
+@pytest.mark.parametrize(
+    "client, server",
+    [
+        (("redis-benchmark", 19025), ("redis-server", 18497)),
+        (("sh", 9), ("queue-of-orders", 1_048_576)),
+        (("queue-of-orders", 1_048_576), ("sh", 9)),
+    ],
+)
+def test_ps_leaves_names_and_addresses_whole_in_80_columns(
+    monkeypatch: pytest.MonkeyPatch,
+    client: tuple[str, int],
+    server: tuple[str, int],
+    reason: str | None,
+) -> None:
     screen = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
     monkeypatch.setattr("loopfuse._cli.screen.console", lambda: screen)
-    client = EndRow(19025, "redis-benchmark", 0, "127.0.0.1", 41224)
-    server = EndRow(18497, "redis-server", 0, "127.0.0.1", 7123)
-    ps._print_table([row(2, 2_400_000, 347_000, client=client, server=server)])
+    ends = [EndRow(end[1], end[0], 0, "127.0.0.1", 41224) for end in (client, server)]
+    ps._print_table([row(2, 2_400_000, 347_000, client=ends[0], server=ends[1], reason=reason)])
     said = screen.file.getvalue()  # type: ignore[attr-defined]
-    words = {"redis-benchmark/19025", "127.0.0.1:41224", "redis-server/18497", "127.0.0.1:7123"}
+    words = {f"{name}/{pid}" for name, pid in (client, server)} | {"127.0.0.1:41224"}
+    words |= {reason} if reason else set()
     assert words <= set(said.split()), said
     assert max(map(len, said.splitlines())) <= 80
 

@@ -9,6 +9,8 @@ import click
 from loopfuse._quantities import size
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from loopfuse._messages import Row
 
 
@@ -46,47 +48,63 @@ def command(as_json: bool, live: bool) -> None:
 
 
 def _print_table(rows: list[Row]) -> None:
-    from rich.table import Table
     from rich.text import Text
 
-    from loopfuse._cli.screen import console, describe_end
+    from loopfuse._cli.screen import console
 
     if not rows:
         click.echo("No connections: none of the programs under `loopfuse run` has a lasting one.")
         return
     screen = console()
+    unbound = screen.options.update(max_width=_NO_LIMIT)
+    for folded, with_reasons in ((False, True), (True, True), (True, False)):
+        table = _table(rows, folded, with_reasons)
+        if screen.measure(table, options=unbound).maximum <= screen.width:
+            break
+    screen.print(table)
+    remarks: dict[str, list[str]] = {}
+    for row in rows:
+        if row.detail is not None:
+            remarks.setdefault(f"{row.reason}: {row.detail}", []).append(str(row.id))
+        elif row.reason is not None and not with_reasons:
+            remarks.setdefault(row.reason, []).append(str(row.id))
+    for remark, ids in remarks.items():
+        shown = ", ".join(ids[:_IDS_SHOWN]) + (", ..." if len(ids) > _IDS_SHOWN else "")
+        screen.print(Text(f"{shown}: {remark}"), soft_wrap=True)
+
+
+def _table(rows: list[Row], folded: bool, with_reasons: bool) -> Table:
+    """`folded`: the ends of a connection take two lines, names and addresses stay whole."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from loopfuse._cli.screen import describe_end
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("ID", justify="right", no_wrap=True)
     table.add_column("STATE", no_wrap=True)
-    # What is too narrow for both is shared out so that names and addresses stay whole.
     for title, ends in (
         ("CLIENT", [row.client for row in rows]),
         ("SERVER", [row.server for row in rows]),
     ):
         longest = max(len(word) for end in ends for word in describe_end(end).split())
-        table.add_column(title, overflow="fold", ratio=longest)
+        table.add_column(title, overflow="fold", width=longest if folded else None)
     table.add_column("SENT", justify="right", no_wrap=True)
     table.add_column("RECEIVED", justify="right", no_wrap=True)
-    table.add_column("REASON", overflow="fold")
+    if with_reasons:
+        table.add_column("REASON", no_wrap=True)
     for row in rows:
-        table.add_row(
+        cells: list[str | Text] = [
             str(row.id),
             Text(row.state, style=_STYLES[row.state]),
             Text(describe_end(row.client)),
             Text(describe_end(row.server)),
             size(row.bytes_to_server),
             size(row.bytes_to_client),
-            row.reason or "",
-        )
-    screen.print(table)
-    details: dict[str, list[str]] = {}
-    for row in rows:
-        if row.detail is not None:
-            details.setdefault(f"{row.reason}: {row.detail}", []).append(str(row.id))
-    for detail, ids in details.items():
-        shown = ", ".join(ids[:_IDS_SHOWN]) + (", ..." if len(ids) > _IDS_SHOWN else "")
-        screen.print(Text(f"{shown}: {detail}"), soft_wrap=True)
+        ]
+        table.add_row(*cells, *([row.reason or ""] if with_reasons else []))
+    return table
 
 
-_IDS_SHOWN = 10
+_IDS_SHOWN, _NO_LIMIT = 10, 10_000
 _STYLES = {"fused": "green", "plain": "yellow", "defused": "yellow", "closed": "dim"}
