@@ -49,14 +49,13 @@ void work_stream_serve(const struct measure_order *order)
 {
 	struct channel channel = channel_serve(order);
 	struct header header;
-	do {
-		if (!channel_take(&channel, (char *)&header, sizeof(header)))
-			return channel_close(&channel);
-		if (header.length) {
-			char answer = take_batch(&channel, &header);
-			channel_put(&channel, &answer, 1);
-		}
-	} while (header.length);
+	bool more;
+	while ((more = channel_take(&channel, (char *)&header, sizeof(header))) && header.length) {
+		char answer = take_batch(&channel, &header);
+		channel_put(&channel, &answer, 1);
+	}
+	if (!more)
+		return channel_close(&channel);
 	uint64_t count = 0;
 	for (size_t n; (n = channel_some(&channel, buffer, sizeof(buffer))) > 0;)
 		count += n;

@@ -395,8 +395,7 @@ class Director:
                 return not busy
             case "ask":
                 # A reset keeps what was not acknowledged yet, for good.
-                alive = self._pair.parties[OTHER[side]].alive
-                gone = OTHER[side] in self._left_the_ring or not alive
+                gone = self._is_gone(OTHER[side])
                 sending = any(b.kind == "send" for b in self._blocked)
                 if step["what"] == "SIOCOUTQ" and (sending or gone):
                     return False

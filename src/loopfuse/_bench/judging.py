@@ -33,10 +33,11 @@ def judged(rows: Sequence[Row]) -> list[TargetResult]:
 def summary(results: Sequence[TargetResult]) -> str:
     reached = sum(result.reached is True for result in results)
     known = sum(result.reached is not None for result in results)
+    due = len(measured(results))
     words = f"{reached} of {known} targets reached"
-    if missing := len(measured(results)) - known:
+    if missing := due - known:
         words += f", {missing} without a figure"
-    if others := len(results) - len(measured(results)):
+    if others := len(results) - due:
         words += f", {others} not measured in this run"
     return words
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from loopfuse._bench.sides import sides_of
+
 OURS = "loopfuse"
-WATCHED = ("loopfuse-top", "loopfuse-metrics", "loopfuse-tap")
 
 
 @dataclass(frozen=True)
@@ -77,12 +78,13 @@ TARGETS = (
     Target("100 idle connections", "idle-64-100-0", "at most", 0, figure="ends"),
     Target("100 idle connections", "idle-64-100-0", "at most", 0, figure="broker"),
     *(
-        Target(work, row, "at most", 1.02, (watcher,))
+        Target(work, row, "at most", 1.02, (side.key,))
         for row, work in (
             ("watching-roundtrip-1", "round trip of 1 B, nobody watching"),
             ("watching-stream-64", "stream of 64 B, nobody watching"),
         )
-        for watcher in WATCHED
+        for side in sides_of("watching")
+        if side.watcher
     ),
     *(
         Target(work, f"calls-{on}-64", "at most", 1.02, figure="call")
