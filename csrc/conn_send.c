@@ -363,20 +363,25 @@ static ssize_t without_memory(struct lf_sock *sock)
 	return LF_USE_TCP;
 }
 
-/* One try, under tx_lock. */
-static ssize_t put(struct lf_sock *sock, int fd, struct lf_cursor *cursor)
+/* Under tx_lock: how many bytes the ring may take now; negative: none, and what to do instead. */
+static ssize_t room_to_put(struct lf_sock *sock, int fd, uint32_t *taps)
 {
 	if (lf_tx(sock) != LF_TX_FUSED)
 		return LF_USE_TCP;
-	uint32_t taps;
-	ssize_t r = before_put(sock, &taps);
+	ssize_t r = before_put(sock, taps);
 	if (r)
 		return r;
 	ssize_t free = room(sock);
+	return free ? free : full(sock, fd);
+}
+
+/* One try, under tx_lock. */
+static ssize_t put(struct lf_sock *sock, int fd, struct lf_cursor *cursor)
+{
+	uint32_t taps;
+	ssize_t free = room_to_put(sock, fd, &taps);
 	if (free < 0)
 		return free;
-	if (free == 0)
-		return full(sock, fd);
 	size_t n = cursor->left < (size_t)free ? cursor->left : (size_t)free;
 	uint64_t head = atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed);
 	size_t done = put_pieces(sock, head, position_for(sock, head, n), cursor, n, taps);
@@ -603,17 +608,10 @@ ssize_t lf_conn_send(struct lf_sock *sock, int fd, struct lf_io *io)
 
 static ssize_t move_in(struct lf_sock *sock, int fd, const struct lf_bulk *bulk)
 {
-	if (lf_tx(sock) != LF_TX_FUSED)
-		return LF_USE_TCP;
 	uint32_t taps;
-	ssize_t r = before_put(sock, &taps);
-	if (r)
-		return r;
-	ssize_t free = room(sock);
+	ssize_t free = room_to_put(sock, fd, &taps);
 	if (free < 0)
 		return free;
-	if (free == 0)
-		return full(sock, fd);
 	size_t n = bulk->n < (size_t)free ? bulk->n : (size_t)free;
 	uint64_t head = atomic_load(&sock->slot->tx_head);
 	struct iovec pieces[2];

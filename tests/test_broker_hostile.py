@@ -264,14 +264,27 @@ def test_a_stopped_client_holds_nobody_up(broker: BrokerProcess) -> None:
             process.send_signal(signal.SIGCONT)
 
 
-def test_more_callers_than_descriptors_are_turned_away(tmp_path: Path) -> None:
-    path = tmp_path / "broker.sock"
+@contextmanager
+def broker_with(descriptors: int, path: Path) -> Iterator[None]:
+    """One that may have no more, and ends as it should."""
     command = [*LOOPFUSE, "broker", "--socket", str(path)]
-    limited = f"ulimit -n 64; exec {' '.join(command)}"
-    callers: list[FakeLibrary] = []
+    limited = f"ulimit -n {descriptors}; exec {' '.join(command)}"
     with subprocess.Popen(["sh", "-c", limited], stderr=subprocess.PIPE, text=True) as process:
         try:
             eventually(lambda: answers(path), "it listens", START)
+            yield
+        finally:
+            process.terminate()
+            _, said = process.communicate(timeout=PATIENCE)
+    assert "Traceback" not in said
+    assert process.returncode == 0
+
+
+def test_more_callers_than_descriptors_are_turned_away(tmp_path: Path) -> None:
+    path = tmp_path / "broker.sock"
+    callers: list[FakeLibrary] = []
+    with broker_with(64, path):
+        try:
             with pytest.raises((EOFError, ConnectionError)):
                 for _ in range(64):
                     callers.append(FakeLibrary(path))
@@ -283,10 +296,6 @@ def test_more_callers_than_descriptors_are_turned_away(tmp_path: Path) -> None:
         finally:
             for caller in callers:
                 caller.close()
-            process.terminate()
-            _, said = process.communicate(timeout=PATIENCE)
-    assert "Traceback" not in said
-    assert process.returncode == 0
 
 
 def _answers(path: Path) -> bool:
@@ -299,12 +308,9 @@ def _answers(path: Path) -> bool:
 
 def test_short_of_descriptors_connections_stay_plain(tmp_path: Path) -> None:
     path = tmp_path / "broker.sock"
-    command = [*LOOPFUSE, "broker", "--socket", str(path)]
-    limited = f"ulimit -n 40; exec {' '.join(command)}"
-    with subprocess.Popen(["sh", "-c", limited], stderr=subprocess.PIPE, text=True) as process:
+    with broker_with(40, path):
         pairs = [connect_pair() for _ in range(40)]
         try:
-            eventually(lambda: answers(path), "it listens", START)
             with libraries(path, 2) as (one, other):
                 bodies = []
                 for pair in pairs:
@@ -319,23 +325,16 @@ def test_short_of_descriptors_connections_stay_plain(tmp_path: Path) -> None:
         finally:
             for pair in pairs:
                 pair.close()
-            process.terminate()
-            _, said = process.communicate(timeout=PATIENCE)
-    assert "Traceback" not in said
-    assert process.returncode == 0
 
 
 def test_a_slow_reader_may_use_up_the_descriptors_and_lives(tmp_path: Path) -> None:
     """Messages in its queue hold descriptors; when none are left, further connections
     stay plain, and nobody is dropped."""
     path = tmp_path / "broker.sock"
-    command = [*LOOPFUSE, "broker", "--socket", str(path)]
-    limited = f"ulimit -n 600; exec {' '.join(command)}"
     count = 450
-    with subprocess.Popen(["sh", "-c", limited], stderr=subprocess.PIPE, text=True) as process:
+    with broker_with(600, path):
         pairs = [connect_pair() for _ in range(count)]
         try:
-            eventually(lambda: answers(path), "it listens", START)
             with libraries(path, 2) as (slow, other):
                 bodies = []
                 for pair in pairs:
@@ -348,7 +347,3 @@ def test_a_slow_reader_may_use_up_the_descriptors_and_lives(tmp_path: Path) -> N
         finally:
             for pair in pairs:
                 pair.close()
-            process.terminate()
-            _, said = process.communicate(timeout=PATIENCE)
-    assert "Traceback" not in said
-    assert process.returncode == 0
