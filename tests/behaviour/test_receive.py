@@ -67,14 +67,6 @@ def test_a_receive_is_content_with_what_came_by_an_ended_ring(
     assert same(plain, fused, programs / "conn_receive", "nothing-follows") == "5 01234\n"
 
 
-def test_a_ring_left_unused_divides_nothing(
-    plain: Session, lazily_fused: Session, programs: Path
-) -> None:
-    lazily_fused.environment["LOOPFUSE_AFTER"] = "3"
-    said = same(plain, lazily_fused, programs / "conn_receive", "left-unused")
-    assert said == "16 0123456789abcdef, 16 0123456789abcdef\n"
-
-
 def test_a_peek_says_no_more_than_its_buffer_holds(
     plain: Session, fused: Session, programs: Path
 ) -> None:

@@ -78,6 +78,7 @@ FOUND = {
     "a ring that is left before a byte was in it": _program(
         _by("server", "ask", what="FIONREAD"),
         _send("client", "sendto", 16),
+        _receive("server", 1000, "MSG_PEEK", "MSG_DONTWAIT"),
         _receive("server", 1000, "MSG_DONTWAIT"),
         early=7,
         defuse_at=1,

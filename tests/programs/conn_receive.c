@@ -304,60 +304,12 @@ static void peek_at_pairs(int fd)
 /* The switch comes while it goes on. */
 static void peek_past_the_beginning(void) { act_cold(send_pairs, peek_at_pairs); }
 
-/* --- a ring that is left before a byte was in it: all that TCP has comes in one receive --- */
-
-/* Calls that move no byte, until this end has its segment. */
-static void look_until_paired(int fd)
-{
-	char byte;
-	int preloaded = getenv("LD_PRELOAD") != NULL;
-	for (int64_t end = now_ms() + 5000; preloaded && !has_a_segment() && now_ms() < end;)
-		(void)!recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-}
-
-static void leave_before_the_first_byte(int fd)
-{
-	send(fd, "0123456", 7, 0);
-	look_until_paired(fd);
-	shared->stage = 1;
-	await_stage(2);
-	dup2(fd, STDIN_FILENO); /* plain from here on, for this */
-	send(fd, "789abcdef", 9, 0);
-	shared->stage = 3;
-	pause();
-}
-
-static void take_all_of_it(int fd)
-{
-	char peeked[32] = "", taken[32] = "";
-	look_until_paired(fd);
-	await_stage(1);
-	shared->stage = 2;
-	await_stage(3);
-	ssize_t n = recv(fd, peeked, 31, MSG_PEEK | MSG_DONTWAIT);
-	ssize_t m = recv(fd, taken, 31, MSG_DONTWAIT);
-	say("%zd %s, %zd %s\n", n, peeked, m, taken);
-}
-
-static void left_unused(void)
-{
-	share();
-	act_cold(leave_before_the_first_byte, take_all_of_it);
-}
-
 /* --- what came by a ring that has ended is enough, though nothing follows by TCP --- */
 
 static void leave_without_a_word(int fd)
 {
-	union passing_room room = {.bytes = {0}};
-	struct iovec iov = {"x", 1};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = room.bytes,
-			     .msg_controllen = sizeof(room.bytes)};
-	room.header.cmsg_level = SOL_SOCKET;
-	room.header.cmsg_type = 0x7777; /* which the kernel refuses */
-	room.header.cmsg_len = CMSG_LEN(sizeof(int));
 	send(fd, "01234", 5, 0);
-	(void)!sendmsg(fd, &msg, 0);
+	(void)send_with(fd, 0x7777, fd); /* which the kernel refuses */
 	shared->stage = 1;
 	pause();
 }
@@ -601,7 +553,6 @@ int main(int argc, char **argv)
 		{"truncated", truncated},
 		{"peek-past-the-end", peek_past_the_end},
 		{"peek-past-the-beginning", peek_past_the_beginning},
-		{"left-unused", left_unused},
 		{"nothing-follows", nothing_follows},
 		{"peek-of-all", peek_of_all},
 		{"told-once", told_once},

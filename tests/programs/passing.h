@@ -12,17 +12,23 @@ union passing_room {
 	struct cmsghdr header;
 };
 
-static inline void pass(int way, int fd)
+/* A byte with a number beside it, as SCM_RIGHTS or what else `type` says. */
+static inline ssize_t send_with(int way, int type, int number)
 {
 	union passing_room room = {.bytes = {0}};
 	struct iovec iov = {"p", 1};
 	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = room.bytes,
 			     .msg_controllen = sizeof(room.bytes)};
 	room.header.cmsg_level = SOL_SOCKET;
-	room.header.cmsg_type = SCM_RIGHTS;
+	room.header.cmsg_type = type;
 	room.header.cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(&room.header), &fd, sizeof(fd));
-	if (sendmsg(way, &msg, 0) != 1)
+	memcpy(CMSG_DATA(&room.header), &number, sizeof(number));
+	return sendmsg(way, &msg, 0);
+}
+
+static inline void pass(int way, int fd)
+{
+	if (send_with(way, SCM_RIGHTS, fd) != 1)
 		abort();
 }
 
