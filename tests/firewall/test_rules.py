@@ -215,6 +215,28 @@ def test_what_a_rule_of_iptables_sees(place: Namespace, rule: str, expected: set
         place.run(tool, "-F")
 
 
+def test_rules_of_a_module_that_is_loaded_later_are_seen(
+    place: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_the_module(path: str, *flags: int) -> int:
+        if path.endswith("_tables_names"):
+            raise FileNotFoundError(path)
+        return _open(path, *flags)
+
+    _open = os.open
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", without_the_module)
+        watch = place.inside(Watch)
+    rule = "-A INPUT -p tcp -m quota --quota 100000 -j ACCEPT"
+    place.run("iptables-legacy", *rule.split())
+    try:
+        assert watch.poll(), "in this thread, which is in another namespace"
+        assert {one.kind.value for one in watch.walk(flow())} == {"quota"}
+    finally:
+        watch.close()
+        place.run("iptables-legacy", "-F")
+
+
 def _iptables() -> list[str]:
     return ["iptables-nft", "iptables-legacy"]
 

@@ -6,18 +6,14 @@ tells nobody of changes.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import os
 import platform
 import struct
-import threading
-from pathlib import Path
 
+from loopfuse._firewall.inside import Inside
 from loopfuse._firewall.machine import Kind
 from loopfuse._firewall.packet import LO_INDEX
 from loopfuse._firewall.walk import Watcher
-from loopfuse._kernel import enter_netns
 
 _SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
 _PROG_QUERY = 16
@@ -28,34 +24,16 @@ _ATTRIBUTE_SIZE = 64
 
 
 class Tcx:
-    """The programs at lo, in the network namespace of the thread that makes it."""
+    """The programs at lo in one network namespace."""
 
-    def __init__(self) -> None:
-        self._namespace = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        self._is_home = Path("/proc/thread-self/ns/net").samefile("/proc/self/ns/net")
+    def __init__(self, inside: Inside) -> None:
+        self._inside = inside
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._number = _SYSCALL.get(platform.machine())
 
-    def close(self) -> None:
-        os.close(self._namespace)
-
     def read(self) -> list[Watcher]:
         """Nothing where the kernel has no tcx, or does not tell."""
-        if self._number is None:
-            return []
-        if self._is_home:
-            return self._query()
-        found: list[Watcher] = []
-
-        def go() -> None:
-            with contextlib.suppress(OSError):
-                enter_netns(self._namespace)
-                found.extend(self._query())
-
-        thread = threading.Thread(target=go, name="loopfuse-tcx")
-        thread.start()
-        thread.join()
-        return found
+        return (self._inside.call(self._query) or []) if self._number is not None else []
 
     def _query(self) -> list[Watcher]:
         return [

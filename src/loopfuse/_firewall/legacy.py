@@ -6,11 +6,13 @@ CAP_NET_ADMIN; the kernel tells nobody of changes, so they are read again now an
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
 from typing import NamedTuple
 
+from loopfuse._firewall.inside import Inside
 from loopfuse._firewall.machine import Action, Kind, Machine, Step, Verdict
 from loopfuse._firewall.packet import Flow, Hook, Packet
 from loopfuse._firewall.rules import Chain, Place, Rule, Table
@@ -58,8 +60,9 @@ _LAYOUTS = (
 class Legacy:
     """The legacy tables of the namespace in which it was made."""
 
-    def __init__(self) -> None:
-        self._lists = [_open_list(name) for name in ("ip_tables_names", "ip6_tables_names")]
+    def __init__(self, inside: Inside) -> None:
+        self._inside = inside
+        self._lists = dict.fromkeys(("ip_tables_names", "ip6_tables_names"), -1)
         self._sockets: list[socket.socket] = []
         for layout in _LAYOUTS:
             try:
@@ -69,7 +72,7 @@ class Legacy:
         self._last: list[bytes] = []
 
     def close(self) -> None:
-        for fd in self._lists:
+        for fd in self._lists.values():
             if fd >= 0:
                 os.close(fd)
         for sock in self._sockets:
@@ -79,7 +82,11 @@ class Legacy:
         """All tables, and whether they have changed since the last call."""
         tables: list[Table] = []
         seen: list[bytes] = []
-        for layout, fd, sock in zip(_LAYOUTS, self._lists, self._sockets, strict=True):
+        if -1 in self._lists.values():
+            # The first legacy rule may load the module.
+            self._inside.call(self._open_lists)
+        lists = self._lists.values()
+        for layout, fd, sock in zip(_LAYOUTS, lists, self._sockets, strict=True):
             for name in _names(fd):
                 if name == "nat":
                     continue
@@ -93,12 +100,12 @@ class Legacy:
         self._last = seen
         return tables, changed
 
-
-def _open_list(name: str) -> int:
-    try:
-        return os.open(f"/proc/thread-self/net/{name}", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return -1  # not root, or no such module
+    def _open_lists(self) -> None:
+        for name, fd in self._lists.items():
+            if fd == -1:
+                with contextlib.suppress(OSError):  # not root, or no such module yet
+                    path = f"/proc/thread-self/net/{name}"
+                    self._lists[name] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _names(fd: int) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Collection
 
 from loopfuse._firewall import nftables, traffic
 from loopfuse._firewall.bpf import Tcx
+from loopfuse._firewall.inside import Inside
 from loopfuse._firewall.legacy import Legacy
 from loopfuse._firewall.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, Listener, Netlink
 from loopfuse._firewall.packet import Flow
@@ -33,8 +34,9 @@ class Watch:
         with contextlib.suppress(OSError):  # a kernel without nftables
             self._netfilter = nftables.open_netlink()
         self._route = traffic.open_netlink()
-        self._legacy = Legacy()
-        self._tcx = Tcx()
+        self._inside = Inside()
+        self._legacy = Legacy(self._inside)
+        self._tcx = Tcx(self._inside)
         self._bpf: list[Watcher] = []
         self.listeners: list[Listener] = []
         """They become readable when something has changed."""
@@ -64,7 +66,7 @@ class Watch:
             self._netfilter.close()
         self._route.close()
         self._legacy.close()
-        self._tcx.close()
+        self._inside.close()
         for listener in self.listeners:
             listener.close()
 
