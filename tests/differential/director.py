@@ -186,8 +186,10 @@ class Director:
             ids = [row.id for row in broker.rows() if row.server.port == self._port]
             if ids:
                 order_defuse(broker.path, ids)
-        for stream in self._streams.values():
+        for side, stream in self._streams.items():
             stream.full = False  # TCP's buffers are empty, whatever lies in the ring
+            # And they take some time to fill.
+            stream.exact = stream.exact and not self._sending(side)
 
     # --- one step ---
 

@@ -38,7 +38,9 @@ class Stream:
 
     @property
     def writability_is_open(self) -> bool:
-        return not self.fits(0) and not self.full
+        # A zero-window probe has the receiver squeeze what it holds together (tcp_collapse() in
+        # net/ipv4/tcp_input.c): then more fits, which may be the third of a small buffer.
+        return not self.fits(0) and not (self.full and not self.bounded)
 
     def drained(self) -> None:
         self.exact = True
