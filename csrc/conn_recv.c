@@ -598,6 +598,8 @@ static bool more_beyond_the_switch(struct lf_sock *sock)
 		__attribute__((fallthrough)); /* the peer may have left its ring before a byte was in it */
 	case LF_RX_FUSED:
 		return ring_is_over(sock) && goes_on_in_tcp(sock);
+	case LF_RX_ENDED: /* with the bytes that were taken, by lf_conn_ask_again() */
+		return goes_on_in_tcp(sock);
 	default:
 		return false;
 	}

@@ -114,6 +114,8 @@ static ssize_t plain_send(struct lf_sock *sock, int fd, struct lf_io *io)
 {
 	enum lf_tx tx = lf_tx(sock);
 	if (tx == LF_TX_ENDED) {
+		/* Of a peer that died with bytes unread in a ring that had ended the kernel knows FIN. */
+		lf_conn_resolve_fin(sock, fd);
 		ssize_t bad = after_reset(sock, io->flags);
 		if (bad)
 			return bad;
@@ -441,6 +443,7 @@ static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 		}
 		struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 		struct lf_io io = {.msg = &msg, .flags = whole->flags | MSG_NOSIGNAL, .one = true};
+		uint32_t handlers_run = lf_defer_calls();
 		ssize_t n = plain_send(sock, fd, &io);
 		if (n == -EAGAIN && whole->waits && lf_wait_tcp(fd, POLLOUT) == 0)
 			continue;
@@ -450,8 +453,9 @@ static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 			break;
 		sum += n;
 		lf_cursor_advance(cursor, (size_t)n);
-		/* Blocking, TCP cuts short for signals and errors only. */
-		if ((size_t)n < iov.iov_len && !(whole->waits && lf_sock_nonblocking(sock)))
+		/* Blocking, TCP cuts short for signals and errors only; by now it may not be any more. */
+		bool not_blocking = whole->waits && lf_sock_nonblocking(sock);
+		if ((size_t)n < iov.iov_len && (!not_blocking || lf_defer_calls() != handlers_run))
 			break;
 	}
 	return sum;

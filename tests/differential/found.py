@@ -83,4 +83,23 @@ FOUND = {
         early=7,
         defuse_at=1,
     ),
+    "the end of a ring that had to be taken in turns": _program(
+        _send("server", "sendmmsg", 13),
+        _by("server", "exec writer", size=790),
+        _by("client", "copy", how="dup2"),
+        _receive("client", 100000),
+    ),
+    "a peer killed with bytes unread in a ring that had ended": _program(
+        _send("server", "write", 3),
+        _enter("server", "EPOLLONESHOT", into=1),
+        _enter("server") | {"handle": 1},
+        _by("client", "kill"),
+        _by("server", "fill"),
+    ),
+    "a signal to a send that began blocking and goes on by TCP": _program(
+        _send("server", "write", 16 << 20),
+        _option("client", "SO_OOBINLINE", "01000000"),
+        _by("server", "nonblocking", how="ioctl", on=True),
+        _by("server", "signal", restart=False),
+    ),
 }
