@@ -381,6 +381,10 @@ class Director:
                 lost = OTHER[side] in self._handed_on and come.unread > 0
                 # FIN may have to wait behind bytes.
                 return not busy and out.exact and not sending and not lost
+            case "epoll ctl":
+                # Left to the kernel, which may have told the library of RST (docs/semantics.md).
+                lost = self._is_gone(OTHER[side]) and (out.unread > 0 or not out.exact)
+                return not lost or "EPOLLEXCLUSIVE" not in step["events"]
             case "shutdown":
                 # A send that has filled the window is reset by TCP's next probe of it, some day.
                 if "RD" in _WAYS[step["how"]] and self._sending(OTHER[side]):
