@@ -58,8 +58,8 @@ url, got = sys.argv[1:]
 pathlib.Path(got).write_bytes(urllib.request.urlopen(url + "/big").read())
 try:
     urllib.request.urlopen(url + "/none")
-except urllib.error.HTTPError:
-    pass
+except urllib.error.HTTPError as error:
+    error.read()  # closed with bytes unread, TCP resets
 """
 
 
