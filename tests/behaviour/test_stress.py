@@ -10,6 +10,7 @@ import pytest
 
 from broker_fixtures import BrokerProcess
 from conftest import tool
+from loopfuse._control import order_defuse
 from sessions import Session, free_port
 
 BYTES = 20_000_000
@@ -42,32 +43,37 @@ def test_the_stress_program_itself_passes_on_plain_tcp(plain: Session, programs:
     torture(plain, programs, 1)
 
 
-def test_every_byte_arrives_while_connections_are_defused(
-    lazily_fused: Session, programs: Path
-) -> None:
+def act_while_defusing(
+    session: Session, broker: BrokerProcess, programs: Path, seed: int
+) -> set[str | None]:
+    """Has connections defused as soon as they carry bytes; the reasons in the broker's rows."""
     port, size = free_port(), 60_000_000
     stress = str(programs / "stress")
-    with lazily_fused.server([stress, "server", str(port), "4"], port) as server:
-        command = [stress, "client", str(port), "4", str(size), "5"]
-        client = subprocess.Popen(command, env=lazily_fused.environment, stdout=subprocess.PIPE)
+    with session.server([stress, "server", str(port), "4"], port) as server:
+        command = [stress, "client", str(port), "4", str(size), str(seed)]
+        client = subprocess.Popen(command, env=session.environment, stdout=subprocess.PIPE)
         while client.poll() is None:
-            broker = lazily_fused.broker
-            assert broker is not None
             live = [
                 row.id
                 for row in broker.rows()
                 if row.server.port == port and row.state == "fused" and row.bytes_to_server
             ]
             if live:
-                from loopfuse._control import order_defuse
-
                 order_defuse(broker.path, live[:1])
         assert client.communicate()[0] == b"ok\n"
         assert client.returncode == 0
         assert server.wait(20) == 0
+    return {row.reason for row in broker.rows() if row.server.port == port}
+
+
+def test_every_byte_arrives_while_connections_are_defused(
+    lazily_fused: Session, programs: Path
+) -> None:
+    broker = lazily_fused.broker
     assert broker is not None
-    reasons = {row.reason for row in broker.rows() if row.server.port == port}
-    assert "request" in reasons
+    # All is over in a moment, in which a busy machine may not let us look once.
+    tries = (act_while_defusing(lazily_fused, broker, programs, seed) for seed in range(5, 15))
+    assert any("request" in reasons for reasons in tries)
 
 
 def test_the_library_is_clean_under_address_and_undefined_sanitizers(
