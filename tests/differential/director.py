@@ -23,6 +23,8 @@ clocks that tick so slowly."""
 _ENDS = 0x8 | 0x10
 _ENDS_OF_STREAM = 0x2000 | READABLE
 _HANDING_ON = {"pass", "exec reader"}
+_PAGE = 4096
+"""The kernel takes a send in piece by piece, and may wake a reader in between."""
 LARGE = 100_000
 NOBODY = "sent to nobody"
 """A send in several parts to a party that was killed: up to timing where in it the news
@@ -344,7 +346,7 @@ class Director:
                     return False
                 return "receive" not in busy and come.exact
             case "fill":
-                if self._takes_what_has_come(OTHER[side]):
+                if self._takes_what_has_come(OTHER[side]) or self._reset_is_ahead(side):
                     return False
                 return "send" not in busy and out.exact and not out.urgent
             case "drain":
@@ -359,6 +361,8 @@ class Director:
                 # told us of its error (docs/semantics.md).
                 lost = self._is_gone(OTHER[side]) and out.unread > 0
                 lost = lost or bool(self._sending(OTHER[side]))  # as in _can_be_handed_on
+                if step["size"] > _PAGE and self._takes_what_has_come(OTHER[side]):
+                    return False
                 return not busy and out.fits(step["size"]) and not step["child"] and not lost
             case "nonblocking":
                 # A call that the kernel makes several of looks at the flag whenever it wakes.
@@ -468,7 +472,7 @@ class Director:
         return able and come.exact and come.unread <= come.certain
 
     def _send_makes_sense(self, step: Step, out: Stream) -> bool:
-        if not out.exact or out.full:
+        if not out.exact or out.full or self._reset_is_ahead(step["by"]):
             return False
         if step["how"] == "sendmmsg" and any(
             b.kind == "receive" for b in self._blocked_by(OTHER[step["by"]])
@@ -484,6 +488,12 @@ class Director:
         if out.bounded and step["size"] < 4 * LARGE:
             return False
         return step["size"] >= LARGE and not out.urgent and not step["flags"]
+
+    def _reset_is_ahead(self, side: str) -> bool:
+        """The other end is shut both ways, so it resets when something comes. Whether FIN has come
+        before, past what of its bytes waited for room, decides between EPIPE and ECONNRESET
+        (docs/semantics.md)."""
+        return self._shut[OTHER[side]] == {"RD", "WR"} and not self._streams[OTHER[side]].exact
 
     def _takes_what_has_come(self, side: str) -> bool:
         """A receive that waits has room for more than comes at once: of a large send it takes
@@ -668,7 +678,10 @@ class Director:
         sending = any(b.kind == "send" and b.step["by"] == side for b in self._blocked)
         if self._streams[side].writability_is_open or sending:
             open_bits |= WRITABLE
-        if not self._streams[OTHER[side]].exact:
+        come = self._streams[OTHER[side]]
+        # Behind a ring that has ended fewer will do (docs/semantics.md).
+        too_few = self._lowat[side] > 1 and come.unread and OTHER[side] in self._left_the_ring
+        if not come.exact or too_few:
             open_bits |= READABLE
         return open_bits
 
