@@ -683,6 +683,8 @@ class Director:
         too_few = self._lowat[side] > 1 and come.unread and OTHER[side] in self._left_the_ring
         if not come.exact or too_few:
             open_bits |= READABLE
+        if not come.exact and "WR" in self._shut[OTHER[side]]:
+            open_bits |= _ENDS_OF_STREAM  # FIN may have to wait for room behind bytes, or not
         return open_bits
 
     def _epoll_events(
