@@ -110,12 +110,21 @@ static ssize_t tcp_send(int fd, const struct lf_io *io)
 	return lf_real.sendto(fd, msg->msg_iov->iov_base, msg->msg_iov->iov_len, io->flags, NULL, 0);
 }
 
+/* The TCP side of a full ring: a reset there must not be hidden by our waiting. */
+static bool tcp_is_broken(int fd)
+{
+	struct pollfd p = {.fd = fd};
+	return lf_real.poll(&p, 1, 0) == 1 && (p.revents & (POLLERR | POLLHUP));
+}
+
 static ssize_t plain_send(struct lf_sock *sock, int fd, struct lf_io *io)
 {
 	enum lf_tx tx = lf_tx(sock);
 	if (tx == LF_TX_ENDED) {
-		/* Of a peer that died with bytes unread in a ring that had ended the kernel knows FIN. */
-		lf_conn_resolve_fin(sock, fd);
+		/* Of a peer that died with bytes unread in a ring that had ended the kernel knows FIN;
+		 * unless it knows of RST, and tells that itself. */
+		if (lf_conn_fin_is_doubtful(sock) && !tcp_is_broken(fd))
+			lf_conn_resolve_fin(sock, fd);
 		ssize_t bad = after_reset(sock, io->flags);
 		if (bad)
 			return bad;
@@ -266,13 +275,6 @@ static bool wished_away(const struct lf_sock *sock, uint32_t broker)
 static uint32_t brokers_word(const struct lf_sock *sock)
 {
 	return atomic_load_explicit(&sock->segment->broker_wish, memory_order_relaxed);
-}
-
-/* The TCP side of a full ring: a reset there must not be hidden by our waiting. */
-static bool tcp_is_broken(int fd)
-{
-	struct pollfd p = {.fd = fd};
-	return lf_real.poll(&p, 1, 0) == 1 && (p.revents & (POLLERR | POLLHUP));
 }
 
 /* Under tx_lock, FUSED: there is no room. */
