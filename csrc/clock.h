@@ -37,6 +37,17 @@ static inline uint64_t lf_ticks(void)
 #endif
 }
 
+/* To put what several processes do into order: counts on in steps of some 20 ns, and comes around
+ * after a minute or more. Compare by difference. */
+static inline uint32_t lf_arrival_now(uint64_t ticks)
+{
+#if defined(__aarch64__)
+	return (uint32_t)ticks;
+#else
+	return (uint32_t)(ticks >> 6);
+#endif
+}
+
 /* Some 30 us of them: 13 to 65 where the time stamp counter runs at 5 to 1 GHz. */
 static inline uint64_t lf_moment(void)
 {

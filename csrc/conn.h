@@ -89,6 +89,9 @@ uint64_t lf_conn_ring_received(struct lf_sock *sock);
 short lf_conn_ready(struct lf_sock *sock, short *known);
 /* SO_RCVLOWAT, but never more than the ring will hold before its writer waits for us. */
 size_t lf_conn_low_water(const struct lf_sock *sock);
+/* How long ago the next byte to be read came, as lf_arrival_now() counts, where the ring has it;
+ * UINT32_MAX: elsewhere. The peer's word: for an order of events, no more. */
+uint32_t lf_conn_waits_since(struct lf_sock *sock, uint32_t now);
 /* Would a receive of `need` bytes find them (or an error) in the ring? */
 bool lf_conn_has_input(struct lf_sock *sock, size_t need);
 /* The same, or anything else that a waiting receive must look at. */

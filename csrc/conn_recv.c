@@ -896,6 +896,27 @@ ssize_t lf_conn_recv_into(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 	}
 }
 
+uint32_t lf_conn_waits_since(struct lf_sock *sock, uint32_t now)
+{
+	if (!ring_input(sock))
+		return UINT32_MAX;
+	uint32_t tail = (uint32_t)atomic_load_explicit(&sock->slot->rx_tail, memory_order_relaxed);
+	/* The last send is mostly the only one, and lies on the line that has `head`. */
+	uint64_t best = atomic_load_explicit(&sock->in->p.arrival, memory_order_relaxed);
+	for (int i = 0; i < LF_ARRIVALS && (uint32_t)(best >> 32) != tail; i++) {
+		uint64_t other =
+			atomic_load_explicit(&sock->in->arrivals.last[i], memory_order_relaxed);
+		/* Began at or before the byte, and nearest; otherwise after it, and nearest. */
+		int32_t behind = (int32_t)(tail - (uint32_t)(other >> 32));
+		int32_t best_behind = (int32_t)(tail - (uint32_t)(best >> 32));
+		if (other && (behind >= 0 ? best_behind < 0 || behind < best_behind :
+					    best_behind < behind))
+			best = other;
+	}
+	int32_t age = (int32_t)(now - (uint32_t)best);
+	return age < 0 ? 0 : (uint32_t)age;
+}
+
 bool lf_conn_has_input(struct lf_sock *sock, size_t need)
 {
 	uint64_t unread = ring_input(sock);

@@ -336,6 +336,18 @@ static void check_reader(struct lf_sock *sock, int fd)
 		lf_conn_check_tcp(sock, fd);
 }
 
+/* Right before the publication of a send's first bytes, under tx_lock: notes when they came. Whoever
+ * sees them by `head` sees this. */
+static void note_arrival(struct lf_sock *sock, uint64_t ticks)
+{
+	uint64_t head = atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed);
+	uint64_t number = atomic_load_explicit(&sock->slot->tx_messages, memory_order_relaxed);
+	uint64_t arrival = head << 32 | lf_arrival_now(ticks);
+	atomic_store_explicit(&sock->out->arrivals.last[number % LF_ARRIVALS], arrival,
+			      memory_order_relaxed);
+	atomic_store_explicit(&sock->out->p.arrival, arrival, memory_order_relaxed);
+}
+
 /* Much is published piece by piece: a reader that spins copies out while we still copy in. One
  * that sleeps is woken at the end, once. */
 enum { PIECE = 32 * 1024 };
@@ -352,6 +364,8 @@ static size_t put_pieces(struct lf_sock *sock, uint64_t head, uint64_t position,
 		lf_ring_put(sock->out_ring, sock->ring_size, position, cursor, piece);
 		if (taps)
 			lf_tap_put(sock, taps, head, position, piece);
+		if (left == n)
+			note_arrival(sock, lf_ticks());
 		lf_conn_publish(sock, head + piece, left == piece);
 		head += piece;
 		position += piece;
@@ -530,7 +544,7 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 }
 
 /* Under tx_lock. False: nothing was done. */
-static bool put_quickly(struct lf_sock *sock, const void *buf, size_t n)
+static bool put_quickly(struct lf_sock *sock, const void *buf, size_t n, uint64_t now)
 {
 	const struct lf_slot *slot = sock->slot;
 	uint32_t taps;
@@ -546,17 +560,19 @@ static bool put_quickly(struct lf_sock *sock, const void *buf, size_t n)
 	if (n > sock->ring_size - place || !is_backed(sock, position, n))
 		return false;
 	lf_copy(sock->out_ring + place, buf, n);
+	note_arrival(sock, now);
 	lf_conn_publish(sock, head + n, 1);
 	return true;
 }
 
 bool lf_conn_send_quickly(struct lf_sock *sock, int fd, const void *buf, size_t n, int flags)
 {
+	uint64_t now = lf_ticks();
 	if (n == 0 || n > PIECE || (flags & ~(MSG_NOSIGNAL | MSG_DONTWAIT)) ||
-	    lf_tx(sock) != LF_TX_FUSED || !looked_just_now(sock, lf_ticks()) ||
+	    lf_tx(sock) != LF_TX_FUSED || !looked_just_now(sock, now) ||
 	    !lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
 		return false;
-	bool done = put_quickly(sock, buf, n);
+	bool done = put_quickly(sock, buf, n, now);
 	lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
 	if (done)
 		after_put(sock, fd, true);
@@ -631,6 +647,7 @@ static ssize_t move_in(struct lf_sock *sock, int fd, const struct lf_bulk *bulk)
 		note_backed(sock, position, (size_t)used);
 		if (taps)
 			lf_tap_put(sock, taps, head, position, (size_t)used);
+		note_arrival(sock, lf_ticks());
 		lf_conn_publish(sock, head + (uint64_t)used, 1);
 	}
 	return used;

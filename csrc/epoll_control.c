@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "epoll_set.h"
 
+#include "clock.h"
 #include "conn.h"
 #include "rank.h"
 #include "real.h"
@@ -50,6 +51,9 @@ static int change(struct lf_registration *reg, const struct epoll_event *event, 
 		reg->user = before;
 		return -errno;
 	}
+	/* What it has now begun to ask for came now, as far as the order of events goes. */
+	if (reg->off || reg->gone || !(before.events & LF_IN_BITS))
+		reg->queued_at = lf_ticks();
 	reg->off = reg->gone = false;
 	reg->settled_at = reg->ep->settled;
 	reg->fresh = true;

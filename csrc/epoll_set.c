@@ -4,6 +4,7 @@
 #define _GNU_SOURCE
 #include "epoll_set.h"
 
+#include "clock.h"
 #include "invariant.h"
 #include "rank.h"
 
@@ -209,12 +210,22 @@ void lf_epoll_keep_warm(struct lf_registration *reg)
 	append(&reg->ep->cooled, reg);
 }
 
-void lf_epoll_move_last(struct lf_registration *reg)
+void lf_epoll_put_first(struct lf_epoll *ep, struct lf_registration *chain)
 {
-	if (!lf_epoll_is_hot(reg) || !reg->next)
+	struct lf_entries rest = ep->hot;
+	if (!chain)
 		return;
-	lf_epoll_leave_list(reg);
-	append(&reg->ep->hot, reg);
+	ep->hot = (struct lf_entries){NULL, NULL, 0};
+	for (struct lf_registration *next; chain; chain = next) {
+		next = chain->next;
+		append(&ep->hot, chain);
+	}
+	if (!rest.first)
+		return;
+	ep->hot.last->next = rest.first;
+	rest.first->prev = ep->hot.last;
+	ep->hot.last = rest.last;
+	ep->hot.count += rest.count;
 }
 
 void lf_epoll_release(struct lf_registration *reg)
@@ -253,6 +264,7 @@ struct lf_registration *lf_epoll_new_entry(struct lf_epoll *ep, struct lf_sock *
 	reg->fd = fd;
 	reg->user = *user;
 	reg->settled_at = ep->settled;
+	reg->queued_at = lf_ticks();
 	reg->fresh = true;
 	atomic_store(&sock->registration, reg);
 	return reg;

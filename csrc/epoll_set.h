@@ -49,6 +49,13 @@
 #define LF_IN_BITS (EPOLLIN | EPOLLRDNORM)
 #define LF_OUT_BITS (EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND)
 
+/* What an event covers. Taken before the event is made, so that an edge can be seen twice
+ * but never missed. */
+struct lf_cover {
+	uint64_t head;
+	uint32_t stalls;
+};
+
 struct lf_registration {
 	_Atomic(struct lf_epoll *) ep; /* NULL: not in use; changes under its lock */
 	struct lf_sock *sock;
@@ -70,6 +77,10 @@ struct lf_registration {
 	uint64_t settled_at; /* ep->settled when the program added or changed it, or connected */
 	uint64_t turn;           /* reported in this turn of the set, at this place */
 	int place;
+	uint64_t queued_at; /* lf_ticks() of its last report, or since it asks for input */
+	/* While it is on its way into a report: what it has to tell, for how long, and up to where. */
+	uint32_t due, due_for;
+	struct lf_cover due_cover;
 	struct lf_entries *list; /* the hot or the cooled ones of its set, or NULL */
 	struct lf_registration *next, *prev;
 	uint32_t next_free;
@@ -88,6 +99,7 @@ struct lf_epoll {
 	uint32_t sleepers; /* threads asleep in this set */
 	uint32_t calls;    /* since the kernel was asked */
 	uint64_t turn;     /* counts collections of events */
+	uint64_t now;      /* lf_ticks() when this one began */
 	uint64_t settled;  /* times the kernel had no more to report than it did */
 	_Atomic int32_t spin_score;
 	_Atomic uint32_t nested; /* itself in another set: its sockets stay plain */
@@ -98,8 +110,7 @@ struct lf_epoll {
 	/* Also looked at by others than our epoll_wait: the kernel's entries follow at once. */
 	bool exact;
 	bool capped;   /* a socket in it must be polled: sleep briefly */
-	/* In the order in which they were rung: the kernel reports the longest ready first, and
-	 * so do we. */
+	/* In the order in which they were rung or reported: who has come last is looked at last. */
 	struct lf_entries hot;
 	struct lf_entries cooled; /* cold since this sleep began, but warm enough to be hot after it */
 	struct lf_epoll *next_free;
@@ -125,8 +136,8 @@ bool lf_epoll_is_hot(const struct lf_registration *reg);
 void lf_epoll_leave_list(struct lf_registration *reg);
 /* Cold: onto the list of those that lf_entry_heat_cooled() may make hot again. */
 void lf_epoll_keep_warm(struct lf_registration *reg);
-/* To the end of the hot list, if it is on it. */
-void lf_epoll_move_last(struct lf_registration *reg);
+/* Those of a chain (by `next`, on no list) to the front of the hot list. */
+void lf_epoll_put_first(struct lf_epoll *ep, struct lf_registration *chain);
 
 /* Tags: 24 random bits in front, so that the program's own data does not look like
  * one; generation; place in the pool; what the event is about. */
@@ -161,12 +172,6 @@ void lf_entry_release_gone(struct lf_registration *reg);
 uint32_t lf_entry_reportable(const struct lf_registration *reg);
 /* Edge-triggered: has anything happened since the last report? */
 bool lf_entry_has_edge(const struct lf_registration *reg, uint32_t ready);
-/* What an event covers. Taken before the event is made, so that an edge can be seen twice
- * but never missed. */
-struct lf_cover {
-	uint64_t head;
-	uint32_t stalls;
-};
 struct lf_cover lf_entry_cover(const struct lf_registration *reg);
 /* The event has been given to the program. */
 void lf_entry_reported(struct lf_registration *reg, uint32_t bits, struct lf_cover cover);

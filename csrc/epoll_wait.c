@@ -21,9 +21,16 @@
 
 enum {
 	KERNEL_EVERY = 8, /* calls that rings alone may answer before the kernel is asked */
+	LOOKED_AT = 64,	  /* hot rings, in search of the one that has waited longest */
 	SCORE_MAX = 8,
 	SCORE_MIN = -64,
 };
+
+static void begin_turn(struct lf_epoll *ep)
+{
+	ep->turn++;
+	ep->now = lf_ticks();
+}
 
 static bool just_reported(const struct lf_registration *reg)
 {
@@ -44,23 +51,84 @@ static void put_event(struct epoll_event *events, int *n, struct lf_registration
 	++*n;
 }
 
+/* Oldest first; of equals, as they were. Takes `count` off the chain at *from. */
+static struct lf_registration *sort(struct lf_registration **from, int count)
+{
+	if (count == 1) {
+		struct lf_registration *one = *from;
+		*from = one->next;
+		one->next = NULL;
+		return one;
+	}
+	struct lf_registration *a = sort(from, count / 2), *b = sort(from, count - count / 2);
+	struct lf_registration *first = NULL, **end = &first;
+	while (a && b) {
+		struct lf_registration **older = b->due_for > a->due_for ? &b : &a;
+		*end = *older;
+		end = &(*older)->next;
+		*older = (*older)->next;
+	}
+	*end = a ? a : b;
+	return first;
+}
+
+/* The kernel's list has what became ready first in front, and at its end what has just been
+ * reported, or has just begun to ask; so do we, or what never ends would leave no room. */
+static struct lf_registration *in_order_of_arrival(struct lf_epoll *ep, struct lf_registration *chain,
+						   int count)
+{
+	if (count < 2)
+		return chain;
+	for (struct lf_registration *reg = chain; reg; reg = reg->next) {
+		uint64_t ticks = ep->now - reg->queued_at;
+		uint32_t queued = ticks >> 32 ? UINT32_MAX : lf_arrival_now(ticks);
+		uint32_t came = lf_conn_waits_since(reg->sock, lf_arrival_now(ep->now));
+		reg->due_for = came < queued ? came : queued;
+	}
+	return sort(&chain, count);
+}
+
+/* Takes those that have something to report off the hot list; `most` at least, if there are as
+ * many, and all of a list that is short. */
+static struct lf_registration *take_due(struct lf_epoll *ep, int most, int *count)
+{
+	struct lf_registration *chain = NULL, **end = &chain;
+	const struct lf_registration *last = ep->hot.last;
+	int looked = 0;
+	*count = 0;
+	for (struct lf_registration *reg = ep->hot.first, *next;
+	     reg && (*count < most || looked < LOOKED_AT); reg = next, looked++) {
+		next = reg == last ? NULL : reg->next;
+		reg->due_cover = lf_entry_cover(reg);
+		reg->due = lf_entry_reportable(reg);
+		if (!reg->due) {
+			lf_entry_looked_in_vain(reg);
+			continue;
+		}
+		lf_epoll_leave_list(reg);
+		reg->next = NULL;
+		*end = reg;
+		end = &reg->next;
+		++*count;
+	}
+	return chain;
+}
+
 /* Hot rings into events[*n ...]; data stays a tag until finish(). What is reported goes to the
  * list's end, as on the kernel's: whoever did not fit in this time comes first the next. */
 static void harvest_rings(struct lf_epoll *ep, struct epoll_event *events, int max, int *n)
 {
-	const struct lf_registration *last = ep->hot.last;
-	for (struct lf_registration *reg = ep->hot.first, *next; reg && *n < max; reg = next) {
-		next = reg == last ? NULL : reg->next;
-		struct lf_cover cover = lf_entry_cover(reg);
-		uint32_t bits = lf_entry_reportable(reg);
-		if (!bits) {
-			lf_entry_looked_in_vain(reg);
-			continue;
-		}
-		put_event(events, n, reg, bits);
-		lf_epoll_move_last(reg);
-		lf_entry_reported(reg, bits, cover);
+	int count;
+	if (*n == max)
+		return;
+	struct lf_registration *reg = take_due(ep, max - *n, &count), *next;
+	for (reg = in_order_of_arrival(ep, reg, count); reg && *n < max; reg = next) {
+		next = reg->next;
+		put_event(events, n, reg, reg->due);
+		lf_epoll_make_hot(reg);
+		lf_entry_reported(reg, reg->due, reg->due_cover);
 	}
+	lf_epoll_put_first(ep, reg);
 }
 
 /* What the kernel said of a fused socket's TCP side, in the program's terms. */
@@ -310,7 +378,7 @@ static int look(struct lf_epoll *ep, int epfd, struct epoll_event *events, int m
 		struct rung *rung)
 {
 	int n = 0;
-	ep->turn++;
+	begin_turn(ep);
 	bool turn = ++ep->calls >= KERNEL_EVERY;
 	harvest_rings(ep, events, turn ? max / 2 : max, &n);
 	if (!turn && (n == max || !ask_kernel))
@@ -385,7 +453,7 @@ static int sleep_in_kernel(struct lf_epoll *ep, int epfd, struct epoll_event *ev
 	if (n > 0) {
 		if (ep->sleepers == 1)
 			lf_entry_heat_cooled(ep);
-		ep->turn++;
+		begin_turn(ep);
 		n = translate(ep, events, 0, n, rung);
 		harvest_rings(ep, events, max, &n);
 		ep->sleepers--;
@@ -407,6 +475,7 @@ int lf_epoll_look_at_kernel(struct lf_epoll *ep, int epfd, struct epoll_event *e
 		return n;
 	struct rung rung = {.count = 0};
 	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
+	begin_turn(ep);
 	n = translate(ep, events, 0, n, &rung);
 	hand_over(ep, events, n);
 	lf_epoll_unlock(ep);

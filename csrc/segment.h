@@ -10,7 +10,7 @@
  *     0x000  identity       written by the broker before the hand-out, constant after
  *     0x080  broker line    written by the broker only
  *     0x100  direction 0    client to server (the client is the end that called connect)
- *     0x380  direction 1    server to client
+ *     0x400  direction 1    server to client
  *   H + 0x800  ring of direction 0, ring_size bytes; its first 0x400 lie in the header's page
  *
  * The first and the last 0x400 bytes are not used. So one page, at ring_size, holds all that
@@ -35,7 +35,7 @@
 #include <stdint.h>
 
 #define LF_SEGMENT_MAGIC 0x314553554650304cULL /* "L0PFUSE1", little endian */
-#define LF_SEGMENT_VERSION 6u
+#define LF_SEGMENT_VERSION 7u
 #define LF_SEGMENT_EXTRA 4096u /* bytes beside the two rings */
 #define LF_SEGMENT_HEADER 2048u
 #define LF_SEGMENT_SHORT 1024u /* bytes of each ring in the header's page */
@@ -97,8 +97,17 @@ struct lf_producer_line {
 	_Atomic uint32_t cpu;       /* CPU the producer was last seen on, plus one; a hint */
 	_Atomic uint64_t origin;    /* place of position 0 in the ring; changes while it is empty */
 	_Atomic uint64_t messages;  /* sends that put bytes into the ring */
-	uint8_t pad[8];
+	_Atomic uint64_t arrival;   /* of the last of them, see struct lf_arrival_line */
 	struct lf_waits waits; /* for room; not in the 64 bytes that a reader looks at */
+};
+
+/* When the last few sends went into the ring, for a consumer that has several rings to tell of at
+ * once. High half: the position where the send began, modulo 2^32; low half: lf_arrival_now(). Hints:
+ * nothing but an order goes by them. The n-th send's lies at n mod LF_ARRIVALS. */
+enum { LF_ARRIVALS = 8 };
+struct lf_arrival_line {
+	_Atomic uint64_t last[LF_ARRIVALS];
+	uint8_t pad[LF_LINE - 64];
 };
 
 /* Alone on its line: it moves with each receive, and a producer with room to spare is not to
@@ -139,6 +148,7 @@ struct lf_direction {
 	struct lf_consumer_line c;
 	struct lf_armed_line reader; /* the consumer sleeps until there is something to read */
 	struct lf_armed_line writer; /* the producer sleeps until there is room */
+	struct lf_arrival_line arrivals; /* the producer's */
 };
 
 struct lf_segment {
@@ -213,13 +223,15 @@ static_assert(offsetof(struct lf_segment, pair_id) == 0x010, "pair_id");
 static_assert(offsetof(struct lf_segment, ring_size) == 0x018, "ring_size");
 static_assert(offsetof(struct lf_segment, broker_wish) == 0x080, "broker_wish");
 static_assert(offsetof(struct lf_segment, dir) == 0x100, "dir");
-static_assert(sizeof(struct lf_direction) == 0x280, "direction");
+static_assert(sizeof(struct lf_arrival_line) == LF_LINE, "arrival line");
+static_assert(sizeof(struct lf_direction) == 0x300, "direction");
 static_assert(offsetof(struct lf_producer_line, mark) == 0x08, "mark");
 static_assert(offsetof(struct lf_producer_line, tcp_total) == 0x10, "tcp_total");
 static_assert(offsetof(struct lf_producer_line, end_pos) == 0x18, "end_pos");
 static_assert(offsetof(struct lf_producer_line, reason) == 0x20, "producer reason");
 static_assert(offsetof(struct lf_producer_line, origin) == 0x28, "origin");
 static_assert(offsetof(struct lf_producer_line, messages) == 0x30, "messages");
+static_assert(offsetof(struct lf_producer_line, arrival) == 0x38, "arrival");
 static_assert(offsetof(struct lf_producer_line, waits) == 0x40, "producer waits");
 static_assert(offsetof(struct lf_tail_line, waits) == 0x08, "consumer waits");
 static_assert(offsetof(struct lf_waits, spins_vain) == 0x08, "spins_vain");
@@ -239,6 +251,7 @@ static_assert(offsetof(struct lf_direction, t) == 0x080, "tail line");
 static_assert(offsetof(struct lf_direction, c) == 0x100, "consumer line");
 static_assert(offsetof(struct lf_direction, reader) == 0x180, "reader armed");
 static_assert(offsetof(struct lf_direction, writer) == 0x200, "writer armed");
+static_assert(offsetof(struct lf_direction, arrivals) == 0x280, "arrivals");
 static_assert(sizeof(struct lf_segment) <= LF_SEGMENT_HEADER, "header");
 static_assert(LF_SEGMENT_HEADER + 2 * LF_SEGMENT_SHORT == LF_SEGMENT_EXTRA, "one page");
 

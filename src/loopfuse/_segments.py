@@ -16,7 +16,7 @@ from loopfuse._errors import SegmentError
 from loopfuse._kernel import sealed_memfd
 
 MAGIC = 0x314553554650304C
-VERSION = 6
+VERSION = 7
 EXTRA = 4096
 """Bytes beside the two rings."""
 HEADER = 2048
@@ -35,7 +35,7 @@ anybody reads has to wait where TCP, with its buffers grown, would have taken it
 _IDENTITY = struct.Struct("=QIIQII")
 BROKER_WISH = 0x080
 DIRECTION = 0x100
-DIRECTION_SIZE = 0x280
+DIRECTION_SIZE = 0x300
 TAIL = 0x080
 CONSUMER = 0x100
 READER = 0x180

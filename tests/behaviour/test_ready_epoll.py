@@ -21,6 +21,12 @@ def test_ready_rings_starve_nothing_when_there_is_room_for_one_event(
     assert "starved" not in same(plain, fused, program, "fair")
 
 
+def test_sockets_are_told_of_in_the_order_in_which_their_bytes_came(
+    plain: Session, fused: Session, program: Path
+) -> None:
+    assert "out of order" not in same(plain, fused, program, "arrival")
+
+
 @pytest.mark.parametrize("scenario", ["cancel", "cancel_busy"])
 def test_a_thread_is_cancelled_in_epoll_wait(
     plain: Session, fused: Session, program: Path, scenario: str

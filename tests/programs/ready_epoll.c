@@ -895,10 +895,98 @@ static void shut_reading(void)
 	act(stay, shut_once);
 }
 
+/* --- sockets are told of in the order in which their bytes came --- */
+
+enum { OTHERS = 4, ALL = OTHERS + 1, ROUNDS = 60, MOST_BYTES = 2 * ALL };
+
+/* The order of one round: each socket once, and for every third round one of them once more. */
+static int order_of(int round, int order[MOST_BYTES])
+{
+	uint32_t random = (uint32_t)round * 2654435761u + 12345;
+	for (int i = 0; i < ALL; i++)
+		order[i] = i;
+	for (int i = ALL - 1; i > 0; i--) {
+		random = random * 1664525 + 1013904223;
+		int j = (int)(random >> 8) % (i + 1), other = order[j];
+		order[j] = order[i];
+		order[i] = other;
+	}
+	order[ALL] = order[0];
+	return round % 3 == 2 ? ALL + 1 : ALL;
+}
+
+static void all_of(int fds[ALL], int first, int (*another)(void))
+{
+	fds[0] = first;
+	for (int i = 1; i < ALL; i++)
+		fds[i] = another();
+}
+
+static void arrival_client(int fd)
+{
+	int fds[ALL], order[MOST_BYTES];
+	all_of(fds, fd, second_of_client);
+	for (int round = 0; round < ROUNDS; round++) {
+		await_stage(2 * round + 1);
+		int n = order_of(round, order);
+		for (int i = 0; i < n; i++)
+			if (send(fds[order[i]], "x", 1, 0) != 1)
+				abort();
+		shared->stage = 2 * round + 2;
+	}
+	pause();
+}
+
+static void arrival_server(int fd)
+{
+	int fds[ALL], order[MOST_BYTES], kept[2][2] = {{0}};
+	all_of(fds, fd, second_of_server);
+	int epfd = epoll_create1(0);
+	for (int i = 0; i < ALL; i++)
+		watch(epfd, fds[i], EPOLLIN);
+	for (int round = 0; round < ROUNDS; round++) {
+		int few = round % 2, waits = round / 2 % 2, told = 0, right = 1;
+		(void)order_of(round, order);
+		shared->stage = 2 * round + 1;
+		if (!waits)
+			await_stage(2 * round + 2);
+		while (told < ALL) {
+			struct epoll_event events[ALL];
+			int n = epoll_wait(epfd, events, few ? 2 : ALL, 5000);
+			if (n <= 0)
+				abort();
+			/* Whoever slept may be told of the first before the last has come. */
+			if (waits)
+				await_stage(2 * round + 2);
+			for (int i = 0; i < n; i++) {
+				char bytes[8];
+				right &= events[i].data.fd == fds[order[told++]];
+				if (recv(events[i].data.fd, bytes, sizeof(bytes), MSG_DONTWAIT) <= 0)
+					abort();
+			}
+		}
+		kept[few][waits] += right;
+		/* The kernel keeps who was told of last in its list, to look again: ahead of all others. */
+		struct epoll_event none;
+		(void)epoll_wait(epfd, &none, 1, 0);
+	}
+	for (int i = 0; i < 4; i++)
+		say("%s for all of them, %s: %s\n", i / 2 ? "no room" : "room",
+		    i % 2 ? "asleep" : "awake",
+		    kept[i / 2][i % 2] > ROUNDS / 4 - 3 ? "in the order of arrival" : "out of order");
+}
+
+static void arrival(void)
+{
+	second_listener = listen_somewhere(&second_port);
+	act(arrival_client, arrival_server);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct scenario scenarios[] = {
 		{"fair", fair},
+		{"arrival", arrival},
 		{"band", band},
 		{"band_room", band_room},
 		{"poked", poked},
