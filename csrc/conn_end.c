@@ -238,6 +238,9 @@ bool lf_conn_service(struct lf_sock *sock, int fd)
 	/* Its numbers are not ours: the parent sees to it. */
 	if (lf_in_borrowed_memory())
 		return false;
+	/* A wish outlives who wished: bytes sent to the dead would draw RST, but behind their FIN, where
+	 * TCP has RST alone. */
+	lf_conn_resolve_fin(sock, fd);
 	/* Who is at it already may have to wait for the peer to read, and the peer for us. */
 	if (lf_conn_is_resending(sock) || !lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
 		return false;
@@ -396,6 +399,8 @@ void lf_conn_defuse_until(struct lf_sock *sock, int fd, enum lf_reason reason, b
 		return;
 	struct lf_slot *slot = sock->slot;
 	int saved = errno;
+	if (atomic_load(&sock->out->c.wish) != LF_WISH_NONE)
+		lf_conn_resolve_fin(sock, fd); /* as in lf_conn_service() */
 	if (reason == LF_REASON_EXEC || reason == LF_REASON_DESCRIPTOR_PASSED)
 		atomic_store(&slot->handed_on, 1);
 	if (lf_lock_acquire(&slot->tx_lock, LF_RANK_TX)) {

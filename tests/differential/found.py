@@ -102,4 +102,11 @@ FOUND = {
         _by("server", "nonblocking", how="ioctl", on=True),
         _by("server", "signal", restart=False),
     ),
+    "a peer killed that had wished its unread bytes back": _program(
+        _send("server", "write", 3),
+        _by("client", "copy", how="dup2"),
+        _by("client", "kill"),
+        _receive("server", 1000),
+        _receive("server", 1000),
+    ),
 }
