@@ -20,6 +20,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 enum { PIECES = 16 };
 
@@ -605,10 +606,19 @@ static bool more_beyond_the_switch(struct lf_sock *sock)
 	}
 }
 
+/* To a peek that has seen all there is: the stream ends, or urgent data come next. */
 static bool no_more_will_come(int fd)
 {
-	struct pollfd p = {.fd = fd, .events = POLLRDHUP};
+	struct pollfd p = {.fd = fd, .events = POLLRDHUP | POLLPRI};
 	return lf_real.poll(&p, 1, 0) == 1;
+}
+
+/* TCP's bytes have been taken up to urgent data, before which a receive ends, however many it is to
+ * wait for, tcp(7). */
+static bool is_at_urgent_data(struct lf_sock *sock, int fd)
+{
+	int mark = 0;
+	return lf_rx(sock) != LF_RX_FUSED && lf_real.ioctl(fd, SIOCATMARK, &mark) == 0 && mark;
 }
 
 /* A receive that may wait finds the ring empty and no sign that anything but bytes will come:
@@ -743,7 +753,8 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 				got += n;
 				if (cursor.left && more_beyond_the_switch(sock))
 					continue;
-				if (dontwait || cursor.left == 0 || (size_t)got >= need)
+				if (dontwait || cursor.left == 0 || (size_t)got >= need ||
+				    is_at_urgent_data(sock, fd))
 					return got;
 			}
 		}

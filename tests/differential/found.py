@@ -109,4 +109,26 @@ FOUND = {
         _receive("server", 1000),
         _receive("server", 1000),
     ),
+    "a receive of more than comes before urgent data": _program(
+        _send("client", "sendmmsg", 37, "MSG_OOB"),
+        _receive("server", 8 << 20, "MSG_WAITALL"),
+    ),
+    "a peek of more than comes before urgent data": _program(
+        _send("client", "sendmmsg", 37, "MSG_OOB"),
+        _receive("server", 8 << 20, "MSG_WAITALL", "MSG_PEEK"),
+    ),
+    "a receive that urgent data end behind a ring": _program(
+        _send("client", "send", 5),
+        _send("client", "send", 1, "MSG_OOB"),
+        _receive("server", 1000, "MSG_WAITALL"),
+        _send("client", "send", 7),
+        _receive("server", 1000),
+    ),
+    "a peek that urgent data end": _program(
+        _send("client", "send", 5),
+        _send("client", "send", 3, "MSG_OOB"),
+        _receive("server", 1000, "MSG_WAITALL", "MSG_PEEK"),
+        _receive("server", 1000),
+        _receive("server", 1000, "MSG_DONTWAIT"),
+    ),
 }
