@@ -26,7 +26,8 @@ from loopfuse._messages import (
     StatusRequest,
 )
 
-_TIMEOUT = 5.0
+TIMEOUT = 5.0
+"""Seconds to wait for a broker's answer."""
 _LARGEST_PACKET = 1 << 20
 _Reply = TypeVar("_Reply", PsReply, DefuseReply, StatusReply)
 
@@ -42,7 +43,7 @@ class Conversation:
     def fetch_rows(self, *, counters: bool) -> list[Row]:
         """Every connection the broker knows. Raises NoBrokerError, BrokerError."""
         if self._sock is None:
-            self._sock = _connect(self._path)
+            self._sock = reach(self._path)
         try:
             replies = list(_ask(self._path, self._sock, PsRequest(counters), PsReply))
         except BaseException:
@@ -54,6 +55,15 @@ class Conversation:
         if self._sock is not None:
             self._sock.close()
             self._sock = None
+
+
+def reach(path: Path, timeout: float = TIMEOUT) -> socket.socket:
+    """A connection to the broker at `path`, each of whose answers may take `timeout` seconds.
+    Raises NoBrokerError, BrokerError."""
+    sock = connect(path, timeout)
+    if sock is None:
+        raise NoBrokerError(f"no broker is running at {path}")
+    return sock
 
 
 def fetch_rows(path: Path, *, counters: bool = False) -> list[Row]:
@@ -74,15 +84,8 @@ def fetch_status(path: Path) -> BrokerStatus:
     return next(iter(_ask_once(path, StatusRequest(), StatusReply))).status
 
 
-def _connect(path: Path) -> socket.socket:
-    sock = connect(path, _TIMEOUT)
-    if sock is None:
-        raise NoBrokerError(f"no broker is running at {path}")
-    return sock
-
-
 def _ask_once(path: Path, request: Request, kind: type[_Reply]) -> Iterator[_Reply]:
-    with _connect(path) as sock:
+    with reach(path) as sock:
         yield from _ask(path, sock, request, kind)
 
 

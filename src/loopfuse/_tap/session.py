@@ -20,9 +20,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from loopfuse._broker_start import connect, start_unless_running
+from loopfuse._broker_start import start_unless_running
 from loopfuse._capture_ring import CaptureRing, Record, cells_for
-from loopfuse._errors import NoBrokerError, TapError
+from loopfuse._control import reach
+from loopfuse._errors import TapError
 from loopfuse._messages import (
     ErrorReply,
     TapCapture,
@@ -40,7 +41,6 @@ from loopfuse._tap.packet import Packet
 
 SNAP_DEFAULT = 262144
 BUFFER_DEFAULT = 16 << 20
-_TIMEOUT = 5.0
 _LARGEST_PACKET = 1 << 16
 _RECORDS_A_TURN = 4096
 _MOST_HELD = 65536
@@ -135,10 +135,7 @@ class Tap:
     def _connect(self, path: Path | None) -> socket.socket:
         where = broker_path() if path is None else path
         start_unless_running(where)
-        sock = connect(where, _TIMEOUT)
-        if sock is None:
-            raise NoBrokerError(f"no broker is running at {where}")
-        return sock
+        return reach(where)
 
     def _begin(self) -> None:
         try:

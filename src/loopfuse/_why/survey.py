@@ -7,8 +7,7 @@ import pwd
 from pathlib import Path
 from typing import NamedTuple
 
-from loopfuse._broker_start import connect
-from loopfuse._control import fetch_rows
+from loopfuse._control import fetch_rows, reach
 from loopfuse._errors import LoopfuseError, SubjectError
 from loopfuse._kernel import netns_cookie, peer_credentials
 from loopfuse._listings import WhyRow
@@ -22,6 +21,8 @@ from loopfuse._why.namespaces import is_local, sockets_here, sockets_of
 from loopfuse._why.subject import Subject
 
 _Address = tuple[str, int]
+_PATIENCE = 1.0
+"""Seconds for a broker, one of many, to let us connect."""
 
 
 class Result(NamedTuple):
@@ -36,21 +37,17 @@ class _BrokerView:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.failure: str | None = f"no broker is running at {path}"
+        self.failure: str | None = None
         """Why it can't tell; None: it can."""
         self.crosses_users = False
         self._rows: dict[frozenset[_Address], list[Row]] = {}
         try:
-            sock = connect(path, 1.0)
-            if sock is None:
-                return
-            with sock:
+            with reach(path, _PATIENCE) as sock:
                 self.crosses_users = peer_credentials(sock).uid == 0
             rows = fetch_rows(path)
         except LoopfuseError as error:
-            self.failure = str(error)  # somebody else's, of another version, or one that hangs
+            self.failure = str(error)  # none, somebody else's, of another version, or hanging
             return
-        self.failure = None
         for row in rows:
             if row.state != "closed":
                 ends = frozenset((end.addr, end.port) for end in (row.client, row.server))
