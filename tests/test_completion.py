@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,19 @@ def test_connections_and_programs_are_offered(library: Path, broker: BrokerProce
         assert offered("loopfuse defuse ", broker.path) == ["1"]
         comm = Path(f"/proc/{both.client}/comm").read_text().strip()
         assert comm in offered(f"loopfuse why {comm[:3]}", broker.path)
+
+
+def test_programs_are_offered_without_asking_a_broker(tmp_path: Path) -> None:
+    """It may hang, and the tab key with it."""
+    path = tmp_path / "broker.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener, tcp_pair():
+        listener.bind(os.fspath(path))
+        listener.listen()
+        listener.setblocking(False)
+        comm = Path("/proc/self/comm").read_text().strip()
+        assert comm in offered(f"loopfuse why {comm[:3]}", path)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
 
 
 def test_without_a_broker_nothing_is_offered() -> None:

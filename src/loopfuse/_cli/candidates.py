@@ -47,13 +47,10 @@ def running_programs(
     from loopfuse._runtime_dir import broker_path
     from loopfuse._why.survey import Survey
 
-    names: set[str | None] = set()
+    names: set[str] = set()
     with contextlib.suppress(LoopfuseError):
-        for row in Survey(broker_path()).look(None).rows:
-            names |= {row.client.comm, row.server.comm}
-    return [
-        CompletionItem(name) for name in sorted(filter(None, names)) if name.startswith(incomplete)
-    ]
+        names = Survey(broker_path()).programs()
+    return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
 
 
 def commands(

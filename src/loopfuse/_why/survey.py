@@ -96,16 +96,24 @@ class Survey:
     def look(self, subject: Subject | None) -> Result:
         """The connections that concern `subject`; None: all of this user's, or everybody's if
         that is root. Raises SubjectError if nothing on this host is what was asked about."""
-        links = [
+        links = self._links(subject)
+        links.sort(key=lambda link: (link.server.endpoint.port, link.client.endpoint.port))
+        if links:
+            return Result([self._row(link) for link in links], None)
+        return Result([], self._describe(subject))
+
+    def programs(self) -> set[str]:
+        """Names of programs at the ends of what `look(None)` shows. Asks no broker."""
+        holders = [end.holders[0] for link in self._links(None) for end in link.ends if end.holders]
+        return {holder.comm for holder in holders if holder.comm}
+
+    def _links(self, subject: Subject | None) -> list[Link]:
+        return [
             link
             for space, table in self._tables.items()
             for link in links_of(space, table, self._census)
             if self._concerns(link, subject)
         ]
-        links.sort(key=lambda link: (link.server.endpoint.port, link.client.endpoint.port))
-        if links:
-            return Result([self._row(link) for link in links], None)
-        return Result([], self._describe(subject))
 
     @staticmethod
     def _concerns(link: Link, subject: Subject | None) -> bool:
