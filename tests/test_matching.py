@@ -47,6 +47,12 @@ def test_both_ends_give_a_connection_the_same_name(a: Endpoint, b: Endpoint, net
 
 
 @given(endpoints, endpoints)
+def test_the_other_end_is_who_an_end_is_connected_to(a: Endpoint, b: Endpoint) -> None:
+    name = name_of(1, a, b)
+    assert (name.other(a), name.other(b)) == (b, a)
+
+
+@given(endpoints, endpoints)
 def test_both_ends_agree_on_who_is_the_client(a: Endpoint, b: Endpoint) -> None:
     for sides in ((CLIENT, CLIENT), (SERVER, SERVER), (CLIENT, SERVER), (SERVER, CLIENT)):
         found = client_end((a, sides[0]), (b, sides[1]))

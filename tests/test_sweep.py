@@ -10,6 +10,7 @@ import pytest
 
 from loopfuse._broker_state import sweep
 from loopfuse._broker_state.sweep import HINT_DELAY, INTERVAL, LONGEST, Sweep
+from loopfuse._matching import Endpoint, Name
 
 
 class Held:
@@ -17,7 +18,7 @@ class Held:
 
     def __init__(self, number: int) -> None:
         self.id = number
-        self.name = SimpleNamespace(netns_cookie=0, low=("low", number), high=("high", number))
+        self.name = Name(0, Endpoint(b"low", number), Endpoint(b"high", number))
         self.ends = {self.name.low: SimpleNamespace(cookie=number)}
         self.paired = False
 

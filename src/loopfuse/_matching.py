@@ -37,6 +37,10 @@ class Name(NamedTuple):
     low: Endpoint
     high: Endpoint
 
+    def other(self, end: Endpoint) -> Endpoint:
+        """The end that this one is connected to."""
+        return self.high if end == self.low else self.low
+
 
 def endpoint(family: int, addr: bytes, port: int) -> Endpoint:
     """An endpoint from a claim's fields; IPv4-mapped addresses become IPv4."""

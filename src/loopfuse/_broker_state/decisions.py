@@ -81,8 +81,7 @@ class Decisions:
 
 
 def _way(connection: Connection, end: End) -> str:
-    name = connection.name
-    other = name.high if end.endpoint == name.low else name.low
+    other = connection.name.other(end.endpoint)
     return f"{_where(end.endpoint)} to {_where(other)}"
 
 

@@ -295,9 +295,7 @@ def _end(client: Client, claim: Claim) -> End:
 
 def _client_by(end: End, name: Name) -> Endpoint:
     """The client's end, if this end is to be believed."""
-    if end.side == Side.CLIENT:
-        return end.endpoint
-    return name.high if end.endpoint == name.low else name.low
+    return end.endpoint if end.side == Side.CLIENT else name.other(end.endpoint)
 
 
 def _known(number: int) -> Reason:

@@ -46,7 +46,7 @@ class Permission:
     ) -> Objection | None:
         """What stands against the connection whose client end this is; `ends`: those that
         have claimed."""
-        server = name.high if client == name.low else name.low
+        server = name.other(client)
         ruling = self.policy.ruling(
             self._party(client, ends.get(client)), self._party(server, ends.get(server))
         )

@@ -126,5 +126,5 @@ class Prospects:
 def _counterpart(connection: Connection) -> tuple[int, Endpoint]:
     """Where the end is that has not spoken, and in which namespace."""
     name = connection.name
-    waits = connection.waiting is not None and connection.waiting.endpoint == name.low
-    return name.netns_cookie, name.high if waits else name.low
+    waiting = connection.waiting
+    return name.netns_cookie, name.other(waiting.endpoint) if waiting else name.low

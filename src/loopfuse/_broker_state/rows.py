@@ -114,7 +114,7 @@ def closed_row(connection: Connection) -> Row:
 def _row(connection: Connection, state: State, reason: int, to_server: int, to_client: int) -> Row:
     name = connection.name
     client = connection.client_end or name.low
-    server = name.high if client == name.low else name.low
+    server = name.other(client)
     return Row(
         id=connection.id,
         state=state,

@@ -141,9 +141,7 @@ class Sweep:
 
 def _is_held(view: NetnsView, connection: Connection) -> bool:
     for endpoint, end in connection.ends.items():
-        name = connection.name
-        other = name.high if endpoint == name.low else name.low
-        info = view.find(endpoint, other, end.cookie)
+        info = view.find(endpoint, connection.name.other(endpoint), end.cookie)
         if info is not None and info.inode:
             return True
     return False

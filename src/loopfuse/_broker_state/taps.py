@@ -111,7 +111,7 @@ class Taps:
         foreign = 0
         shown = []
         for connection in self._ledger:
-            if not is_fusing(connection) or not tap.wants(connection, connection.ends):
+            if not tap.wants(connection, connection.ends) or not is_fusing(connection):
                 continue
             if may_watch(connection.ends.values(), client.credentials.uid):
                 shown.append(connection)
@@ -266,7 +266,7 @@ def _described(
     """`heads`: how far both rings have come; None: it is just being paired."""
     name = connection.name
     client = client_end or connection.client_end or name.low
-    server = name.high if client == name.low else name.low
+    server = name.other(client)
     to_server, to_client = heads or (0, 0)
     return TapConnection(
         id=connection.id,

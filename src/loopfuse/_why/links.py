@@ -84,8 +84,7 @@ def links_of(namespace: str | None, sockets: list[TcpSocket], census: Census) ->
             named.setdefault(name_of(0, one.local, one.remote), {})[one.local] = one
     for name, found in named.items():
         server = _server_of(name, listeners)
-        client = name.low if server == name.high else name.high
-        ends = [_end(endpoint, found.get(endpoint), census) for endpoint in (client, server)]
+        ends = [_end(one, found.get(one), census) for one in (name.other(server), server)]
         yield Link(namespace, *ends)
 
 
