@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 from typing import NamedTuple
 
 from loopfuse._broker_state.firewall import Firewall
 from loopfuse._errors import SockDiagError
+from loopfuse._firewall.inside import call_in
 from loopfuse._firewall.watch import Watch
-from loopfuse._kernel import Credentials, enter_netns, holds_socket, netns_cookie, runs_as
+from loopfuse._kernel import Credentials, holds_socket, netns_cookie, runs_as
 from loopfuse._matching import Endpoint
 from loopfuse._reasons import Reason
 from loopfuse._sockdiag import SockDiag, SocketInfo, State
@@ -155,22 +155,13 @@ class Verifier:
 
 
 def _open_foreign(pid: int) -> NetnsView | None:
-    """A view of the namespace of process `pid`. A thread of its own goes there, makes
-    the netlink socket, which stays bound to that namespace, and ends."""
-    found: list[NetnsView] = []
-
-    def go() -> None:
-        try:
-            fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                enter_netns(fd)
-                found.append(NetnsView())
-            finally:
-                os.close(fd)
-        except OSError:
-            pass  # the process is gone, or this root is not root there
-
-    thread = threading.Thread(target=go, name="loopfuse-setns")
-    thread.start()
-    thread.join()
-    return found[0] if found else None
+    """A view of the namespace of process `pid`; its netlink socket, which is made there, stays
+    bound to that namespace. None: the process is gone, or this root is not root there."""
+    try:
+        fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return call_in(fd, NetnsView)
+    finally:
+        os.close(fd)

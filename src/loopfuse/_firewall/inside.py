@@ -27,18 +27,24 @@ class Inside:
     def call(self, ask: Callable[[], Answer]) -> Answer | None:
         """What `ask` returns in this namespace, in a thread of its own if that is not the
         process's; None if that thread can't get there, or `ask` raises OSError."""
-        answers: list[Answer] = []
+        if not self._is_home:
+            return call_in(self._namespace, ask)
+        with contextlib.suppress(OSError):
+            return ask()
+        return None
 
-        def go() -> None:
-            with contextlib.suppress(OSError):
-                if not self._is_home:
-                    enter_netns(self._namespace)
-                answers.append(ask())
 
-        if self._is_home:
-            go()
-        else:
-            thread = threading.Thread(target=go, name="loopfuse-inside")
-            thread.start()
-            thread.join()
-        return answers[0] if answers else None
+def call_in(namespace_fd: int, ask: Callable[[], Answer]) -> Answer | None:
+    """What `ask` returns in a network namespace, in a thread of its own that goes there and ends;
+    None if it can't get there, or `ask` raises OSError."""
+    answers: list[Answer] = []
+
+    def go() -> None:
+        with contextlib.suppress(OSError):
+            enter_netns(namespace_fd)
+            answers.append(ask())
+
+    thread = threading.Thread(target=go, name="loopfuse-inside")
+    thread.start()
+    thread.join()
+    return answers[0] if answers else None
