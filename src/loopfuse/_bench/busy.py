@@ -45,7 +45,7 @@ def measure(place: Place, workload: Workload, side: Side, seconds: float) -> Sam
         ]
         for ends in pairs:
             ends.client.finish(patience)
-    units = sum(_units(workload, found) for found in results)
+    units = sum(found.work_done(workload.work) for found in results)
     scale = 1e-3 if workload.work == "stream" else 1.0  # MB as GB
     return Sample(
         value=scale * units / _stretch(results),
@@ -56,10 +56,6 @@ def measure(place: Place, workload: Workload, side: Side, seconds: float) -> Sam
         sleeps=sum(found.sleeps for found in results) / units,
         memory_kb=sum(found.memory_kb for found in results),
     )
-
-
-def _units(workload: Workload, found: Measured) -> float:
-    return found.bytes / 1e6 if workload.work == "stream" else found.units
 
 
 def _stretch(results: Sequence[Measured]) -> float:

@@ -15,12 +15,14 @@ from loopfuse._bench import sockmap
 from loopfuse._bench.children import Child, running
 from loopfuse._bench.place import Place
 from loopfuse._bench.proof import Witness
-from loopfuse._bench.results import Latency
+from loopfuse._bench.results import Latency, Proof, Sample
 from loopfuse._bench.sides import Side
+from loopfuse._bench.statistics import per_unit
 from loopfuse._errors import BenchError
 
 PATIENCE = 20.0
 """How long an end may take to do what takes no time, on a machine that does other things."""
+_ROUND_TRIPS = ("roundtrip", "explain", "self")
 _FLOOR_MEMORY = 1 << 20  # bench/floor.h
 
 
@@ -49,6 +51,32 @@ class Measured(msgspec.Struct):
     sleeps: int
     memory_kb: int
     latency_ns: Latencies | None
+
+    @property
+    def latency(self) -> Latency | None:
+        return self.latency_ns.in_microseconds() if self.latency_ns else None
+
+    def work_done(self, kind: str) -> float:
+        """How many units of work: the megabytes of a stream, or what the program counted."""
+        return self.bytes / 1e6 if kind == "stream" else self.units
+
+    def figure(self, kind: str) -> float:
+        """Microseconds of a round trip, GB/s of a stream, or units in a second."""
+        if kind in _ROUND_TRIPS:
+            return self.seconds * 1e6 / self.units
+        return self.work_done(kind) / self.seconds / (1e3 if kind == "stream" else 1)
+
+    def sample(self, kind: str, proof: Proof) -> Sample:
+        done = self.work_done(kind)
+        return Sample(
+            value=self.figure(kind),
+            proof=proof,
+            latency=self.latency,
+            client_cpu=per_unit(self.client_cpu, done),
+            server_cpu=per_unit(self.server_cpu, done),
+            sleeps=self.sleeps / done if done else None,
+            memory_kb=self.memory_kb,
+        )
 
 
 def decoded(line: str) -> Measured:

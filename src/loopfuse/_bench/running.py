@@ -8,13 +8,12 @@ import time
 
 from loopfuse._bench import busy, calls, idle, processes, start
 from loopfuse._bench.children import running
-from loopfuse._bench.ends import PATIENCE, Ends, Measured, decoded, meeting, meeting_point
+from loopfuse._bench.ends import PATIENCE, Ends, decoded, meeting, meeting_point
 from loopfuse._bench.machine import cpus_of
 from loopfuse._bench.place import Place
 from loopfuse._bench.proof import Witness
 from loopfuse._bench.results import Sample
 from loopfuse._bench.sides import Side
-from loopfuse._bench.statistics import per_unit
 from loopfuse._bench.workloads import Workload
 
 _DESCRIPTORS = 2
@@ -101,15 +100,10 @@ def _measure_in_one_process(
             proof = Witness(place.broker, None).of_plain((client.pid,))
             client.finish(PATIENCE)
     busy = after[1] - before[1]
-    return Sample(
-        value=measured.seconds * 1e6 / measured.units,
-        proof=proof,
-        latency=measured.latency_ns.in_microseconds() if measured.latency_ns else None,
-        client_cpu=per_unit(measured.client_cpu, measured.units),
-        sleeps=measured.sleeps / measured.units,
-        softirq_share=(after[0] - before[0]) / busy if busy else None,
-        memory_kb=measured.memory_kb,
-    )
+    sample = measured.sample("self", proof)
+    sample.server_cpu = None
+    sample.softirq_share = (after[0] - before[0]) / busy if busy else None
+    return sample
 
 
 def _settled_kernel_memory() -> int:
@@ -137,21 +131,4 @@ def _watch(ends: Ends, workload: Workload, side: Side, patience: float) -> Sampl
         proof = ends.witness.of_fused(ends.pids, workload.connections, measured.bytes)
     else:
         proof = ends.witness.of_short(ends.pids)
-    units = measured.bytes / 1e6 if workload.kind == "stream" else measured.units
-    return Sample(
-        value=_value(workload, measured),
-        proof=proof,
-        latency=measured.latency_ns.in_microseconds() if measured.latency_ns else None,
-        client_cpu=per_unit(measured.client_cpu, units),
-        server_cpu=per_unit(measured.server_cpu, units),
-        sleeps=measured.sleeps / units if units else None,
-        memory_kb=measured.memory_kb,
-    )
-
-
-def _value(workload: Workload, measured: Measured) -> float:
-    if workload.kind in ("roundtrip", "explain"):
-        return measured.seconds * 1e6 / measured.units
-    if workload.kind == "stream":
-        return measured.bytes / measured.seconds / 1e9
-    return measured.units / measured.seconds
+    return measured.sample(workload.kind, proof)

@@ -23,7 +23,6 @@ from loopfuse._bench.machine import cpus_of
 from loopfuse._bench.place import Place, broker_at, own_command, own_environment
 from loopfuse._bench.results import Sample
 from loopfuse._bench.sides import LOOPFUSE, Side
-from loopfuse._bench.statistics import per_unit
 from loopfuse._bench.workloads import Workload
 from loopfuse._control import fetch_status
 from loopfuse._errors import BenchError
@@ -69,20 +68,8 @@ class Row:
             measured = decoded(self.ends.client.line(PATIENCE + self.seconds))
         self.broker.resume()
         self._has_watched(side)
-        units = measured.bytes / 1e6 if self.load.work == "stream" else measured.units
-        if self.load.work == "stream":
-            value = measured.bytes / measured.seconds / 1e9
-        else:
-            value = measured.seconds * 1e6 / measured.units
-        return Sample(
-            value=value,
-            proof=self.ends.witness.of_fused(self.ends.pids, 1, measured.bytes),
-            latency=measured.latency_ns.in_microseconds() if measured.latency_ns else None,
-            client_cpu=per_unit(measured.client_cpu, units),
-            server_cpu=per_unit(measured.server_cpu, units),
-            sleeps=measured.sleeps / units,
-            memory_kb=measured.memory_kb,
-        )
+        proof = self.ends.witness.of_fused(self.ends.pids, 1, measured.bytes)
+        return measured.sample(self.load.work, proof)
 
     @contextmanager
     def _watching(self, side: Side) -> Iterator[None]:
