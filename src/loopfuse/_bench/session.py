@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 
 from loopfuse import __version__
 from loopfuse._bench import machine, program_runs, running, sockmap, watching, workloads
@@ -15,7 +16,7 @@ from loopfuse._bench.method import method_of
 from loopfuse._bench.place import Place, prepared
 from loopfuse._bench.program import Program
 from loopfuse._bench.programs import PROGRAMS
-from loopfuse._bench.results import SCHEMA, Cell, Fact, Report, Row, Sample, SideFacts
+from loopfuse._bench.results import SCHEMA, Fact, Report, Row, Sample, SideFacts
 from loopfuse._bench.sides import SIDES, Side, sides_of
 from loopfuse._bench.statistics import summarise
 from loopfuse._bench.workloads import MOST, Workload
@@ -142,15 +143,8 @@ class _Session:
                 rows.append((load, load.row()))
         for number in range(self._plan.rounds):
             for load, row in rows:
-                for side, cell in _in_turns(sides_of(load.kind), row, number):
-                    self._take(
-                        row,
-                        side,
-                        cell,
-                        lambda load=load, side=side: running.measure(  # type: ignore[misc]
-                            self._place, load, side, self._plan.seconds
-                        ),
-                    )
+                measure = partial(running.measure, self._place, load, seconds=self._plan.seconds)
+                self._round(row, sides_of(load.kind), number, measure)
         return [row for _, row in rows]
 
     def watched(self) -> list[Row]:
@@ -164,13 +158,7 @@ class _Session:
             try:
                 with watching.watchable(self._place, load, self._plan.seconds) as watched:
                     for number in range(self._plan.rounds):
-                        for side, cell in _in_turns(sides_of(load.kind), row, number):
-                            self._take(
-                                row,
-                                side,
-                                cell,
-                                lambda watched=watched, side=side: watched.measure(side),  # type: ignore[misc]
-                            )
+                        self._round(row, sides_of(load.kind), number, watched.measure)
             except BenchError as error:
                 self.left_out.append(Fact(load.title, str(error)))
                 continue
@@ -198,30 +186,27 @@ class _Session:
         with program_runs.serving(self._place, program, program.sides) as servers:
             by_side = {server.side.key: server for server in servers}
             for number in range(self._plan.rounds):
-                for side, cell in _in_turns(program.sides, row, number):
-                    server = by_side[side.key]
-                    self._take(
-                        row,
-                        side,
-                        cell,
-                        lambda server=server: program_runs.measure(  # type: ignore[misc]
-                            self._place, program, server, self._plan.seconds
-                        ),
-                    )
+                self._round(
+                    row,
+                    program.sides,
+                    number,
+                    lambda side: program_runs.measure(
+                        self._place, program, by_side[side.key], self._plan.seconds
+                    ),
+                )
 
-    def _take(self, row: Row, side: Side, cell: Cell, measure: Callable[[], Sample]) -> None:
-        self._tell(self._done, f"{row.title}: {side.title}")
-        self._done += 1
-        if cell.missing is not None:
-            return  # it failed in an earlier round
-        try:
-            cell.samples.append(measure())
-        except BenchError as error:
-            cell.missing = str(error)
-
-
-def _in_turns(sides: Sequence[Side], row: Row, number: int) -> list[tuple[Side, Cell]]:
-    """Every other round begins at the other end, so that no side always comes after the
-    same one."""
-    pairs = list(zip(sides, row.cells, strict=True))
-    return pairs if number % 2 == 0 else pairs[::-1]
+    def _round(
+        self, row: Row, sides: Sequence[Side], number: int, measure: Callable[[Side], Sample]
+    ) -> None:
+        """Each side once. Every other round begins at the other end, so that no side always
+        comes after the same one."""
+        pairs = list(zip(sides, row.cells, strict=True))
+        for side, cell in pairs if number % 2 == 0 else pairs[::-1]:
+            self._tell(self._done, f"{row.title}: {side.title}")
+            self._done += 1
+            if cell.missing is not None:
+                continue  # it failed in an earlier round
+            try:
+                cell.samples.append(measure(side))
+            except BenchError as error:
+                cell.missing = str(error)
