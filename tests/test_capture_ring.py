@@ -86,7 +86,6 @@ def test_every_field_lies_where_c_has_it(tmp_path: Path) -> None:
         "closed": capture.CLOSED,
         "reserved": capture.RESERVED,
         "lost": capture.LOST,
-        "lost_payload": capture.LOST_PAYLOAD,
         "read": capture.READ,
     }
     questions += [f"offsetof(struct lf_capture, {name})" for name in words]

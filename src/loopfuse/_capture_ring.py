@@ -29,7 +29,6 @@ MOST = 32768
 CLOSED = 0x080
 RESERVED = 0x100
 LOST = 0x108
-LOST_PAYLOAD = 0x110
 READ = 0x180
 HOLE_SECONDS = 1.0
 """How long a record that was begun may take, before the tap passes it over."""
@@ -137,11 +136,6 @@ class CaptureRing:
     def lost(self) -> int:
         """Records for which there was no room; as the producers count them."""
         return self._words[LOST // 8]
-
-    @property
-    def lost_payload(self) -> int:
-        """Their bytes."""
-        return self._words[LOST_PAYLOAD // 8]
 
     def take(self, until: int, most: int, now: float) -> list[Record]:
         """The next records, `most` of them, of those that begin before cell `until` (a former

@@ -36,10 +36,6 @@ class Bits(NamedTuple):
     prefix: int | None = None
     """So many leading bits are left of it, the rest was masked out."""
 
-    @property
-    def is_known(self) -> bool:
-        return self.known.count(0xFF) == len(self.known)
-
     def slice(self, offset: int, size: int) -> Bits:
         part = slice(offset, offset + size)
         return self._replace(value=self.value[part], known=self.known[part])

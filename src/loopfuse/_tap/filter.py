@@ -36,7 +36,6 @@ class Filter:
     """One compiled filter. Raises FilterError if `text` is none, or libpcap is not there."""
 
     def __init__(self, text: str) -> None:
-        self.text = text
         if "\0" in text:
             raise FilterError("a filter can't contain a zero byte")
         self._library = _load()

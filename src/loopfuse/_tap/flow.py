@@ -81,7 +81,7 @@ class Flow:
         direction.known = True
         direction.pid = record.pid
         flags = _FLAGS[record.kind]
-        found.append(self._packet(record, record.time, flags, length, payload, comment))
+        found.append(self._packet(record, flags, length, payload, comment))
         direction.next += length
         self._note_end(direction, record.kind)
         direction.unanswered += length
@@ -153,13 +153,13 @@ class Flow:
         return Packet(when, self.connection, to_server, flags, seq, ack, 0, b"", None, comment)
 
     def _packet(
-        self, record: Record, when: int, flags: Flags, length: int, payload: bytes, comment: str
+        self, record: Record, flags: Flags, length: int, payload: bytes, comment: str
     ) -> Packet:
         index = record.direction
         seq, ack = self._both[index].seq, self._both[1 - index].seq
         to_server = index == 0
         return Packet(
-            when,
+            record.time,
             self.connection,
             to_server,
             flags,
