@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from textwrap import wrap
 from typing import TypeVar
 
@@ -10,8 +10,8 @@ from loopfuse._messages import EndRow, where
 from loopfuse._quantities import amount, size, time_span
 from loopfuse._segments import WAKE_BOUNDS
 from loopfuse._top.ordering import program
-from loopfuse._top.watching import Flow, Line, Waiting
-from loopfuse._top.wording import WIDTH, printable
+from loopfuse._top.watching import Line, Waiting
+from loopfuse._top.wording import WIDTH, printable, state_text
 
 _BAR = 30
 _Value = TypeVar("_Value", float, Waiting)
@@ -20,8 +20,7 @@ _Value = TypeVar("_Value", float, Waiting)
 def detail(line: Line) -> list[str]:
     """For a person who wants to know why it is as fast or slow as it is."""
     row = line.row
-    state = row.state if row.reason in (None, "none") else f"{row.state}: {row.reason}"
-    lines = [f"connection {row.id}, {state}, since {row.since}"]
+    lines = [f"connection {row.id}, {state_text(row)}, since {row.since}"]
     if row.detail:
         lines += wrap(printable(row.detail), WIDTH)
     lines += [*_end("client", row.client), *_end("server", row.server), ""]
@@ -58,7 +57,7 @@ def detail(line: Line) -> list[str]:
             ("  sleeps in all", [amount(w.sleeps) for w in waits]),
         ]
     lines += [f"{name:<22} {a:>18}  {b:>18}" for name, (a, b) in rows]
-    return [*lines, "", *_wake_ups([flow for flow in flows if flow])]
+    return [*lines, "", *_wake_ups(line.waits)]
 
 
 def _end(side: str, end: EndRow) -> list[str]:
@@ -80,9 +79,8 @@ def _sleeps(waiting: Waiting) -> str:
     return f"{amount(waiting.sleeps)}, {amount(waiting.rings)}"
 
 
-def _wake_ups(flows: list[Flow]) -> list[str]:
+def _wake_ups(waits: Iterable[Waiting]) -> list[str]:
     """How long wake-ups took during the interval, as bars."""
-    waits = [waiting for flow in flows for waiting in (flow.reader, flow.writer)]
     classes = [sum(column) for column in zip(*(w.wakes for w in waits), strict=True)]
     most = max(classes, default=0)
     if not most:

@@ -30,7 +30,7 @@ from textual.widgets import Input, Static
 from loopfuse._control import order_defuse
 from loopfuse._errors import LoopfuseError
 from loopfuse._top.detail import detail
-from loopfuse._top.ordering import SORTS, Sort, arrange, program
+from loopfuse._top.ordering import SORTS, Sort, arrange, program, sort_named
 from loopfuse._top.source import Source
 from loopfuse._top.watching import Line, View
 from loopfuse._top.wording import WIDTH, heading, line_text, summary
@@ -316,7 +316,7 @@ class Top(App[None]):
     # -- keys -----------------------------------------------------------------------
 
     def action_sort(self, name: str) -> None:
-        self._sort = next(sort for sort in SORTS if sort.name == name)
+        self._sort = sort_named(name)
         self._draw()
 
     def action_next_sort(self) -> None:

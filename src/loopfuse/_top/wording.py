@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from loopfuse._messages import Row
 from loopfuse._quantities import amount, size, time_span
 from loopfuse._top.ordering import program
 from loopfuse._top.watching import Line, View
@@ -29,8 +30,7 @@ def line_text(line: Line, width: int = WIDTH, *, pairs: bool = False) -> str:
     number = str(line.connections if pairs else row.id)
     who = _who(program(row.client), program(row.server), _names(width))
     if row.state != "fused" and not line.rate:
-        why = row.state if row.reason in (None, "none") else f"{row.state}: {row.reason}"
-        return f"{number:>5} {who} {why}"[:width]
+        return f"{number:>5} {who} {state_text(row)}"[:width]
     known = bool(line.flows)
     cells = (
         size(line.rate) if known else "",
@@ -42,6 +42,11 @@ def line_text(line: Line, width: int = WIDTH, *, pairs: bool = False) -> str:
         line.server,
     )
     return _columns(width, number, who, cells)
+
+
+def state_text(row: Row) -> str:
+    """The state of a connection, and why it is in it."""
+    return row.state if row.reason in (None, "none") else f"{row.state}: {row.reason}"
 
 
 def _names(width: int) -> int:
