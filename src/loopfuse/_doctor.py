@@ -14,7 +14,6 @@ from loopfuse._errors import LoopfuseError
 from loopfuse._listings import Finding, Verdict
 from loopfuse._preload import library_path, preload_environment
 
-_SO_COOKIE = 57  # asm-generic/socket.h; not in Python's socket module
 _DESCRIPTORS_WANTED = 4096
 _RULES_SHOWN = 5
 
@@ -77,12 +76,13 @@ def _kernel() -> Finding:
 
 
 def _socket_cookies() -> Finding:
+    from loopfuse._kernel import socket_cookie
     from loopfuse._sockdiag import SockDiag
 
     try:
         with socket.socket() as sock:
             sock.bind(("127.0.0.1", 0))
-            sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8)
+            socket_cookie(sock)
         diag = SockDiag()
         try:
             diag.held_cookies()

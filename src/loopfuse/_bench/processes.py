@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from loopfuse._errors import BenchError
+from loopfuse._kernel import processes
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _OF_KERNEL = ("Shmem", "PageTables", "Slab", "KernelStack")
@@ -17,9 +18,9 @@ _OF_KERNEL = ("Shmem", "PageTables", "Slab", "KernelStack")
 def tree_of(root: int) -> list[int]:
     """A process and its descendants, root first."""
     children: dict[int, list[int]] = {}
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit() and (fields := _stat(int(entry.name))):
-            children.setdefault(int(fields[1]), []).append(int(entry.name))
+    for pid in processes():
+        if fields := _stat(pid):
+            children.setdefault(int(fields[1]), []).append(pid)
     tree = [root]
     for pid in tree:
         tree.extend(children.get(pid, ()))

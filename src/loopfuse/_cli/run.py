@@ -55,8 +55,6 @@ def command(
     Exit status: that of PROGRAM; 126 if it can't be run, 127 if there is none, 2 if an option is
     wrong.
     """
-    if policy is None and metrics is None:
-        run(program, eager=eager, after=after, verbose=verbose)
     from loopfuse._errors import LoopfuseError
 
     try:
