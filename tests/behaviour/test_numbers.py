@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from two_ends import same
 
+from behaviour.two_ends import same
 from sessions import Session
 
 SCENARIOS = [

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from two_ends import same
-
+from behaviour.two_ends import same
 from sessions import Session
 
 

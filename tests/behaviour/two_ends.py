@@ -6,8 +6,12 @@ from pathlib import Path
 
 from sessions import Session
 
+_PATIENCE = 60.0
 
-def same(plain: Session, fused: Session, program: Path, scenario: str, timeout: float = 60) -> str:
+
+def same(
+    plain: Session, fused: Session, program: Path, scenario: str, timeout: float = _PATIENCE
+) -> str:
     """What the scenario says; fails if that differs, or if it was never fused."""
     said = plain.run([str(program), scenario], timeout=timeout).stdout
     done = fused.run([*fused.prefix, str(program), scenario], timeout=timeout)
