@@ -6,6 +6,7 @@ import enum
 import mmap
 import os
 import struct
+from collections import Counter
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -94,6 +95,11 @@ class Control:
             made["FAULTS_CALLER"] = caller
         return made
 
+    def prefix(self, injector: Path) -> list[str]:
+        """Words to put before a command all of whose calls are meant."""
+        words = self.environment(injector, None, {})
+        return ["env", *(f"{name}={value}" for name, value in words.items())]
+
     def give(self, order: Order) -> None:
         """From now on. The count of such calls starts at the first one."""
         packed = _ORDER.pack(
@@ -118,3 +124,10 @@ class Control:
             if offset:
                 found[Site(offset, name.rstrip(b"\0").decode())] = count
         return found
+
+    def calls_by_name(self) -> Counter[str]:
+        """How often each call has been made, from all sites together."""
+        counts: Counter[str] = Counter()
+        for site, count in self.calls().items():
+            counts[site.name] += count
+        return counts

@@ -80,23 +80,18 @@ class Spoilt:
     """A broker whose calls can be made to fail."""
 
     def __init__(self, folder: Path, injector: Path, control: Control) -> None:
-        words = control.environment(injector, None, {})
-        prefix = ["env", *(f"{name}={value}" for name, value in words.items())]
         log = str(folder / "log")
         self.broker = BrokerProcess(
             folder / "broker.sock", "--idle-exit", "0", "--log-level", "debug", "--log", log,
-            prefix=prefix,
+            prefix=control.prefix(injector),
         )  # fmt: skip
         self._control = control
 
-    def calls(self) -> Counter[str]:
-        return Counter({site.name: count for site, count in self._control.calls().items()})
-
     def calls_of_a_dialog(self) -> Counter[str]:
         self.dialog()
-        before = self.calls()
+        before = self._control.calls_by_name()
         assert self.dialog() == "fused"
-        return self.calls() - before
+        return self._control.calls_by_name() - before
 
     def has_ended(self) -> bool:
         try:

@@ -39,8 +39,7 @@ def test_dialogs_go_on_while_the_clock_jumps_by_days(
     """That of both programs and of the broker."""
     expected = stage.act(Session({}, None), scenario).transcript
     with Control(tmp_path / "control") as control, Jumps(control) as jumps:
-        words = control.environment(stage.injector, None, {})
-        prefix = ["env", *(f"{name}={value}" for name, value in words.items())]
+        prefix = control.prefix(stage.injector)
         options = ("--idle-exit", "0", "--log-level", "error")
         broker = BrokerProcess(tmp_path / "broker.sock", *options, prefix=prefix)
         try:

@@ -132,9 +132,7 @@ def shuffled(orders: list[Order]) -> list[Order]:
 
 @contextmanager
 def broker_of_its_own(folder: Path, injector: Path, control: Control) -> Iterator[BrokerProcess]:
-    words = control.environment(injector, None, {})
-    prefix = ["env", *(f"{name}={value}" for name, value in words.items())]
-    broker = BrokerProcess(folder / "broker.sock", *QUIET, prefix=prefix)
+    broker = BrokerProcess(folder / "broker.sock", *QUIET, prefix=control.prefix(injector))
     try:
         yield broker
     finally:
@@ -153,13 +151,13 @@ def test_a_broker_that_is_stopped_in_the_midst_of_pairing_is_not_missed(
         broker_of_its_own(tmp_path, stage.injector, control) as broker,
     ):
         session = Session.under(library, broker, eager=eager)
-        before = {site.name: count for site, count in control.calls().items()}
+        before = control.calls_by_name()
         assert stage.act(session, "blocking").fused
-        counts = {s.name: count - before.get(s.name, 0) for s, count in control.calls().items()}
+        counts = control.calls_by_name() - before
         orders = [
             Order(0, name, Special.STOP, nth)
             for name in PAIRING
-            for nth in range(1, counts.get(name, 0) + 1)
+            for nth in range(1, counts[name] + 1)
         ]
         stops = 0
         for order in shuffled(orders):
