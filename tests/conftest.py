@@ -137,6 +137,16 @@ def tool(name: str) -> str:
     pytest.skip(f"{name} is not installed: scripts/debian test")
 
 
+def sanitizer_build(variable: str) -> Path:
+    """The library that this variable names; without it the test is skipped, in CI failed."""
+    found = os.environ.get(variable)
+    if found:
+        return Path(found)
+    if os.environ.get("CI"):
+        pytest.fail(f"{variable} is not set: scripts/test sets it")
+    pytest.skip(f"{variable} names no sanitizer build; scripts/test makes one")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def no_invariant_broken() -> Iterator[None]:
     """Also in programs whose end no test minds, and in servers that say nothing."""

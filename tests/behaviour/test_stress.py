@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from broker_fixtures import BrokerProcess
-from conftest import tool
+from conftest import sanitizer_build, tool
 from loopfuse._control import order_defuse
 from sessions import Session, free_port
 
@@ -79,10 +78,7 @@ def test_every_byte_arrives_while_connections_are_defused(
 def test_the_library_is_clean_under_address_and_undefined_sanitizers(
     session_broker: BrokerProcess, programs: Path
 ) -> None:
-    build = os.environ.get("LOOPFUSE_ASAN_LIBRARY")
-    if not build:
-        assert not os.environ.get("CI"), "LOOPFUSE_ASAN_LIBRARY is not set: scripts/test sets it"
-        pytest.skip("LOOPFUSE_ASAN_LIBRARY names no sanitizer build; scripts/test makes one")
+    build = sanitizer_build("LOOPFUSE_ASAN_LIBRARY")
     tool("gcc")
-    session = Session.under(Path(build), session_broker, eager=False)
+    session = Session.under(build, session_broker, eager=False)
     torture(session, programs, 3, 10_000_000, share=0.1)

@@ -4,14 +4,13 @@ instrumented too (its runtime has to come with the program, not with a preloaded
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from broker_fixtures import BrokerProcess
-from conftest import PROGRAMS
+from conftest import PROGRAMS, sanitizer_build
 from loopfuse._control import order_defuse
 from loopfuse._messages import Row
 from sessions import Session, free_port
@@ -77,11 +76,8 @@ def watched(
     request: pytest.FixtureRequest, session_broker: BrokerProcess
 ) -> tuple[Session, list[str]]:
     """A session, and what to put before a command."""
-    library = os.environ.get("LOOPFUSE_TSAN_LIBRARY")
-    if not library:
-        assert not os.environ.get("CI"), "LOOPFUSE_TSAN_LIBRARY is not set: scripts/test sets it"
-        pytest.skip("LOOPFUSE_TSAN_LIBRARY names no sanitizer build; scripts/test makes one")
-    session = Session.under(Path(library), session_broker, eager=request.param)
+    library = sanitizer_build("LOOPFUSE_TSAN_LIBRARY")
+    session = Session.under(library, session_broker, eager=request.param)
     # Only our own programs have its runtime; no tool on the way there may load the library.
     del session.environment["LD_PRELOAD"]
     session.environment["TSAN_OPTIONS"] = "exitcode=66"

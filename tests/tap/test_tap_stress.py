@@ -3,7 +3,6 @@ what a tap saw must be a piece of what was sent."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 import loopfuse
 from broker_fixtures import BrokerProcess
+from conftest import sanitizer_build
 from sessions import Session, free_port
 
 
@@ -54,9 +54,5 @@ def test_no_byte_suffers_from_taps(fused: Session, programs: Path, defuse: bool)
 
 @pytest.mark.parametrize("build", ["LOOPFUSE_ASAN_LIBRARY", "LOOPFUSE_TSAN_LIBRARY"])
 def test_sanitizers_find_nothing(session_broker: BrokerProcess, programs: Path, build: str) -> None:
-    library = os.environ.get(build)
-    if not library:
-        assert not os.environ.get("CI"), f"{build} is not set: scripts/test sets it"
-        pytest.skip(f"{build} names no sanitizer build; scripts/test makes one")
-    session = Session.under(Path(library), session_broker, eager=False)
+    session = Session.under(sanitizer_build(build), session_broker, eager=False)
     stress_with_taps(session, programs, 40_000_000, defuse=False)
