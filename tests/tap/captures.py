@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -115,10 +116,16 @@ def streams(file: Path) -> int:
     return len({row[0] for row in fields(file, ["tcp.stream"])})
 
 
-def reassembled(file: Path, stream: int = 0) -> tuple[bytes, bytes]:
-    """What tshark puts together of one connection: to the server, to the client."""
-    lines = tshark(file, "-q", "-z", f"follow,tcp,raw,{stream}")
+def reassembled(file: Path) -> tuple[bytes, bytes]:
+    """What tshark puts together of the first connection: to the server, to the client."""
+    lines = tshark(file, "-q", "-z", "follow,tcp,raw,0")
     data = [line for line in lines if line and set(line.strip()) <= set("0123456789abcdef")]
     to_server = b"".join(bytes.fromhex(line) for line in data if not line.startswith("\t"))
     to_client = b"".join(bytes.fromhex(line) for line in data if line.startswith("\t"))
+    return to_server, to_client
+
+
+def digests(captured: tuple[bytes, bytes]) -> tuple[str, str]:
+    """As the parties tell theirs: to the server, to the client."""
+    to_server, to_client = (hashlib.blake2b(data).hexdigest() for data in captured)
     return to_server, to_client

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import signal
@@ -17,16 +16,20 @@ from broker_fixtures import BrokerProcess, eventually
 from commands import LOOPFUSE, loopfuse
 from conftest import PROGRAMS, tool
 from sessions import Session, free_port
-from tap.captures import Capture, assert_clean, await_tap, capturing, fields, reassembled, tshark
+from tap.captures import (
+    Capture,
+    assert_clean,
+    await_tap,
+    capturing,
+    digests,
+    fields,
+    reassembled,
+    tshark,
+)
 from tap.parties import parties
 
 pytest_plugins = ["broker_fixtures"]
 MIB = 1 << 20
-
-
-@pytest.fixture
-def broker_path(session_broker: BrokerProcess) -> Path:
-    return session_broker.path
 
 
 @pytest.mark.parametrize(
@@ -231,8 +234,7 @@ def test_both_users_of_a_connection_see_both_directions(
         with parties(eagerly_fused, "sizes", alice, bob) as both:
             sent = both.digests()
     assert (capture.number("lost"), capture.number("bytes missing")) == (0, 0)
-    captured = reassembled(file)
-    assert tuple(hashlib.blake2b(data).hexdigest() for data in captured) == sent
+    assert digests(reassembled(file)) == sent
     assert_clean(file)
 
 

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import pytest
 
-from broker_fixtures import BrokerProcess, eventually
+from broker_fixtures import eventually
 from loopfuse._control import order_defuse
 from sessions import Session
-from tap.captures import MARKS, assert_clean, capturing, fields, reassembled, tshark
+from tap.captures import MARKS, assert_clean, capturing, digests, fields, reassembled, tshark
 from tap.parties import parties
-
-
-def digests(captured: tuple[bytes, bytes]) -> tuple[str, str]:
-    to_server, to_client = (hashlib.blake2b(data).hexdigest() for data in captured)
-    return to_server, to_client
-
-
-@pytest.fixture
-def broker_path(session_broker: BrokerProcess) -> Path:
-    return session_broker.path
 
 
 @pytest.mark.parametrize("way", ["sizes", "forks", "sendfile"])

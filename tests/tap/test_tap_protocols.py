@@ -10,39 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from broker_fixtures import BrokerProcess
 from conftest import tool
-from daemons import postgresql_binaries, postgresql_cluster, postgresql_command
+from daemons import postgresql_binaries, postgresql_cluster, postgresql_command, redis_command
 from sessions import Session, free_port
 from tap.captures import assert_clean, capturing, fields, streams, tshark
 
 BIG = 3_000_000
 
 
-@pytest.fixture
-def broker_path(session_broker: BrokerProcess) -> Path:
-    return session_broker.path
-
-
 def test_redis(eagerly_fused: Session, broker_path: Path, tmp_path: Path) -> None:
     port, file = free_port(), tmp_path / "c.pcapng"
-    server = [tool("redis-server"), "--port", str(port), "--save", "", "--dir", str(tmp_path)]
+    server = redis_command(tmp_path, port)
     client = [tool("redis-cli"), "-p", str(port)]
     with eagerly_fused.server(server, port), capturing(broker_path, file) as capture:
         eagerly_fused.run([*client, "set", "colour", "x" * 50_000])
         assert eagerly_fused.run([*client, "strlen", "colour"]).stdout == "50000\n"
-        bench = [
-            tool("redis-benchmark"),
-            "-p",
-            str(port),
-            "-c",
-            "4",
-            "-n",
-            "2000",
-            "-t",
-            "get,lpush",
-        ]
-        eagerly_fused.run([*bench, "-P", "8", "-q"])
+        bench = [tool("redis-benchmark"), "-p", str(port), "-q", "-t", "get,lpush"]
+        eagerly_fused.run([*bench, "-c", "4", "-n", "2000", "-P", "8"])
     assert capture.number("lost") == 0
     decode = ["-d", f"tcp.port=={port},resp"]
     assert_clean(file, *decode)
