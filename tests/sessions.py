@@ -48,7 +48,8 @@ def free_port(*, held: bool = True) -> int:
     return port
 
 
-def _is_of_this_test(row: Row) -> bool:
+def is_of_this_test(row: Row) -> bool:
+    """Not of another test that had the same port before."""
     began = datetime.fromisoformat(row.since.replace("Z", "+00:00"))
     return began >= _handed_out.get(row.server.port, began)
 
@@ -126,7 +127,7 @@ class Session:
         if self.broker is None:
             return []
         rows = [row for row in self.broker.rows() if row.server.port == port]
-        rows = [row for row in rows if _is_of_this_test(row)]
+        rows = [row for row in rows if is_of_this_test(row)]
         return [row for row in rows if row.bytes_to_server + row.bytes_to_client > 0]
 
 

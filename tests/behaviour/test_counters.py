@@ -10,7 +10,7 @@ import pytest
 
 from loopfuse._control import fetch_rows
 from loopfuse._messages import Row
-from sessions import Session, free_port
+from sessions import Session, free_port, is_of_this_test
 
 PROGRAM = Path(__file__).parent.parent / "programs" / "counted.py"
 TWO = PROGRAM.with_name("two_in_a_set.py")
@@ -32,7 +32,9 @@ def run(session: Session, *script: str) -> Row:
         assert client.stdout.readline() == "done\n"
         assert session.broker is not None
         (row,) = (
-            row for row in fetch_rows(session.broker.path, counters=True) if row.server.port == port
+            row
+            for row in fetch_rows(session.broker.path, counters=True)
+            if row.server.port == port and is_of_this_test(row)
         )
         client.communicate("\n", timeout=20)
     return row
