@@ -102,6 +102,8 @@ def test_ps_leaves_names_and_addresses_whole_in_80_columns(
     words |= {reason} if reason else set()
     assert words <= set(said.split()), said
     assert max(map(len, said.splitlines())) <= 80
+    # Names take no more room than they need: the column stays while reasons are short.
+    assert ("REASON" in said) == (reason in (None, "too-late")), said
 
 
 def test_ps_without_a_broker_is_no_error(tmp_path: Path) -> None:
