@@ -270,21 +270,8 @@ static void send_pairs(int fd)
 /* Without a warming up: nothing has gone by ring before. */
 static void act_cold(void (*theirs)(int), void (*ours)(int))
 {
-	int port, listener = listen_somewhere(&port);
-	pid_t child = fork();
-	if (child == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		int fd = socket(AF_INET, SOCK_STREAM, 0);
-		if (connect_to(fd, port) == 0)
-			theirs(fd);
-		_exit(1);
-	}
-	int fd = accept(listener, NULL, NULL);
-	no_delay(fd);
-	ours(fd);
-	fprintf(stderr, "%s\n", has_a_segment() ? "fused" : "plain");
-	kill(child, SIGKILL);
-	waitpid(child, NULL, 0);
+	act_with(NULL, theirs, ours);
+	say_whether_fused();
 }
 
 static void peek_at_pairs(int fd)

@@ -62,7 +62,7 @@ static void killed_in_the_switch(void)
 	while (!*switched) /* makes no room: TCP's window stays shut for so little */
 		if (recv(fd, &byte, 1, 0) == 1)
 			usleep(5000);
-	fprintf(stderr, "%s\n", has_a_segment() ? "fused" : "plain");
+	say_whether_fused();
 	kill(child, SIGKILL);
 	waitpid(child, NULL, 0);
 	receive_to_the_end(fd);

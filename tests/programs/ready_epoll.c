@@ -523,7 +523,7 @@ static void poked_server(int fd)
 		if (recv(fd, &byte, 1, 0) != 1)
 			abort();
 	usleep(100000);
-	fprintf(stderr, "%s\n", has_a_segment() ? "fused" : "plain");
+	say_whether_fused();
 	shared_epfd = epoll_create1(0);
 	pthread_t thread;
 	pthread_create(&thread, NULL, wait_once, NULL);
@@ -533,24 +533,9 @@ static void poked_server(int fd)
 	say("the sleeper was told of %s\n", told_of == fd ? "it" : "nothing");
 }
 
-/* As act(), but with nothing sent before. */
 static void poked(void)
 {
-	int port, listener = listen_somewhere(&port);
-	pid_t child = fork();
-	if (child == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		int fd = socket(AF_INET, SOCK_STREAM, 0);
-		if (connect_to(fd, port) == -1)
-			abort();
-		poked_client(fd);
-		_exit(0);
-	}
-	int fd = accept(listener, NULL, NULL);
-	no_delay(fd);
-	poked_server(fd);
-	kill(child, SIGKILL);
-	waitpid(child, NULL, 0);
+	act_with(NULL, poked_client, poked_server);
 }
 
 /* --- a sender that found too little room waits for another thread to be told of an edge --- */

@@ -41,7 +41,7 @@ static void knock(int fd, int is_client)
 			usleep(1000);
 	}
 	if (is_client)
-		fprintf(stderr, "%s\n", has_a_segment() ? "fused" : "plain");
+		say_whether_fused();
 }
 
 static int start_server(void (*warm_up)(int, int))

@@ -68,13 +68,18 @@ static inline int listen_somewhere(int *port)
 	return fd;
 }
 
+static inline void no_delay(int fd)
+{
+	int on = 1;
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+}
+
 static inline int connect_to(int fd, int port)
 {
 	struct sockaddr_in address = {.sin_family = AF_INET,
 				      .sin_port = htons((uint16_t)port),
 				      .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	int on = 1;
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	no_delay(fd);
 	return connect(fd, (struct sockaddr *)&address, sizeof(address));
 }
 
@@ -89,6 +94,11 @@ static inline int has_a_segment(void)
 	if (maps)
 		fclose(maps);
 	return found;
+}
+
+static inline void say_whether_fused(void)
+{
+	fprintf(stderr, "%s\n", has_a_segment() ? "fused" : "plain");
 }
 
 /* Rounds of one byte, which the client ends when both have a segment, or not in time: a busy
@@ -112,17 +122,12 @@ static inline void warm(int fd, int is_client)
 				abort();
 		}
 	}
-	fprintf(stderr, "%s\n", has_a_segment() ? "fused" : "plain");
+	say_whether_fused();
 }
 
-static inline void no_delay(int fd)
-{
-	int on = 1;
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-}
-
-/* Runs both ends; the client is killed when the server's part is over. */
-static inline void act(void (*client)(int), void (*server)(int))
+/* Runs both ends, each after `warm_up`, if there is one; the client is killed when the server's
+ * part is over. */
+static inline void act_with(void (*warm_up)(int, int), void (*client)(int), void (*server)(int))
 {
 	int port, listener = listen_somewhere(&port);
 	pid_t child = fork();
@@ -132,17 +137,24 @@ static inline void act(void (*client)(int), void (*server)(int))
 		int fd = socket(AF_INET, SOCK_STREAM, 0);
 		if (connect_to(fd, port) == -1)
 			abort();
-		warm(fd, 1);
+		if (warm_up)
+			warm_up(fd, 1);
 		client(fd);
 		_exit(0);
 	}
 	int fd = accept(listener, NULL, NULL);
 	close(listener);
 	no_delay(fd);
-	warm(fd, 0);
+	if (warm_up)
+		warm_up(fd, 0);
 	server(fd);
 	kill(child, SIGKILL);
 	waitpid(child, NULL, 0);
+}
+
+static inline void act(void (*client)(int), void (*server)(int))
+{
+	act_with(warm, client, server);
 }
 
 /* The scenario that is named on the command line. */
