@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from broker_fixtures import BrokerProcess
+from holdings import children_of
 from loopfuse._preload import library_path
 from sessions import BROKEN_INVARIANTS, Session
 
@@ -163,13 +164,5 @@ def no_invariant_broken() -> Iterator[None]:
 def nothing_left_behind() -> Iterator[None]:
     """The leak gate: no process of ours outlives the run."""
     yield
-    me = os.getpid()
-    left = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        if int(fields[1]) == me and fields[0] != "Z":
-            left.append(int(stat.parent.name))
+    left = children_of(os.getpid())
     assert not left, f"still running: {left}"

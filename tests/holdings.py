@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -49,15 +50,42 @@ def _one(pid: int) -> Holdings:
 
 def processes_in(group: int) -> list[int]:
     """Those of a process group."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        if int(fields[2]) == group and fields[0] != "Z":
-            found.append(int(stat.parent.name))
-    return found
+    return [pid for pid, one in _standings() if one.group == group and one.state != "Z"]
+
+
+def children_of(parent: int) -> list[int]:
+    """Of a process; those that have ended, and that it has not waited for yet, are left out."""
+    return [pid for pid, one in _standings() if one.parent == parent and one.state != "Z"]
+
+
+class _Standing(NamedTuple):
+    """Of a process, from /proc/PID/stat, proc(5)."""
+
+    state: str
+    parent: int
+    group: int
+
+
+def _standing_of(pid: int) -> _Standing | None:
+    """None: it is gone."""
+    try:
+        state, parent, group = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:3]
+    except OSError:
+        return None
+    return _Standing(state, int(parent), int(group))
+
+
+def has_state(pid: int, letter: str) -> bool:
+    """Such as S: it sleeps; T: it is stopped."""
+    standing = _standing_of(pid)
+    return standing is not None and standing.state == letter
+
+
+def _standings() -> Iterator[tuple[int, _Standing]]:
+    for process in Path("/proc").glob("[0-9]*"):
+        standing = _standing_of(int(process.name))
+        if standing is not None:
+            yield int(process.name), standing
 
 
 def processes_of(folder: Path) -> list[int]:

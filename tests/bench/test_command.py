@@ -16,6 +16,7 @@ from bench.made_up import PLAIN
 from broker_fixtures import START, eventually
 from commands import LOOPFUSE, loopfuse
 from conftest import tool
+from holdings import children_of
 from loopfuse._bench import (
     callgrind,
     calls,
@@ -304,9 +305,9 @@ def test_ended_by_a_signal_it_ends_what_it_started(open_folder: Path) -> None:
     )
     try:
         eventually(
-            lambda: len(with_parent(process.pid)) >= 3, "broker, server and client run", START
+            lambda: len(children_of(process.pid)) >= 3, "broker, server and client run", START
         )
-        started = with_parent(process.pid)
+        started = children_of(process.pid)
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 128 + signal.SIGTERM
     finally:
@@ -314,14 +315,3 @@ def test_ended_by_a_signal_it_ends_what_it_started(open_folder: Path) -> None:
         process.wait()
     eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started), "they end")
     assert not list(open_folder.iterdir())
-
-
-def with_parent(parent: int) -> list[int]:
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            if int(stat.read_text().rsplit(")", 1)[1].split()[1]) == parent:
-                found.append(int(stat.parent.name))
-        except OSError:
-            continue
-    return found

@@ -14,6 +14,7 @@ import pytest
 
 import loopfuse._bench
 from broker_fixtures import eventually
+from holdings import has_state
 
 MEASURE = str(Path(loopfuse._bench.__file__).with_name("measure"))
 
@@ -130,8 +131,7 @@ def test_an_idle_client_sleeps_until_it_is_woken_and_then_asks_again() -> None:
             assert sleeper.stdin is not None and sleeper.stdout is not None
             sleeper.stdin.close()  # no warm-up
             assert [sleeper.stdout.readline() for _ in range(2)] == ["warming\n", "asleep\n"]
-            state = Path(f"/proc/{sleeper.pid}/stat")
-            eventually(lambda: state.read_text().rsplit(")", 1)[1].split()[0] == "S", "it sleeps")
+            eventually(lambda: has_state(sleeper.pid, "S"), "it sleeps")
             assert sleeper.poll() is None
             sleeper.send_signal(signal.SIGALRM)
             assert sleeper.stdout.readline() == "awake\n"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from broker_fixtures import eventually
+from holdings import has_state
 from loopfuse._bench import processes, watching
 from loopfuse._bench.children import Child, running
 from loopfuse._bench.place import prepared
@@ -51,11 +51,7 @@ def test_nobody_watches_unless_it_is_their_turn(watched: watching.Row) -> None:
 def stop(*children: Child) -> None:
     for child in children:
         child.pause()
-        eventually(lambda child=child: _state(child.pid) == "T", "it stands still")  # type: ignore[misc]
-
-
-def _state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        eventually(lambda child=child: has_state(child.pid, "T"), "it stands still")  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("side", [LOOPFUSE_TOP, LOOPFUSE_METRICS], ids=lambda side: side.key)

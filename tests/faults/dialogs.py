@@ -14,6 +14,7 @@ from pathlib import Path
 
 from broker_fixtures import eventually
 from faults.control import Control, Order, Site
+from holdings import has_state
 from sessions import Session, free_port, listens
 
 SCENARIOS = (
@@ -65,7 +66,7 @@ class Waker:
 
     def _watch(self) -> None:
         while not self._over.wait(0.01):
-            stopped = [pid for pid in self._family() if _state(pid) == "T"]
+            stopped = [pid for pid in self._family() if has_state(pid, "T")]
             if stopped:
                 time.sleep(self._after)
             for pid in stopped:
@@ -79,13 +80,6 @@ class Waker:
                 children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
                 family += [int(child) for child in children.split()]
         return family
-
-
-def _state(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
 
 
 class Jumps:
