@@ -22,14 +22,8 @@ class Kept(NamedTuple):
 
 
 def _start(session: Session, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*session.prefix, sys.executable, str(PROGRAMS / "keeper.py"), *arguments],
-        env=session.environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    keeper = [sys.executable, str(PROGRAMS / "keeper.py")]
+    return session.start([*session.prefix, *keeper, *arguments])
 
 
 @contextmanager
@@ -47,6 +41,3 @@ def kept(client: Session, server: Session, rounds: int = 100) -> Iterator[Kept]:
     finally:
         for process in started:
             stop_group(process)
-            for pipe in (process.stdin, process.stdout):
-                assert pipe is not None
-                pipe.close()

@@ -102,6 +102,17 @@ class Session:
         assert not check or done.returncode == 0, (command, done.stdout, done.stderr)
         return done
 
+    def start(self, command: Sequence[str]) -> subprocess.Popen[str]:
+        """A program that one can talk to, in a process group of its own: `stop_group` ends it."""
+        return subprocess.Popen(
+            command,
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
     @contextmanager
     def server(
         self, command: Sequence[str], port: int, **options: object
@@ -134,7 +145,7 @@ class Session:
 def stop_group(
     process: subprocess.Popen[bytes] | subprocess.Popen[str], grace: float = 5.0
 ) -> None:
-    """Ends a process that leads its own session, and everything in its group."""
+    """Ends a process that leads its own session, and everything in its group; closes its pipes."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)
@@ -146,3 +157,6 @@ def stop_group(
         if process.poll() is not None and number == signal.SIGKILL:
             break
     process.wait(grace)
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -21,13 +20,7 @@ def run(session: Session, *script: str) -> Row:
     port = free_port()
     command = [sys.executable, str(PROGRAM), str(port)]
     with session.server([*command, "server", *script], port):
-        client = subprocess.Popen(
-            [*command, "client", *script],
-            env=session.environment,
-            stdin=subprocess.PIPE,
-            text=True,
-            stdout=subprocess.PIPE,
-        )
+        client = session.start([*command, "client", *script])
         assert client.stdout is not None
         assert client.stdout.readline() == "done\n"
         assert session.broker is not None
@@ -96,13 +89,7 @@ def test_spins_that_pay_and_those_in_vain_are_told_apart(
 
 def test_who_is_awake_is_not_rung_for(eagerly_fused: Session) -> None:
     """It slept with both flags up, and takes the other one down when the first has woken it."""
-    process = subprocess.Popen(
-        [sys.executable, str(TWO)],
-        env=eagerly_fused.environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    process = eagerly_fused.start([sys.executable, str(TWO)])
     assert process.stdout is not None and eagerly_fused.broker is not None
     said, *ports = process.stdout.readline().split()
     assert said == "done"

@@ -30,32 +30,25 @@ class Talk:
         eventually(lambda: listens(self.port), "the server listens")
         self.client = self._start("client")
 
-    def _start(self, side: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, str(PARTY), side, str(self.port)],
-            env=self._session.environment,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
+    def _start(self, side: str) -> subprocess.Popen[str]:
+        return self._session.start([sys.executable, str(PARTY), side, str(self.port)])
 
-    def wait_until(self, said: bytes) -> None:
+    def wait_until(self, said: str) -> None:
         assert self.client.stdout is not None
         assert self.client.stdout.readline() == said
 
     def end(self) -> None:
         for party in (self.server, self.client):
             stop_group(party)
-            assert party.stdout is not None
-            party.stdout.close()
 
 
 def one_kill(session: Session, broker: BrokerProcess, rng: random.Random) -> None:
     """Kills one of the three, between the first message and some time after fusing."""
     talk = Talk(session)
     try:
-        talk.wait_until(b"begun\n")
+        talk.wait_until("begun\n")
         if rng.random() < 0.5:
-            talk.wait_until(b"talking\n")
+            talk.wait_until("talking\n")
         time.sleep(rng.random() * 0.05)
         victim = rng.choice([talk.server, talk.client, broker.process])
         victim.send_signal(signal.SIGKILL)
@@ -109,8 +102,8 @@ def test_a_connection_outlives_its_broker(library: Path, tmp_path: Path) -> None
     broker = BrokerProcess(tmp_path / "broker.sock", "--idle-exit", "0", "--log-level", "error")
     talk = Talk(session := Session.under(library, broker, eager=False))
     try:
-        talk.wait_until(b"begun\n")
-        talk.wait_until(b"talking\n")
+        talk.wait_until("begun\n")
+        talk.wait_until("talking\n")
         assert session.fused_rows(talk.port)
         broker.kill()
         time.sleep(0.3)

@@ -47,12 +47,7 @@ def talk(session: Session, port: int, prefix: Sequence[str] = ()) -> Iterator[Ta
     processes: list[subprocess.Popen[str]] = []
 
     def start(side: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [*command, side, str(port)],
-            env=session.environment,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        process = session.start([*command, side, str(port)])
         processes.append(process)
         return process
 

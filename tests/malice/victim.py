@@ -73,13 +73,7 @@ class Victim:
         """A client that compares what comes back; at the end all must have been right."""
         command = [*session.prefix, str(self._program), "talk", str(self.port)]
         self.order(f"serve {number} echo 0")
-        process = subprocess.Popen(
-            command,
-            env=session.environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        process = session.start(command)
         assert process.stdout is not None
         assert process.stdout.readline() == "connected\n"
         try:

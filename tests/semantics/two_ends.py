@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import select
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -29,13 +28,7 @@ class Party:
         self._start()
 
     def _start(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, str(PARTY)],
-            env=self._session.environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._process = self._session.start([sys.executable, str(PARTY)])
 
     @property
     def pid(self) -> int:

@@ -4,7 +4,6 @@ took is given back."""
 from __future__ import annotations
 
 import resource
-import subprocess
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
@@ -40,13 +39,7 @@ class Crowd:
         self.server = stack.enter_context(session.server(server, self.port)).pid
         self.before = holdings_of(self.server)
         numbers = [str(self.port), str(count), str(ROUNDS)]
-        self.client = subprocess.Popen(
-            [*limited, str(binary), "client", *numbers, "hold"],
-            env=session.environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self.client = session.start([*limited, str(binary), "client", *numbers, "hold"])
         stack.callback(self._end)
 
     def _end(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -30,13 +29,7 @@ class Client:
 
     def __init__(self, session: Session, binary: Path, port: int, count: int, messages: int):
         numbers = [str(port), str(FIRST), str(count - FIRST), str(messages)]
-        self.process = subprocess.Popen(
-            [str(binary), "client", *numbers],
-            env=session.environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self.process = session.start([str(binary), "client", *numbers])
 
     def await_word(self, word: str) -> None:
         assert self.process.stdout is not None

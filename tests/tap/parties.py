@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,13 +20,8 @@ class Parties:
     ) -> None:
         self.port = free_port()
         self.server, self.client = (
-            subprocess.Popen(
-                [*session.prefix, *prefix, sys.executable, str(TAPPED), side, str(self.port), way],
-                env=session.environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
+            session.start(
+                [*session.prefix, *prefix, sys.executable, str(TAPPED), side, str(self.port), way]
             )
             for side, prefix in (("server", server), ("client", client))
         )
@@ -60,6 +54,3 @@ def parties(
     finally:
         for process in (both.server, both.client):
             stop_group(process)
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    pipe.close()
