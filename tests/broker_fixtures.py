@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -270,3 +270,10 @@ def tcp_pair(kind: str = "ipv4") -> Iterator[TcpPair]:
         yield pair
     finally:
         pair.close()
+
+
+@contextmanager
+def tcp_pairs(count: int) -> Iterator[list[TcpPair]]:
+    """So many of them."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(tcp_pair()) for _ in range(count)]

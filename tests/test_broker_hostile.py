@@ -25,10 +25,10 @@ from broker_fixtures import (
     FakeLibrary,
     answers,
     claim_of,
-    connect_pair,
     eventually,
     libraries,
     tcp_pair,
+    tcp_pairs,
 )
 from commands import LOOPFUSE
 from loopfuse import _wire as wire
@@ -163,8 +163,7 @@ def test_a_slow_reader_gets_everything_in_the_end(broker: BrokerProcess) -> None
     """More answers than a socket's buffer holds, descriptors and all."""
     count = 400
     with libraries(broker.path, 2) as (slow, other):
-        pairs = [connect_pair() for _ in range(count)]
-        try:
+        with tcp_pairs(count) as pairs:
             for pair in pairs:
                 slow.claim(pair.client, CLIENT)
                 other.claim(pair.server, SERVER)
@@ -177,9 +176,6 @@ def test_a_slow_reader_gets_everything_in_the_end(broker: BrokerProcess) -> None
                 inodes.add(os.fstat(message.fds[0]).st_ino)
             assert len(inodes) == count
             eventually(lambda: slow.mail() == count + 1, "the mailbox has counted all")
-        finally:
-            for pair in pairs:
-                pair.close()
 
 
 def test_a_client_dropped_with_messages_waiting_leaves_no_descriptor(
@@ -190,14 +186,12 @@ def test_a_client_dropped_with_messages_waiting_leaves_no_descriptor(
         other.settle()
         before = broker.descriptors()
         slow = FakeLibrary(broker.path)
-        pairs = [connect_pair() for _ in range(count)]
-        for pair in pairs:
-            slow.claim(pair.client, CLIENT)
-            other.claim(pair.server, SERVER)
-            assert isinstance(other.receive().body, wire.Fuse)
-        slow.close()
-        for pair in pairs:
-            pair.close()
+        with tcp_pairs(count) as pairs:
+            for pair in pairs:
+                slow.claim(pair.client, CLIENT)
+                other.claim(pair.server, SERVER)
+                assert isinstance(other.receive().body, wire.Fuse)
+            slow.close()
         eventually(lambda: broker.descriptors() == before, "everything is given back")
 
 
@@ -309,8 +303,7 @@ def _answers(path: Path) -> bool:
 def test_short_of_descriptors_connections_stay_plain(tmp_path: Path) -> None:
     path = tmp_path / "broker.sock"
     with broker_with(40, path):
-        pairs = [connect_pair() for _ in range(40)]
-        try:
+        with tcp_pairs(40) as pairs:
             with libraries(path, 2) as (one, other):
                 bodies = []
                 for pair in pairs:
@@ -322,9 +315,6 @@ def test_short_of_descriptors_connections_stay_plain(tmp_path: Path) -> None:
                 assert len(fused) >= 10
                 assert {a.reason for a in refused} == {Reason.NO_DESCRIPTORS}
                 assert len(fused) + len(refused) == 80
-        finally:
-            for pair in pairs:
-                pair.close()
 
 
 def test_a_slow_reader_may_use_up_the_descriptors_and_lives(tmp_path: Path) -> None:
@@ -333,8 +323,7 @@ def test_a_slow_reader_may_use_up_the_descriptors_and_lives(tmp_path: Path) -> N
     path = tmp_path / "broker.sock"
     count = 450
     with broker_with(600, path):
-        pairs = [connect_pair() for _ in range(count)]
-        try:
+        with tcp_pairs(count) as pairs:
             with libraries(path, 2) as (slow, other):
                 bodies = []
                 for pair in pairs:
@@ -344,6 +333,3 @@ def test_a_slow_reader_may_use_up_the_descriptors_and_lives(tmp_path: Path) -> N
                 bodies += [slow.receive().body for _ in range(count)]
                 refused = [a.reason for a in bodies if isinstance(a, wire.Refuse)]
                 assert set(refused) == {Reason.NO_DESCRIPTORS}
-        finally:
-            for pair in pairs:
-                pair.close()

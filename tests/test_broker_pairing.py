@@ -17,10 +17,10 @@ from broker_fixtures import (
     Message,
     TcpPair,
     claim_of,
-    connect_pair,
     eventually,
     libraries,
     tcp_pair,
+    tcp_pairs,
 )
 from loopfuse import _wire as wire
 from loopfuse._broker_state.prospects import PATIENCE_OF_THE_LAZY
@@ -396,16 +396,14 @@ def test_two_hundred_pairs_leave_no_descriptor_behind(broker: BrokerProcess) -> 
     with libraries(broker.path, 2) as (one, other):
         other.settle()
         before = broker.descriptors()
-        pairs = [connect_pair() for _ in range(200)]
-        for pair in pairs:
-            one.claim(pair.client, CLIENT)
-            other.claim(pair.server, SERVER)
-            for message in (one.receive(), other.receive()):
-                assert isinstance(message.body, wire.Fuse)
-        one.settle()
-        assert broker.descriptors() == before + 200  # the segments
-        for pair in pairs:
-            pair.close()
+        with tcp_pairs(200) as pairs:
+            for pair in pairs:
+                one.claim(pair.client, CLIENT)
+                other.claim(pair.server, SERVER)
+                for message in (one.receive(), other.receive()):
+                    assert isinstance(message.body, wire.Fuse)
+            one.settle()
+            assert broker.descriptors() == before + 200  # the segments
         eventually(lambda: broker.descriptors() == before, "the segments are closed")
         assert len(broker.rows()) == 200
 

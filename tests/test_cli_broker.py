@@ -19,10 +19,10 @@ from broker_fixtures import (
     BrokerProcess,
     FakeLibrary,
     TcpPair,
-    connect_pair,
     eventually,
     libraries,
     tcp_pair,
+    tcp_pairs,
 )
 from commands import at_terminal, loopfuse
 from loopfuse import _wire as wire
@@ -198,17 +198,13 @@ def test_ps_live_leaves_closed_rows_out(broker: BrokerProcess, segment: int, pai
 
 
 def test_ps_shows_more_rows_than_a_packet_holds(broker: BrokerProcess) -> None:
-    pairs = [connect_pair() for _ in range(300)]
-    try:
+    with tcp_pairs(300) as pairs:
         with libraries(broker.path, 1) as (one,):
             for both in pairs:
                 one.claim(both.client, CLIENT)
             one.settle()
             rows = json.loads(loopfuse(broker.path, "ps", "--json").stdout)
             assert [row["id"] for row in rows] == list(range(1, 301))
-    finally:
-        for both in pairs:
-            both.close()
 
 
 def test_ps_fits_a_terminal_of_80_columns(broker: BrokerProcess, segment: int) -> None:

@@ -17,10 +17,10 @@ from broker_fixtures import (
     BrokerProcess,
     FakeLibrary,
     TcpPair,
-    connect_pair,
     eventually,
     libraries,
     tcp_pair,
+    tcp_pairs,
 )
 from commands import LOOPFUSE
 from loopfuse import _wire as wire
@@ -117,8 +117,7 @@ def test_several_taps_do_not_disturb_each_other(broker: BrokerProcess) -> None:
 def test_many_connections_begin_and_end_at_once(broker: BrokerProcess) -> None:
     """In few packets: the broker keeps no more than 8,192 for a client that does not read."""
     count = 150
-    with libraries(broker.path, 2) as (one, other):
-        pairs = [connect_pair() for _ in range(count)]
+    with libraries(broker.path, 2) as (one, other), tcp_pairs(count) as pairs:
         for both in pairs:
             fuse(one, other, both)
         with loopfuse.tap(path=broker.path) as tap:
