@@ -133,6 +133,12 @@ def somebodys_socket(place: Path, uid: int) -> Iterator[tuple[Path, socket.socke
         yield path, listener
 
 
+def preloaded(place: Path, broker: Path) -> dict[str, str]:
+    """An environment in which the library claims at once."""
+    library = str(place / "libloopfuse.so")
+    return {"LD_PRELOAD": library, "LOOPFUSE_BROKER": str(broker), "LOOPFUSE_AFTER": "0"}
+
+
 def hears_hello(listener: socket.socket) -> bool:
     """Has somebody called, and said anything?"""
     try:
@@ -158,11 +164,7 @@ def test_a_setuid_program_takes_no_broker_of_its_callers(place: Path) -> None:
 def test_another_users_broker_is_not_believed(place: Path) -> None:
     program = place / "plain"
     with somebodys_socket(place, BOB) as (path, listener):
-        environment = {
-            "LD_PRELOAD": str(place / "libloopfuse.so"),
-            "LOOPFUSE_BROKER": str(path),
-            "LOOPFUSE_AFTER": "0",
-        }
+        environment = preloaded(place, path)
         with echo_server() as port:
             said = run_as(ALICE, program, port, environment)
         assert said == f"uid {ALICE} got 20 mapped\n"
@@ -176,11 +178,7 @@ def test_another_users_broker_is_not_believed(place: Path) -> None:
 def test_a_server_that_is_somebody_for_a_moment_does_not_believe_his_broker(place: Path) -> None:
     """It would still be in his hands when the server is itself again."""
     with somebodys_socket(place, ALICE) as (path, listener):
-        environment = {
-            "LD_PRELOAD": str(place / "libloopfuse.so"),
-            "LOOPFUSE_BROKER": str(path),
-            "LOOPFUSE_AFTER": "0",
-        }
+        environment = preloaded(place, path)
         with echo_server() as port:
             said = run_as(0, place / "plain", port, environment, str(ALICE))
         assert said == f"uid {ALICE} got 20 mapped\n"
