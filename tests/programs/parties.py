@@ -44,6 +44,13 @@ def attempt(f, *a):
         return errno.errorcode[e.errno]
 
 
+def read_to_end(s, size):
+    data = b""
+    while part := s.recv(size):
+        data += part
+    return data
+
+
 def rounds(s, n, last=b"w"):
     for i in range(n):
         byte = last if i == n - 1 else b"w"
@@ -88,21 +95,9 @@ def half_close(s, side, p):
         s.sendall(b"a" * 1000)
         s.shutdown(1)
         say("c", attempt(s.send, b"x"))
-        d = b""
-        while 1:
-            r = s.recv(100)
-            if not r:
-                break
-            d += r
-        say("c got", len(d))
+        say("c got", len(read_to_end(s, 100)))
     else:
-        d = b""
-        while 1:
-            r = s.recv(333)
-            if not r:
-                break
-            d += r
-        say("s got", len(d))
+        say("s got", len(read_to_end(s, 333)))
         s.sendall(b"b" * 500)
         say(attempt(s.recv, 1))
         s.close()
@@ -574,10 +569,7 @@ def control_data(s, side, p):
     """A message with control data is the kernel's to send; the order stays."""
     if side == "c":
         sync(p)
-        data = b""
-        while part := s.recv(65536):
-            data += part
-        say(data)
+        say(read_to_end(s, 65536))
     else:
         wait(p)
         s.sendall(b"ring ")
@@ -618,10 +610,7 @@ def stdio_stream(s, side, p):
     """fdopen, fprintf, fclose: the number is free again afterwards."""
     if side == "c":
         sync(p)
-        data = b""
-        while part := s.recv(100):
-            data += part
-        say(data)
+        say(read_to_end(s, 100))
         wait(p)
     else:
         wait(p)
@@ -642,10 +631,7 @@ def as_standard_output(s, side, p):
     """dup2 to 1, then printf, as a CGI program does without exec."""
     if side == "c":
         sync(p)
-        data = b""
-        while part := s.recv(100):
-            data += part
-        say(data)
+        say(read_to_end(s, 100))
         wait(p)
     else:
         wait(p)
@@ -890,13 +876,7 @@ def fin_mid(s, side, p):
         s.sendall(b"k" * 100000)
         s.close()
     else:
-        n = 0
-        while 1:
-            d = s.recv(1000)
-            if not d:
-                break
-            n += len(d)
-        say(n)
+        say(len(read_to_end(s, 1000)))
 
 
 @scenario
