@@ -12,6 +12,7 @@
 #include "copy.h"
 #include "epoll.h"
 #include "invariant.h"
+#include "mapping.h"
 #include "options.h"
 #include "pairing.h"
 #include "real.h"
@@ -25,7 +26,6 @@
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 
 static bool ask_tcp(int fd, struct tcp_info *info)
@@ -227,23 +227,23 @@ static enum lf_reason map(struct lf_sock *sock, const struct lf_wire_fuse *fuse,
 	uint32_t ring = fuse->ring_size;
 	if (ring < LF_RING_MIN || ring > LF_RING_MAX || (ring & (ring - 1)) || fuse->side > 1)
 		return LF_REASON_BAD_SEGMENT;
-	size_t size = lf_segment_size(ring);
 	/* Unsealed memory could be cut off under us: SIGBUS in somebody else's program. */
-	if (!sealed(fd, size))
+	if (!sealed(fd, lf_segment_size(ring)))
 		return LF_REASON_BAD_SEGMENT;
-	void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (at == MAP_FAILED)
+	void *whole;
+	struct lf_segment *segment = lf_mapping_make(fd, ring, &whole);
+	if (!segment)
 		return LF_REASON_NO_MEMORY;
-	struct lf_segment *segment = lf_segment_at(at, ring);
 	if (!identity_checks_out(segment, fuse)) {
-		munmap(at, size);
+		lf_mapping_drop(segment, ring, whole);
 		return LF_REASON_BAD_SEGMENT;
 	}
 	sock->segment = segment;
+	sock->whole = whole;
 	sock->out = &segment->dir[fuse->side];
 	sock->in = &segment->dir[1 - fuse->side];
-	sock->out_ring = lf_segment_ring(segment, ring, fuse->side);
-	sock->in_ring = lf_segment_ring(segment, ring, 1 - fuse->side);
+	sock->out_ring = lf_ring_of(segment, whole, ring, fuse->side);
+	sock->in_ring = lf_ring_of(segment, whole, ring, 1 - fuse->side);
 	sock->ring_size = ring;
 	sock->out_index = fuse->side;
 	atomic_store(&sock->slot->tx_origin, lf_segment_home(ring, fuse->side, 0));
@@ -303,8 +303,7 @@ bool lf_conn_pair(struct lf_sock *sock, const struct lf_wire_fuse *fuse, int seg
 	if (*reason != LF_REASON_NONE) {
 		/* Never PAIRED, so nobody else has looked at the mapping, but for a set. */
 		lf_epoll_let_go(sock);
-		munmap(lf_segment_mapping(sock->segment, sock->ring_size),
-		       lf_segment_size(sock->ring_size));
+		lf_mapping_drop(sock->segment, sock->ring_size, sock->whole);
 		sock->segment = NULL;
 		bell = atomic_exchange(&sock->bell, -1);
 		if (bell >= 0)

@@ -210,7 +210,7 @@ static ssize_t take_from_ring(struct lf_sock *sock, struct lf_cursor *cursor, in
 	if (flags & MSG_TRUNC)
 		lf_cursor_advance(cursor, n); /* TCP's MSG_TRUNC throws bytes away, tcp(7) */
 	else
-		lf_ring_get(sock->in_ring, sock->ring_size, tail + origin_of(sock), cursor, n);
+		lf_ring_get(&sock->in_ring, tail + origin_of(sock), cursor, n);
 	if (flags & MSG_PEEK)
 		return (ssize_t)n;
 	atomic_store_explicit(&slot->rx_tail, tail + n, memory_order_relaxed);
@@ -869,7 +869,7 @@ static ssize_t move_out(struct lf_sock *sock, int fd, const struct lf_bulk *bulk
 	}
 	size_t n = bulk->n < unread ? bulk->n : (size_t)unread;
 	struct iovec pieces[2];
-	int count = lf_ring_pieces(sock->in_ring, sock->ring_size, tail + origin_of(sock), n, pieces);
+	int count = lf_ring_pieces(&sock->in_ring, tail + origin_of(sock), n, pieces);
 	ssize_t used = bulk->move(bulk->context, pieces, count, n);
 	if (used <= 0)
 		return used;

@@ -99,8 +99,7 @@ void lf_conn_resend_by_tcp(struct lf_sock *sock, int fd)
 		struct iovec pieces[2];
 		size_t n = (size_t)(end - position);
 		uint64_t origin = atomic_load_explicit(&sock->slot->tx_origin, memory_order_relaxed);
-		int count = lf_ring_pieces(sock->out_ring, sock->ring_size, position + origin, n,
-					   pieces);
+		int count = lf_ring_pieces(&sock->out_ring, position + origin, n, pieces);
 		struct msghdr msg = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
 		room.fd = lf_sock_named(sock, room.fd);
 		ssize_t sent = send_pieces(room.fd, &msg);

@@ -207,8 +207,8 @@ static uint64_t position_for(struct lf_sock *sock, uint64_t head, size_t n)
 
 static bool back_page(struct lf_sock *sock, size_t place)
 {
-	return syscall(SYS_getrandom, sock->out_ring + place, (size_t)1, GRND_NONBLOCK) == 1 ||
-	       errno != EFAULT;
+	uint8_t *byte = lf_ring_at(&sock->out_ring, place, 1);
+	return syscall(SYS_getrandom, byte, (size_t)1, GRND_NONBLOCK) == 1 || errno != EFAULT;
 }
 
 static __attribute__((noinline)) bool back_more(struct lf_sock *sock, uint32_t place, size_t n)
@@ -361,7 +361,7 @@ static size_t put_pieces(struct lf_sock *sock, uint64_t head, uint64_t position,
 		size_t piece = left < 2 * PIECE ? left : PIECE;
 		if (!is_backed(sock, position, piece))
 			break;
-		lf_ring_put(sock->out_ring, sock->ring_size, position, cursor, piece);
+		lf_ring_put(&sock->out_ring, position, cursor, piece);
 		if (taps)
 			lf_tap_put(sock, taps, head, position, piece);
 		if (left == n)
@@ -559,7 +559,7 @@ static bool put_quickly(struct lf_sock *sock, const void *buf, size_t n, uint64_
 	size_t place = (size_t)(position & (sock->ring_size - 1));
 	if (n > sock->ring_size - place || !is_backed(sock, position, n))
 		return false;
-	lf_copy(sock->out_ring + place, buf, n);
+	lf_copy(lf_ring_at(&sock->out_ring, place, n), buf, n);
 	note_arrival(sock, now);
 	lf_conn_publish(sock, head + n, 1);
 	return true;
@@ -638,7 +638,7 @@ static ssize_t move_in(struct lf_sock *sock, int fd, const struct lf_bulk *bulk)
 	uint64_t head = atomic_load(&sock->slot->tx_head);
 	struct iovec pieces[2];
 	uint64_t position = position_for(sock, head, n);
-	int count = lf_ring_pieces(sock->out_ring, sock->ring_size, position, n, pieces);
+	int count = lf_ring_pieces(&sock->out_ring, position, n, pieces);
 	ssize_t used = bulk->move(bulk->context, pieces, count, n);
 	if (used == -EFAULT)
 		return without_memory(sock);

@@ -22,11 +22,40 @@
 #define LF_RING_H
 
 #include "copy.h"
+#include "segment.h"
 
 #include <limits.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
+
+/* A ring as this process has it mapped. What lies in the header's page has two addresses (mapping.h);
+ * by the other one than the header's it would be one page more that is touched. */
+struct lf_ring {
+	uint8_t *whole;  /* place 0, where all of it is mapped */
+	uint8_t *header; /* the same as seen from the header, good for what lies in its page */
+	uint32_t size;
+	uint32_t short_from; /* there, LF_SEGMENT_SHORT bytes */
+};
+
+static inline struct lf_ring lf_ring_of(struct lf_segment *segment, void *whole, uint32_t size,
+					unsigned direction)
+{
+	return (struct lf_ring){
+		.whole = lf_segment_ring(lf_segment_at(whole, size), size, direction),
+		.header = lf_segment_ring(segment, size, direction),
+		.size = size,
+		.short_from = lf_segment_backed_from(size, direction),
+	};
+}
+
+/* Where n bytes from this place on lie, which do not reach beyond the ring's end. */
+static inline uint8_t *lf_ring_at(const struct lf_ring *ring, size_t place, size_t n)
+{
+	bool is_short = n <= LF_SEGMENT_SHORT && place - ring->short_from <= LF_SEGMENT_SHORT - n;
+	return (is_short ? ring->header : ring->whole) + place;
+}
 
 /* Where in an iovec array a transfer has got to. */
 struct lf_cursor {
@@ -65,17 +94,18 @@ static inline void lf_cursor_advance(struct lf_cursor *cursor, size_t n)
 
 /* Copies n bytes from the cursor to the ring at `position` and advances the cursor.
  * n is at most what is free and what the cursor has. */
-static inline void lf_ring_put(uint8_t *ring, uint32_t size, uint64_t position,
+static inline void lf_ring_put(const struct lf_ring *ring, uint64_t position,
 			       struct lf_cursor *cursor, size_t n)
 {
 	while (n) {
-		size_t place = (size_t)(position & (size - 1)), piece = size - place;
+		size_t place = (size_t)(position & (ring->size - 1)), piece = ring->size - place;
 		size_t have = cursor->iov->iov_len - cursor->offset;
 		if (piece > have)
 			piece = have;
 		if (piece > n)
 			piece = n;
-		lf_copy(ring + place, (const uint8_t *)cursor->iov->iov_base + cursor->offset, piece);
+		lf_copy(lf_ring_at(ring, place, piece),
+			(const uint8_t *)cursor->iov->iov_base + cursor->offset, piece);
 		lf_cursor_advance(cursor, piece);
 		position += piece;
 		n -= piece;
@@ -83,17 +113,18 @@ static inline void lf_ring_put(uint8_t *ring, uint32_t size, uint64_t position,
 }
 
 /* The other way round. */
-static inline void lf_ring_get(const uint8_t *ring, uint32_t size, uint64_t position,
+static inline void lf_ring_get(const struct lf_ring *ring, uint64_t position,
 			       struct lf_cursor *cursor, size_t n)
 {
 	while (n) {
-		size_t place = (size_t)(position & (size - 1)), piece = size - place;
+		size_t place = (size_t)(position & (ring->size - 1)), piece = ring->size - place;
 		size_t have = cursor->iov->iov_len - cursor->offset;
 		if (piece > have)
 			piece = have;
 		if (piece > n)
 			piece = n;
-		lf_copy((uint8_t *)cursor->iov->iov_base + cursor->offset, ring + place, piece);
+		lf_copy((uint8_t *)cursor->iov->iov_base + cursor->offset,
+			lf_ring_at(ring, place, piece), piece);
 		lf_cursor_advance(cursor, piece);
 		position += piece;
 		n -= piece;
@@ -101,14 +132,14 @@ static inline void lf_ring_get(const uint8_t *ring, uint32_t size, uint64_t posi
 }
 
 /* The one or two pieces of the ring that [position, position + n) covers. */
-static inline int lf_ring_pieces(uint8_t *ring, uint32_t size, uint64_t position, size_t n,
+static inline int lf_ring_pieces(const struct lf_ring *ring, uint64_t position, size_t n,
 				 struct iovec pieces[2])
 {
-	size_t place = (size_t)(position & (size - 1)), first = size - place;
+	size_t place = (size_t)(position & (ring->size - 1)), first = ring->size - place;
 	if (first > n)
 		first = n;
-	pieces[0] = (struct iovec){ring + place, first};
-	pieces[1] = (struct iovec){ring, n - first};
+	pieces[0] = (struct iovec){lf_ring_at(ring, place, first), first};
+	pieces[1] = (struct iovec){lf_ring_at(ring, 0, n - first), n - first};
 	return n > first ? 2 : 1;
 }
 

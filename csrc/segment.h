@@ -177,9 +177,15 @@ static inline struct lf_segment *lf_segment_at(void *mapping, uint32_t ring_size
 	return (struct lf_segment *)(void *)((uint8_t *)mapping + LF_SEGMENT_SHORT + ring_size);
 }
 
-static inline void *lf_segment_mapping(struct lf_segment *segment, uint32_t ring_size)
+/* The page it lies in, at ring_size of the mapping, and back. */
+static inline uint8_t *lf_segment_page(struct lf_segment *segment)
 {
-	return (uint8_t *)segment - ring_size - LF_SEGMENT_SHORT;
+	return (uint8_t *)segment - LF_SEGMENT_SHORT;
+}
+
+static inline struct lf_segment *lf_segment_in_page(uint8_t *page)
+{
+	return (struct lf_segment *)(void *)(page + LF_SEGMENT_SHORT);
 }
 
 static inline uint8_t *lf_segment_ring(struct lf_segment *segment, uint32_t ring_size,

@@ -4,6 +4,7 @@
 
 #include "epoll.h"
 #include "invariant.h"
+#include "mapping.h"
 #include "rank.h"
 #include "real.h"
 #include "states.h"
@@ -64,8 +65,7 @@ static void take_apart(struct lf_sock *sock)
 	if (bell >= 0)
 		lf_table_unhide(bell);
 	if (sock->segment)
-		munmap(lf_segment_mapping(sock->segment, sock->ring_size),
-		       lf_segment_size(sock->ring_size));
+		lf_mapping_drop(sock->segment, sock->ring_size, sock->whole);
 	sock->segment = NULL;
 	lf_slot_drop(sock->slot);
 	give_back(sock);
@@ -346,6 +346,7 @@ void lf_sock_after_fork_in_child(void)
 	pthread_mutex_unlock(&gate); /* it is this thread that holds it; see lf_defer_after_fork() */
 	pthread_mutex_init(&lock, NULL);
 	lf_slot_after_fork();
+	lf_mapping_after_fork();
 	lf_sock_each(child_resets);
 	/* Sockets that another thread was just letting go of: this process never counted
 	 * as their holder, but it did inherit the doorbell. */

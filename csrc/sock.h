@@ -13,6 +13,7 @@
 #define LF_SOCK_H
 
 #include "reasons.h"
+#include "ring.h"
 #include "segment.h"
 #include "slot.h"
 #include "table.h"
@@ -51,9 +52,10 @@ struct lf_sock {
 	struct lf_slot *slot;
 
 	/* Valid when PAIRED. */
-	struct lf_segment *segment;
+	struct lf_segment *segment; /* as it, */
+	void *whole;                /* and all around it, are mapped; see mapping.h */
 	struct lf_direction *out, *in;
-	uint8_t *out_ring, *in_ring;
+	struct lf_ring out_ring, in_ring;
 	uint32_t ring_size;
 	uint32_t out_index; /* which of the segment's directions `out` is */
 	_Atomic uint32_t out_limit;  /* unread bytes we may have towards the peer */

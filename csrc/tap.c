@@ -344,7 +344,7 @@ void lf_tap_put(struct lf_sock *sock, uint32_t wanted, uint64_t head, uint64_t p
 	while (n) {
 		size_t part = n < LF_CAPTURE_MOST ? n : LF_CAPTURE_MOST;
 		struct iovec pieces[2];
-		(void)lf_ring_pieces(sock->out_ring, sock->ring_size, place, part, pieces);
+		(void)lf_ring_pieces(&sock->out_ring, place, part, pieces);
 		record.position = head;
 		record.length = (uint32_t)part;
 		put_everywhere(sock, wanted, &record, pieces);

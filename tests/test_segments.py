@@ -114,17 +114,52 @@ def test_header_and_rings_lie_where_c_has_them(tmp_path: Path, ring_size: int) -
     os.close(fd)
     at = f"(char *)lf_segment_at((void *)0x1000, {ring_size})"
     rings = [f"(char *)lf_segment_ring((void *)({at}), {ring_size}, {i}) - {at}" for i in (0, 1)]
-    mapping = f"lf_segment_mapping((void *)({at}), {ring_size})"
+    page = f"lf_segment_page((void *)({at})) - (uint8_t *)0x1000"
+    back = f"(char *)lf_segment_in_page(lf_segment_page((void *)({at}))) - {at}"
     length = f"lf_segment_size({ring_size})"
-    c = values_of(["segment.h"], [f"{at} - (char *)0x1000", *rings, mapping, length], tmp_path)
+    c = values_of(["segment.h"], [f"{at} - (char *)0x1000", *rings, page, back, length], tmp_path)
     assert list(c.values()) == [
         header,
         segments.HEADER,
         2**64 - ring_size,
-        0x1000,
+        ring_size,
+        0,
         size,
     ]
     assert header + segments.HEADER + ring_size <= size and header - ring_size >= 0
+
+
+@pytest.mark.parametrize("direction", [0, 1])
+def test_what_lies_in_the_headers_page_is_found_by_its_own_mapping(
+    tmp_path: Path, direction: int
+) -> None:
+    ring_size, short, whole, page = 8192, segments.SHORT, 0x100000, 0x500000
+    header = f"lf_segment_in_page((void *){page:#x})"
+    ring = f"lf_ring_of({header}, (void *){whole:#x}, {ring_size}, {direction})"
+    begin = 0 if direction == 0 else ring_size - short
+    pieces = [
+        (begin, 0),
+        (begin, 1),
+        (begin, short),
+        (begin + 1, short - 1),
+        (begin + short - 1, 1),
+    ]
+    # Partly, or not at all.
+    others = [(begin, short + 1), (begin + 1, short)] if direction == 0 else [(begin - 1, 2)]
+    others += [(begin - 1, short + 1)] if direction == 1 else [(short, 1), (ring_size - 1, 1)]
+    others += [(0, ring_size), (2048, 8)]
+    calls = [
+        f"(uintptr_t)lf_ring_at(&(struct lf_ring[]){{{ring}}}[0], {place}, {n})"
+        for place, n in pieces + others
+    ]
+    found = list(values_of(["ring.h"], calls, tmp_path).values())
+    in_file = segments.SHORT + (ring_size + segments.HEADER if direction == 0 else 0)
+    in_page = [page + in_file + place - ring_size for place, _ in pieces]
+    in_whole = [whole + in_file + place for place, _ in others]
+    assert found == in_page + in_whole
+    assert all(
+        page <= at and at + n <= page + 4096 for at, (_, n) in zip(in_page, pieces, strict=True)
+    )
 
 
 def _pages(direction: int, ring_size: int, place: int, n: int) -> set[int]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import resource
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from broker_fixtures import eventually
 from conftest import PROGRAMS
+from holdings import holdings_of, uses_segments
 from sessions import Session, free_port
 
 CONNECTIONS = 5000
@@ -29,6 +32,48 @@ def test_five_thousand_connections_at_once_are_fused(lazily_fused: Session, prog
     rows = [r for r in lazily_fused.broker.rows() if r.server.port == port]  # type: ignore[union-attr]
     assert len(rows) >= 1000
     assert not [r for r in rows if not r.bytes_to_server]
+
+
+def pages_of_table(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmPTE:")[1].split()[0]) // 4
+
+
+def address_space(pid: int) -> int:
+    """KiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmSize:")[1].split()[0])
+
+
+def test_idle_connections_share_pages_of_page_table(lazily_fused: Session, programs: Path) -> None:
+    """What a connection with short messages touches is one page. Alone in the 2 MiB that a page of
+    page table covers, it would have one to itself."""
+    port, many, count = free_port(), str(programs / "many"), 300
+    with lazily_fused.server([many, "server", str(port)], port) as server:
+        pages = -pages_of_table(server.pid)
+        client = subprocess.Popen(
+            [many, "client", str(port), str(count), "100", "hold"],
+            env=lazily_fused.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert client.stdout and client.stdout.readline() == "ready\n"
+            pages += pages_of_table(server.pid)
+            mappings = holdings_of(server.pid, client.pid).mappings
+            assert client.communicate("\n", timeout=30)[0] == "ok\n"
+        finally:
+            client.kill()
+            client.wait()
+        eventually(lambda: not uses_segments(server.pid), "all of them are let go")
+        # The places of those that are over are taken again.
+        command = [many, "client", str(port), str(count), "100"]
+        before = address_space(server.pid)
+        assert lazily_fused.run(command).stdout == "ok\n"
+        eventually(lambda: address_space(server.pid) <= before, "all of them are let go")
+    assert pages < count / 4
+    assert mappings == 4 * count, "as a whole, and its header, at both ends"
 
 
 @pytest.mark.parametrize(("limit", "connections"), [(64, 20), (128, 100)])

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from broker_fixtures import eventually
+from faults.control import FOR_GOOD, Order
 from faults.dialogs import Conditions, Stage
+from faults.sites import places
 from loopfuse._broker_state import budget as budgets
 from loopfuse._broker_state.budget import Budget
 from loopfuse._broker_state.cgroups import headroom
@@ -126,3 +128,20 @@ def test_a_ring_that_gets_no_more_memory_goes_back_to_tcp(
     assert outcome.transcript == stage.act(Session({}, None), scenario).transcript
     assert not outcome.complaints
     assert outcome.fused and outcome.fired, "no ring was without memory"
+
+
+@pytest.mark.parametrize("function", ["reserve", "map_header", "unmap_header"])
+def test_a_header_without_a_place_of_its_own_is_used_where_the_whole_lies(
+    stage: Stage, fused: Session, library: Path, function: str
+) -> None:
+    scenario = "blocking"
+    found = places(library, stage.act(fused, scenario).calls)
+    (site,) = [
+        place.site
+        for place in found
+        if place.functions[0] == function and place.site.name == "mmap"
+    ]
+    outcome = stage.act(fused, scenario, Conditions(Order(*site, errno.ENOMEM, times=FOR_GOOD)))
+    assert outcome.transcript == stage.act(Session({}, None), scenario).transcript
+    assert not outcome.complaints
+    assert outcome.fused and outcome.fired

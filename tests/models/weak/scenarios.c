@@ -335,6 +335,8 @@ void lf_tap_put(struct lf_sock *sock, uint32_t taps, uint64_t head, uint64_t pla
 	(void)sock, (void)taps, (void)head, (void)place, (void)n;
 }
 void lf_copy_choose(void) {}
+struct lf_segment *lf_mapping_make(int fd, uint32_t size, void **whole) { (void)fd, (void)size, (void)whole; return NULL; }
+void lf_mapping_drop(struct lf_segment *segment, uint32_t size, void *whole) { (void)segment, (void)size, (void)whole; }
 
 /* --- the connection --- */
 
@@ -368,7 +370,8 @@ static void pair(enum lf_mark mark, uint32_t limit)
 			.users = 1, .pairing = LF_PAIRING_PAIRED, .side = (uint32_t)end,
 			.fd = 10 + end, .descriptors = 1, .slot = &slots[end], .segment = &segment,
 			.out = &segment.dir[end], .in = &segment.dir[1 - end],
-			.out_ring = ring, .in_ring = ring, .ring_size = ring_size, .out_index = 0,
+			.out_ring = {ring, ring, ring_size, 0}, .in_ring = {ring, ring, ring_size, 0},
+			.ring_size = ring_size, .out_index = 0,
 			.out_limit = limit, .bell = 20 + end, .let_go = 1,
 		};
 		slots[end].holders = 1;
