@@ -37,8 +37,8 @@ static inline uint64_t lf_ticks(void)
 #endif
 }
 
-/* To put what several processes do into order: counts on in steps of some 20 ns, and comes around
- * after a minute or more. Compare by difference. */
+/* To put what several processes do into order: counts on in steps of 1 to 64 ns, and comes around
+ * after some seconds or a minute. Compare by difference. */
 static inline uint32_t lf_arrival_now(uint64_t ticks)
 {
 #if defined(__aarch64__)

@@ -238,11 +238,15 @@ bool lf_conn_service(struct lf_sock *sock, int fd)
 	/* Its numbers are not ours: the parent sees to it. */
 	if (lf_in_borrowed_memory())
 		return false;
+	/* Who is at it already may have to wait for the peer to read, and the peer for us. */
+	if (lf_conn_is_resending(sock))
+		return false;
 	/* A wish outlives who wished: bytes sent to the dead would draw RST, but behind their FIN, where
 	 * TCP has RST alone. */
 	lf_conn_resolve_fin(sock, fd);
-	/* Who is at it already may have to wait for the peer to read, and the peer for us. */
-	if (lf_conn_is_resending(sock) || !lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
+	if (lf_tx(sock) != LF_TX_FUSED)
+		return true;
+	if (!lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
 		return false;
 	int saved = errno;
 	bool done = lf_tx(sock) == LF_TX_FUSED && grant(sock, fd, LF_REASON_NONE);
@@ -399,10 +403,11 @@ void lf_conn_defuse_until(struct lf_sock *sock, int fd, enum lf_reason reason, b
 		return;
 	struct lf_slot *slot = sock->slot;
 	int saved = errno;
-	if (atomic_load(&sock->out->c.wish) != LF_WISH_NONE)
-		lf_conn_resolve_fin(sock, fd); /* as in lf_conn_service() */
+	/* As in lf_conn_service(); but a holder that knows only TCP learns of the death by RST alone. */
 	if (reason == LF_REASON_EXEC || reason == LF_REASON_DESCRIPTOR_PASSED)
 		atomic_store(&slot->handed_on, 1);
+	else if (atomic_load(&sock->out->c.wish) != LF_WISH_NONE && !lf_in_borrowed_memory())
+		lf_conn_resolve_fin(sock, fd);
 	if (lf_lock_acquire(&slot->tx_lock, LF_RANK_TX)) {
 		lf_conn_leave_tx(sock, fd, reason);
 		lf_lock_release(&slot->tx_lock, LF_RANK_TX);
@@ -491,6 +496,14 @@ static bool gave_up_its_bell(struct lf_sock *sock)
 {
 	return atomic_load(&sock->out->c.wish) != LF_WISH_NONE &&
 	       atomic_load(&sock->out->c.reason) == LF_REASON_DESCRIPTOR_NEEDED;
+}
+
+/* The peer gave the socket to a program that knows only TCP: the hang-up says nothing of that one. */
+static bool handed_on(struct lf_sock *sock)
+{
+	uint32_t why = atomic_load(&sock->out->c.reason);
+	return lf_tx(sock) == LF_TX_FUSED && atomic_load(&sock->out->c.wish) != LF_WISH_NONE &&
+	       (why == LF_REASON_EXEC || why == LF_REASON_DESCRIPTOR_PASSED);
 }
 
 /* The peer may still send in all other states. */
@@ -749,7 +762,7 @@ void lf_conn_peer_gone(struct lf_sock *sock, int fd)
 		goto out;
 	}
 	bool ended = tcp_has_ended(sock, fd, DEATH_MS);
-	if (ended && reset_if_unread(sock, fd))
+	if (ended && !handed_on(sock) && reset_if_unread(sock, fd))
 		goto out;
 	/* An outsider still holds the socket, or everything was read: TCP from here. */
 	if (lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX)) {

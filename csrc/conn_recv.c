@@ -717,7 +717,7 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 	for (;;) {
 		if (!lf_lock_acquire(&sock->slot->rx_lock, LF_RANK_RX))
 			return got ? got : -EAGAIN;
-		bool asked = lf_conn_take_turn(sock);
+		bool asked = lf_conn_take_turn(sock), by_tcp = lf_rx(sock) == LF_RX_ENDED;
 		ssize_t n = step(sock, fd, &cursor, io->flags);
 		if (peek && n > 0)
 			n = peek_beyond_the_switch(sock, fd, cursor_of(io->msg), n, io->flags);
@@ -751,7 +751,7 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 					return got;
 			} else {
 				got += n;
-				if (cursor.left && more_beyond_the_switch(sock))
+				if (cursor.left && !by_tcp && more_beyond_the_switch(sock))
 					continue;
 				if (dontwait || cursor.left == 0 || (size_t)got >= need ||
 				    is_at_urgent_data(sock, fd))

@@ -53,7 +53,7 @@ static int change(struct lf_registration *reg, const struct epoll_event *event, 
 	}
 	/* What it has now begun to ask for came now, as far as the order of events goes. */
 	if (reg->off || reg->gone || !(before.events & LF_IN_BITS))
-		reg->queued_at = lf_ticks();
+		reg->queued_at = lf_ticks(), reg->passed_at = 0;
 	reg->off = reg->gone = false;
 	reg->settled_at = reg->ep->settled;
 	reg->fresh = true;

@@ -131,6 +131,7 @@ void lf_entry_reported(struct lf_registration *reg, uint32_t bits, struct lf_cov
 	reg->told = bits;
 	reg->vain = 0;
 	reg->queued_at = reg->ep->now;
+	reg->passed_at = 0;
 	if (bits & LF_IN_BITS) {
 		reg->seen_head = cover.head;
 		reg->warmth = WARMTH;

@@ -77,6 +77,7 @@ struct lf_registration {
 	uint64_t settled_at; /* ep->settled when the program added or changed it, or connected */
 	uint64_t turn;           /* reported in this turn of the set, at this place */
 	int place;
+	uint64_t passed_at; /* lf_ticks() when first due without being reported, or 0 */
 	uint64_t queued_at; /* lf_ticks() of its last report, or since it asks for input */
 	/* While it is on its way into a report: what it has to tell, for how long, and up to where. */
 	uint32_t due, due_for;

@@ -72,6 +72,12 @@ static struct lf_registration *sort(struct lf_registration **from, int count)
 	return first;
 }
 
+static uint32_t age(const struct lf_epoll *ep, uint64_t since)
+{
+	uint64_t ticks = ep->now - since;
+	return ticks >> 32 ? UINT32_MAX : lf_arrival_now(ticks);
+}
+
 /* The kernel's list has what became ready first in front, and at its end what has just been
  * reported, or has just begun to ask; so do we, or what never ends would leave no room. */
 static struct lf_registration *in_order_of_arrival(struct lf_epoll *ep, struct lf_registration *chain,
@@ -80,10 +86,12 @@ static struct lf_registration *in_order_of_arrival(struct lf_epoll *ep, struct l
 	if (count < 2)
 		return chain;
 	for (struct lf_registration *reg = chain; reg; reg = reg->next) {
-		uint64_t ticks = ep->now - reg->queued_at;
-		uint32_t queued = ticks >> 32 ? UINT32_MAX : lf_arrival_now(ticks);
+		uint32_t queued = age(ep, reg->queued_at);
 		uint32_t came = lf_conn_waits_since(reg->sock, lf_arrival_now(ep->now));
+		uint32_t passed = reg->passed_at ? age(ep, reg->passed_at) : 0;
 		reg->due_for = came < queued ? came : queued;
+		if (reg->due_for < passed)
+			reg->due_for = passed;
 	}
 	return sort(&chain, count);
 }
@@ -102,6 +110,7 @@ static struct lf_registration *take_due(struct lf_epoll *ep, int most, int *coun
 		reg->due_cover = lf_entry_cover(reg);
 		reg->due = lf_entry_reportable(reg);
 		if (!reg->due) {
+			reg->passed_at = 0;
 			lf_entry_looked_in_vain(reg);
 			continue;
 		}
@@ -128,6 +137,9 @@ static void harvest_rings(struct lf_epoll *ep, struct epoll_event *events, int m
 		lf_epoll_make_hot(reg);
 		lf_entry_reported(reg, reg->due, reg->due_cover);
 	}
+	for (struct lf_registration *left = reg; left; left = left->next)
+		if (!left->passed_at)
+			left->passed_at = ep->now;
 	lf_epoll_put_first(ep, reg);
 }
 

@@ -21,6 +21,13 @@ def test_ready_rings_starve_nothing_when_there_is_room_for_one_event(
     assert "starved" not in same(plain, fused, program, "fair")
 
 
+def test_a_ring_that_fills_faster_than_it_is_read_is_told_of(
+    plain: Session, fused: Session, program: Path
+) -> None:
+    """Of many unread sends the first one's time is not known any more."""
+    assert "starved" not in same(plain, fused, program, "fair-to-the-busy")
+
+
 def test_sockets_are_told_of_in_the_order_in_which_their_bytes_came(
     plain: Session, fused: Session, program: Path
 ) -> None:

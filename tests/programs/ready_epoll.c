@@ -880,6 +880,45 @@ static void shut_reading(void)
 	act(stay, shut_once);
 }
 
+/* --- one that is always ready, and one whose peer sends on and on --- */
+
+static void go_on_sending(int fd)
+{
+	static char bytes[60000];
+	struct timespec moment = {.tv_nsec = 20000};
+	int other = second_of_client();
+	send(other, bytes, sizeof(bytes), 0);
+	for (;; nanosleep(&moment, NULL))
+		for (int i = 0; i < 4; i++)
+			(void)!send(fd, bytes, 1, MSG_DONTWAIT);
+}
+
+static void handle_one_by_one(int fd)
+{
+	int other = second_of_server(), epfd = epoll_create1(0), told[2] = {0};
+	watch(epfd, fd, EPOLLIN);
+	watch(epfd, other, EPOLLIN);
+	usleep(50000);
+	for (int round = 0; round < 600; round++) {
+		struct epoll_event event;
+		char bytes[64];
+		if (epoll_wait(epfd, &event, 1, 5000) != 1)
+			abort();
+		told[event.data.fd == fd]++;
+		/* More than a few have come by when the next is told of. */
+		(void)!recv(event.data.fd, bytes, event.data.fd == fd ? 8 : 1, MSG_DONTWAIT);
+		usleep(500);
+	}
+	say("always ready: %s, sent on: %s\n", told[0] > 60 ? "told" : "starved",
+	    told[1] > 60 ? "told" : "starved");
+}
+
+static void fair_to_the_busy(void)
+{
+	second_listener = listen_somewhere(&second_port);
+	act(go_on_sending, handle_one_by_one);
+}
+
 /* --- sockets are told of in the order in which their bytes came --- */
 
 enum { OTHERS = 4, ALL = OTHERS + 1, ROUNDS = 60, MOST_BYTES = 2 * ALL };
@@ -972,6 +1011,7 @@ int main(int argc, char **argv)
 	static const struct scenario scenarios[] = {
 		{"fair", fair},
 		{"arrival", arrival},
+		{"fair-to-the-busy", fair_to_the_busy},
 		{"band", band},
 		{"band_room", band_room},
 		{"poked", poked},
