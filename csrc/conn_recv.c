@@ -615,10 +615,10 @@ static bool no_more_will_come(int fd)
 
 /* TCP's bytes have been taken up to urgent data, before which a receive ends, however many it is to
  * wait for, tcp(7). */
-static bool is_at_urgent_data(struct lf_sock *sock, int fd)
+static bool is_at_urgent_data(int fd)
 {
 	int mark = 0;
-	return lf_rx(sock) != LF_RX_FUSED && lf_real.ioctl(fd, SIOCATMARK, &mark) == 0 && mark;
+	return lf_real.ioctl(fd, SIOCATMARK, &mark) == 0 && mark;
 }
 
 /* A receive that may wait finds the ring empty and no sign that anything but bytes will come:
@@ -731,6 +731,7 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 			bool ended = lf_hold_end_for_tcp(&hold, &before, moved);
 			if (!moved)
 				return ended ? -EINTR : LF_LOOK_AGAIN;
+			ended |= is_at_urgent_data(fd);
 			size_t awaited = dontwait || (size_t)got >= need ? 0 : need - (size_t)got;
 			return got + (ended ? 0 : rest_by_tcp(sock, fd, &cursor, io->flags, awaited));
 		}
@@ -751,10 +752,11 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 					return got;
 			} else {
 				got += n;
-				if (cursor.left && !by_tcp && more_beyond_the_switch(sock))
+				if (cursor.left && !by_tcp && more_beyond_the_switch(sock) &&
+				    !is_at_urgent_data(fd))
 					continue;
 				if (dontwait || cursor.left == 0 || (size_t)got >= need ||
-				    is_at_urgent_data(sock, fd))
+				    (lf_rx(sock) != LF_RX_FUSED && is_at_urgent_data(fd)))
 					return got;
 			}
 		}

@@ -95,3 +95,10 @@ def test_a_socket_shut_for_reading_waits_for_tcps_last_bytes_before_the_ring(
 ) -> None:
     said = same(plain, lazily_fused, programs / "conn_receive", "shut-before-the-ring")
     assert said == "first the end, then 2 bytes: ab\n"
+
+
+@pytest.mark.parametrize("scenario", ["urgent-in-tcp", "urgent-behind-the-ring"])
+def test_a_receive_ends_before_urgent_data(
+    plain: Session, fused: Session, programs: Path, scenario: str
+) -> None:
+    assert same(plain, fused, programs / "conn_receive", scenario) == "bc def \n"

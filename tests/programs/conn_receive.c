@@ -530,6 +530,67 @@ static void shut_before_the_ring(void)
 		tries++;
 }
 
+/* --- a receive ends before urgent data, wherever the bytes before them went --- */
+
+/* By TCP, and so is all that follows: what only TCP can carry goes with it. */
+static void send_by_tcp(int fd, char *bytes, size_t n)
+{
+	struct iovec iov = {bytes, n};
+	union {
+		char room[CMSG_SPACE(sizeof(uint32_t))];
+		struct cmsghdr header;
+	} control = {.header = {.cmsg_len = CMSG_LEN(sizeof(uint32_t)),
+				.cmsg_level = SOL_SOCKET,
+				.cmsg_type = SO_TIMESTAMPING}};
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = &control,
+			     .msg_controllen = sizeof(control)};
+	(void)!sendmsg(fd, &msg, 0);
+}
+
+static void send_urgent_data(int fd)
+{
+	send(fd, "x", 1, MSG_OOB);
+	send(fd, "def", 3, 0);
+	pause();
+}
+
+static void send_all_by_tcp(int fd)
+{
+	send_by_tcp(fd, "abc", 3);
+	send_urgent_data(fd);
+}
+
+static void send_some_by_ring(int fd)
+{
+	send(fd, "abc", 3, 0);
+	send_by_tcp(fd, "", 0);
+	send_urgent_data(fd);
+}
+
+static void receive_around_urgent_data(int fd)
+{
+	char bytes[100];
+	usleep(300 * 1000);
+	recv(fd, bytes, 1, 0);
+	for (int i = 0; i < 2; i++) {
+		ssize_t n = recv(fd, bytes, sizeof(bytes), 0);
+		say("%.*s ", n > 0 ? (int)n : 0, bytes);
+	}
+	say("\n");
+}
+
+static void urgent_in_tcp(void)
+{
+	act(send_all_by_tcp, receive_around_urgent_data);
+}
+
+static void urgent_behind_the_ring(void)
+{
+	act(send_some_by_ring, receive_around_urgent_data);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct scenario scenarios[] = {
@@ -545,6 +606,8 @@ int main(int argc, char **argv)
 		{"told-once", told_once},
 		{"behind-the-ring", behind_the_ring},
 		{"shut-before-the-ring", shut_before_the_ring},
+		{"urgent-in-tcp", urgent_in_tcp},
+		{"urgent-behind-the-ring", urgent_behind_the_ring},
 		{NULL, NULL},
 	};
 	return act_out(scenarios, argc, argv);
