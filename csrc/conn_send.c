@@ -450,6 +450,7 @@ static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 			   const struct lf_io *whole)
 {
 	ssize_t sum = 0;
+	uint32_t handlers_run = lf_defer_calls();
 	while (cursor->left && !tcp_is_broken(fd)) {
 		struct iovec iov = {(uint8_t *)cursor->iov->iov_base + cursor->offset,
 				    cursor->iov->iov_len - cursor->offset};
@@ -459,9 +460,9 @@ static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 		}
 		struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 		struct lf_io io = {.msg = &msg, .flags = whole->flags | MSG_NOSIGNAL, .one = true};
-		uint32_t handlers_run = lf_defer_calls();
 		ssize_t n = plain_send(sock, fd, &io);
-		if (n == -EAGAIN && whole->waits && lf_wait_tcp(fd, POLLOUT) == 0)
+		if (n == -EAGAIN && whole->waits && lf_defer_calls() == handlers_run &&
+		    lf_wait_tcp(fd, POLLOUT) == 0)
 			continue;
 		if (n < 0 && n != -EAGAIN && n != -EINTR)
 			atomic_store(&sock->slot->error, (uint32_t)-n); /* for the next call */
@@ -469,9 +470,11 @@ static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 			break;
 		sum += n;
 		lf_cursor_advance(cursor, (size_t)n);
-		/* Blocking, TCP cuts short for signals and errors only; by now it may not be any more. */
+		/* Blocking, TCP cuts short for signals and errors only; by now it may not be any more.
+		 * A handler that ran between two pieces would be forgotten, and the next one sleep. */
 		bool not_blocking = whole->waits && lf_sock_nonblocking(sock);
-		if ((size_t)n < iov.iov_len && (!not_blocking || lf_defer_calls() != handlers_run))
+		if ((whole->waits && lf_defer_calls() != handlers_run) ||
+		    ((size_t)n < iov.iov_len && !not_blocking))
 			break;
 	}
 	return sum;
