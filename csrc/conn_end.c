@@ -404,10 +404,13 @@ void lf_conn_defuse_until(struct lf_sock *sock, int fd, enum lf_reason reason, b
 	struct lf_slot *slot = sock->slot;
 	int saved = errno;
 	/* As in lf_conn_service(); but a holder that knows only TCP learns of the death by RST alone. */
-	if (reason == LF_REASON_EXEC || reason == LF_REASON_DESCRIPTOR_PASSED)
+	if (reason == LF_REASON_EXEC || reason == LF_REASON_DESCRIPTOR_PASSED) {
 		atomic_store(&slot->handed_on, 1);
-	else if (atomic_load(&sock->out->c.wish) != LF_WISH_NONE && !lf_in_borrowed_memory())
+		/* Over what was said with an earlier wish, see is_handed_on(). */
+		atomic_store(&sock->in->c.reason, (uint32_t)reason);
+	} else if (atomic_load(&sock->out->c.wish) != LF_WISH_NONE && !lf_in_borrowed_memory()) {
 		lf_conn_resolve_fin(sock, fd);
+	}
 	if (lf_lock_acquire(&slot->tx_lock, LF_RANK_TX)) {
 		lf_conn_leave_tx(sock, fd, reason);
 		lf_lock_release(&slot->tx_lock, LF_RANK_TX);
@@ -499,7 +502,7 @@ static bool gave_up_its_bell(struct lf_sock *sock)
 }
 
 /* The peer gave the socket to a program that knows only TCP: the hang-up says nothing of that one. */
-static bool handed_on(struct lf_sock *sock)
+static bool is_handed_on(struct lf_sock *sock)
 {
 	uint32_t why = atomic_load(&sock->out->c.reason);
 	return lf_tx(sock) == LF_TX_FUSED && atomic_load(&sock->out->c.wish) != LF_WISH_NONE &&
@@ -762,7 +765,7 @@ void lf_conn_peer_gone(struct lf_sock *sock, int fd)
 		goto out;
 	}
 	bool ended = tcp_has_ended(sock, fd, DEATH_MS);
-	if (ended && !handed_on(sock) && reset_if_unread(sock, fd))
+	if (ended && !is_handed_on(sock) && reset_if_unread(sock, fd))
 		goto out;
 	/* An outsider still holds the socket, or everything was read: TCP from here. */
 	if (lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX)) {

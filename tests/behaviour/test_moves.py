@@ -53,3 +53,11 @@ def test_what_lies_in_the_ring_is_there_for_whoever_has_the_socket_afterwards(
     """By names of calls, or with arguments, that the library has to see through."""
     said = same(plain, fused, programs / "conn_moves", keeper)
     assert said == KEEPERS[keeper]
+
+
+@pytest.mark.parametrize("scenario", ["handed-on", "handed-on-as-input"])
+def test_the_library_of_a_socket_that_lives_on_elsewhere_is_gone(
+    plain: Session, lazily_fused: Session, programs: Path, scenario: str
+) -> None:
+    said = same(plain, lazily_fused, programs / "conn_moves", scenario)
+    assert said == "3 bytes, 0 bytes, another program got xyz, then the end\n"

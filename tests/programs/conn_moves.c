@@ -245,6 +245,71 @@ static void older_file_actions(void)
 	act(send_one_and_receive, spawn_with_older_actions);
 }
 
+/* --- the socket goes to another program, which sends no more but reads; the sender has been busy
+ * elsewhere for so long that what it sent lies in the ring of a library that is gone --- */
+
+static const char *myself;
+
+static void become_one_who_reads(int fd)
+{
+	char number[16];
+	snprintf(number, sizeof(number), "%d", fd);
+	execl(myself, myself, "reads-to-the-end", number, NULL);
+	abort();
+}
+
+static void hand_on(int fd)
+{
+	usleep(200 * 1000);
+	become_one_who_reads(fd);
+}
+
+/* As inetd does. */
+static void hand_on_as_input(int fd)
+{
+	usleep(200 * 1000);
+	dup2(fd, STDIN_FILENO);
+	close(fd);
+	become_one_who_reads(STDIN_FILENO);
+}
+
+static int reads_to_the_end(int fd)
+{
+	char bytes[64];
+	size_t got = 0;
+	ssize_t n;
+	send(fd, "bye", 3, 0);
+	shutdown(fd, SHUT_WR);
+	while ((n = recv(fd, bytes + got, sizeof(bytes) - got, 0)) > 0)
+		got += (size_t)n;
+	say("another program got %.*s, then %s\n", (int)got, bytes, n == 0 ? "the end" : strerror(errno));
+	return 0;
+}
+
+static void be_busy_for_long(int fd)
+{
+	char bytes[8];
+	siginfo_t info;
+	send(fd, "xyz", 3, 0);
+	usleep(3500 * 1000);
+	for (int i = 0; i < 2; i++) {
+		ssize_t n = recv(fd, bytes, sizeof(bytes), 0);
+		say("%zd %s, ", n, n == -1 ? strerror(errno) : "bytes");
+	}
+	close(fd);
+	waitid(P_ALL, 0, &info, WEXITED | WNOWAIT);
+}
+
+static void handed_on(void)
+{
+	act(hand_on, be_busy_for_long);
+}
+
+static void handed_on_as_input(void)
+{
+	act(hand_on_as_input, be_busy_for_long);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct scenario scenarios[] = {
@@ -259,7 +324,12 @@ int main(int argc, char **argv)
 		{"older-file-actions", older_file_actions},
 		{"unshared-numbers", unshared_numbers},
 		{"refused-copy", refused_copy},
+		{"handed-on", handed_on},
+		{"handed-on-as-input", handed_on_as_input},
 		{NULL, NULL},
 	};
+	myself = argv[0];
+	if (argc == 3 && strcmp(argv[1], "reads-to-the-end") == 0)
+		return reads_to_the_end(atoi(argv[2]));
 	return act_out(scenarios, argc, argv);
 }
