@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from loopfuse._broker_state import sweep
-from loopfuse._broker_state.sweep import HINT_DELAY, INTERVAL, LONGEST, Sweep
+from loopfuse._broker_state.sweep import (
+    CALM,
+    HINT_DELAY,
+    INTERVAL,
+    LONGEST,
+    LONGEST_UNTOLD,
+    Sweep,
+)
 from loopfuse._matching import Endpoint, Name
 
 
@@ -24,10 +31,11 @@ class Held:
 
 
 class World:
-    """Ledger, verifier, budget and decisions in one, and the clock; counts sweeps."""
+    """Ledger, verifier and decisions in one, and the clock; counts sweeps."""
 
     told = False
     looks_abroad = False
+    pairs = 0
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -50,9 +58,6 @@ class World:
     def forget_all_but(self, used: set[int]) -> None:
         self.swept.append(self.now)
         self.now += self.cost
-
-    def measure(self, segments: Iterator[int]) -> None:
-        pass
 
     def view(self, netns: int) -> World:
         return self
@@ -94,29 +99,59 @@ def run(sweep: Sweep, world: World, until: float) -> list[float]:
 
 
 def made(world: Any) -> Sweep:
-    return Sweep(world, world, world, world)
+    return Sweep(world, world, world)
 
 
 def test_while_nothing_happens_it_comes_ever_more_seldom(world: World) -> None:
-    gaps = run(made(world), world, 160.0)
+    gaps = run(made(world), world, 2000.0)
     assert gaps[:4] == [INTERVAL, INTERVAL, 2 * INTERVAL, 4 * INTERVAL]
-    assert set(gaps[4:]) == {LONGEST}
+    assert set(gaps[9:]) == {LONGEST}
+
+
+def test_pairs_alone_which_give_hints_are_looked_at_more_seldom(world: World) -> None:
+    world.pairs = world.size
+    sweep = made(world)
+    assert run(sweep, world, 2000.0)[:4] == [CALM, CALM, 2 * CALM, 4 * CALM]
+    sweep.stir()
+    world.now += CALM / 2
+    sweep.stir()
+    assert sweep.due() == 2000.0 + CALM, "whoever goes on talking does not put it off"
+    world.size += 1
+    assert sweep.due() == 2000.0 + INTERVAL, "one that is no pair may end without a word"
+
+
+@pytest.mark.parametrize("why", ["told", "looks_abroad"])
+def test_what_no_hint_tells_of_is_not_put_off_for_long(world: World, why: str) -> None:
+    world.pairs = world.size
+    setattr(world, why, True)
+    gaps = run(made(world), world, 200.0)
+    assert gaps[0] == INTERVAL and gaps[-1] == LONGEST_UNTOLD
 
 
 def test_a_word_to_the_broker_brings_it_back(world: World) -> None:
     sweep = made(world)
-    run(sweep, world, 160.0)
+    run(sweep, world, 2000.0)
     sweep.stir()
+    assert run(sweep, world, 2002.5) == [INTERVAL, INTERVAL]
+
+
+def test_a_list_is_no_older_than_an_interval(world: World) -> None:
+    sweep = made(world)
+    run(sweep, world, 2000.0)
     world.swept.clear()
-    sweep.run()
-    assert world.swept == [160.0], "the last one is longer ago than an interval"
-    sweep.stir()
-    assert run(sweep, world, 162.5) == [INTERVAL, INTERVAL], "and no more often than that"
+    sweep.run_for_a_list()
+    world.now += INTERVAL / 2
+    sweep.run_for_a_list()
+    assert world.swept == [2000.0]
+    world.now += INTERVAL / 2
+    sweep.run_for_a_list()
+    assert world.swept == [2000.0, 2000.0 + INTERVAL]
 
 
 def test_what_it_finds_brings_the_next_one_soon(world: World) -> None:
+    world.pairs = world.size
     sweep = made(world)
-    run(sweep, world, 160.0)
+    run(sweep, world, 2000.0)
     due = sweep.due()
     assert due is not None
     world.now = due
@@ -171,7 +206,7 @@ def test_a_hint_that_was_wrong_is_forgotten(world: World, monkeypatch: pytest.Mo
     sweep = made(world)
     sweep.hint([1, 1])
     sweep.hint([1])
-    monkeypatch.setattr(sweep, "_next", float("inf"))
+    monkeypatch.setattr(sweep, "_next", lambda: float("inf"))
     run(sweep, world, 200.0)
     assert world.lookups == 6 and not sweep._hints
     sweep.hint([1])

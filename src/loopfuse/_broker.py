@@ -102,7 +102,7 @@ class Broker:
             decisions,
             self._log,
         )
-        self._sweep = Sweep(self._ledger, self._verifier, budget, decisions)
+        self._sweep = Sweep(self._ledger, self._verifier, decisions)
         self._clients: dict[int, Client] = {}
         self._failed: list[Client] = []
         self._busy_at = time.monotonic()
@@ -136,6 +136,7 @@ class Broker:
 
         def now() -> Now:
             plain = len(self._ledger) - self._ledger.pairs
+            self._budget.refresh(self._ledger.segments())
             return Now(len(self._clients), plain, self._budget.used)
 
         exposition = Exposition(self._tally, now, __version__)
@@ -343,11 +344,11 @@ class Broker:
                 client.fail("broke the protocol", "protocol")
 
     def _take(self, client: Client, packet: bytes) -> None:
-        self._sweep.stir()
         if packet[0] == 0x7B:  # '{'
-            self._sweep.run()  # what is listed is to be no older than that
+            self._sweep.run_for_a_list()
             self._requests.answer(client, packet, len(self._clients))
             return
+        self._sweep.stir()
         message = parse_from_library(packet)
         if isinstance(message, Claim):
             if not client.greeted:

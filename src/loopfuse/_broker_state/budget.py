@@ -21,6 +21,7 @@ from loopfuse._segments import RING_THRIFTY, memory_of
 _SHARE = 8
 """Thrift begins at this part of the memory."""
 _FRESH_SECONDS = 0.5
+_SHARE_OF_TIME = 20
 _MOST_ROOMS = 1000
 
 
@@ -33,12 +34,22 @@ class Budget:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         self._most = (total if memory is None else memory) // _SHARE
         self._used = 0
+        self._stale_at = 0.0
         self._rooms: dict[int, tuple[float, int | None]] = {}
         """When each process's control groups were looked at, and the room they had."""
 
     def measure(self, segments: Iterable[int]) -> None:
         """Takes stock of all segments, given as descriptors."""
+        begin = time.monotonic()
         self._used = sum(memory_of(segment) for segment in segments)
+        end = time.monotonic()
+        self._stale_at = end + max(_FRESH_SECONDS, _SHARE_OF_TIME * (end - begin))
+
+    def refresh(self, segments: Iterable[int]) -> None:
+        """The same, before it matters, unless that was done a moment ago: for a twentieth of the
+        time at most."""
+        if time.monotonic() >= self._stale_at:
+            self.measure(segments)
 
     @property
     def used(self) -> int:

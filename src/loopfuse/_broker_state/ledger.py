@@ -108,6 +108,10 @@ class Ledger:
     def __len__(self) -> int:
         return len(self._by_id)
 
+    def segments(self) -> Iterator[int]:
+        """Descriptors of the pairs' memory."""
+        return (one.segment for one in self if one.paired)
+
     def get(self, connection_id: int) -> Connection | None:
         return self._by_id.get(connection_id)
 

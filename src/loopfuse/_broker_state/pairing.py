@@ -239,6 +239,7 @@ class Pairing:
     def _fuse(self, connection: Connection, first: End, second: End, client: Endpoint) -> None:
         """Makes the pair and hands it out. Raises OSError if nobody got anything."""
         pids = (first.client.credentials.pid, second.client.credentials.pid)
+        self._budget.refresh(self._ledger.segments())
         ring_size = self._budget.ring_size(pids)
         segment = make_segment(connection.id, ring_size)
         try:

@@ -1,10 +1,12 @@
 """Which connections are over: those whose sockets nobody holds any more.
 
-Asked of the kernel, about once a second, since a process may die, exec or hand its
-sockets on without a word. Dumping a big socket table is not free: the sweep takes at
-most a twentieth of the broker's time, and while nobody says anything and nothing is found,
-it comes ever more seldom. A hint (a library's CLOSED, a client that hung up) has single
-connections looked at much sooner.
+A hint has single connections looked at at once: a library's CLOSED, a client that hung up. Both
+ends of a pair give one, so that it hardly ever ends unseen (both by a system call past the C
+library, by a kill of forked children that never spoke to the broker); of other connections nobody
+tells. So all of them are looked at as well, while there are such others about once a second,
+pairs alone some seconds after somebody has spoken. While nobody says anything and nothing is found,
+that comes ever more seldom: idle connections cost nothing. Dumping a big socket table is not
+free either: the sweep takes at most a twentieth of the broker's time.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ import time
 from collections.abc import Iterable
 from heapq import heappop, heappush
 
-from loopfuse._broker_state.budget import Budget
 from loopfuse._broker_state.decisions import Decisions
 from loopfuse._broker_state.ledger import Connection, Ledger
 from loopfuse._broker_state.rows import row_of, state_of
@@ -21,7 +22,12 @@ from loopfuse._broker_state.verify import NetnsView, Verifier
 from loopfuse._errors import SockDiagError
 
 INTERVAL = 1.0
-LONGEST = 8.0
+CALM = 8.0
+"""The least, where there are only pairs."""
+LONGEST = 256.0
+LONGEST_UNTOLD = 8.0
+"""While something depends on it that no hint tells of: a namespace that a view keeps alive, a line
+in the log of what only a segment says."""
 HINT_DELAY = 0.02
 _HINT_LOOKS = 6
 """The closer may be held up between its hint and its close, so it is looked for again, each time
@@ -37,18 +43,19 @@ _LOOKS_A_SWEEP = 500
 class Sweep:
     """Times are time.monotonic() seconds."""
 
-    def __init__(
-        self, ledger: Ledger, verifier: Verifier, budget: Budget, decisions: Decisions
-    ) -> None:
+    def __init__(self, ledger: Ledger, verifier: Verifier, decisions: Decisions) -> None:
         self._ledger = ledger
         self._decisions = decisions
         self._looked_until = 0
         """Id of the pair that `_notice` looked at last."""
-        self._budget = budget
         self._verifier = verifier
         self._patience = INTERVAL
-        self._soonest = time.monotonic() + INTERVAL
-        self._next = self._soonest
+        self._since = time.monotonic()
+        """When the last sweep ended, or somebody spoke for the first time after it."""
+        self._soonest = self._since + INTERVAL
+        self._stirred = True
+        self._found = False
+        """The last sweep did: what nobody told of."""
         self._hints: list[tuple[float, int, int]] = []
         """A heap: when to look at which connection, and how often that has been done in vain."""
         self._hinted: set[int] = set()
@@ -64,13 +71,26 @@ class Sweep:
     def stir(self) -> None:
         """Somebody has said something to the broker: other things may have changed, too."""
         self._patience = INTERVAL
-        self._next = self._soonest
+        if not self._stirred:
+            self._stirred = True
+            self._since = time.monotonic()
 
     def due(self) -> float | None:
         """When `run` wants to be called; None: not before something happens."""
         if self._hints:
-            return min(self._next, self._hints[0][0])
-        return self._next if len(self._ledger) or self._verifier.looks_abroad else None
+            return min(self._next(), self._hints[0][0])
+        return self._next() if len(self._ledger) or self._verifier.looks_abroad else None
+
+    def _next(self) -> float:
+        """When all of them are to be looked at."""
+        return max(self._soonest, self._since + self._wait())
+
+    def _wait(self) -> float:
+        if self._verifier.looks_abroad or self._decisions.told:
+            return min(self._patience, LONGEST_UNTOLD)
+        if self._found or len(self._ledger) > self._ledger.pairs:
+            return self._patience
+        return max(self._patience, CALM)
 
     def run(self) -> None:
         """Does what is due."""
@@ -79,15 +99,27 @@ class Sweep:
             if not self._hints or self._hints[0][0] > now:
                 break
             self._follow(*heappop(self._hints))
-        if now >= self._next:
-            before = len(self._ledger)
-            self._all()
-            end = time.monotonic()
-            if len(self._ledger) != before:
-                self._patience = INTERVAL
-            self._soonest = end + max(INTERVAL, _SHARE * (end - now))
-            self._next = max(self._soonest, end + self._patience)
-            self._patience = min(2 * self._patience, LONGEST)
+        if now >= self._next():
+            self._patience = min(2 * self._wait(), LONGEST)
+            self._sweep(now)
+
+    def run_for_a_list(self) -> None:
+        """The same, when somebody asks: what is listed is to be no older than an interval."""
+        self.run()
+        now = time.monotonic()
+        if now >= self._soonest:
+            self._sweep(now)
+
+    def _sweep(self, begin: float) -> None:
+        before = len(self._ledger)
+        self._all()
+        end = time.monotonic()
+        self._found = len(self._ledger) != before
+        if self._found or self._stirred:
+            self._patience = INTERVAL
+        self._stirred = False
+        self._since = end
+        self._soonest = end + max(INTERVAL, _SHARE * (end - begin))
 
     def _follow(self, due: float, connection_id: int, looks: int) -> None:
         connection = self._ledger.get(connection_id)
@@ -117,7 +149,6 @@ class Sweep:
                 if not any(end.cookie in held for end in connection.ends.values()):
                     self._close_if_over(connection)
         self._verifier.forget_all_but(set(namespaces))
-        self._budget.measure(one.segment for one in self._ledger if one.paired)
         if self._decisions.told:
             self._notice()
 
