@@ -187,7 +187,7 @@ class Broker:
 
     def _heed_rules(self) -> None:
         """Has connections defused for which the policy or a packet filter has changed."""
-        changed = self._firewall.run()
+        changed = self._firewall.run(busy=self._ledger.pairs > 0)
         if self._told_to_reread:
             self._told_to_reread = False
             self._log.reopen()
@@ -237,12 +237,11 @@ class Broker:
     def _timeout(self) -> float:
         """Seconds for epoll_wait, -1: for ever."""
         now = time.monotonic()
-        busy = len(self._ledger) > 0
         due = (
             self._sweep.due(),
             self._pairing.prospects.due(),
-            self._firewall.due(busy=busy),
-            self._tally.due() if busy else None,
+            self._firewall.due(busy=self._ledger.pairs > 0),
+            self._tally.due() if len(self._ledger) else None,
             self._scrapes.due() if self._scrapes is not None else None,
         )
         times = [moment for moment in due if moment is not None]

@@ -1,8 +1,9 @@
 """The packet filters of every network namespace in use.
 
 Which connections do their rules concern, and when does that change? The kernel tells of most
-changes; for some (tables of iptables-legacy, sets that packets fill) one has to look, once a
-second. Reading rules takes at most a fifth of the broker's time.
+changes; for some (tables of iptables-legacy, sets that packets fill) one has to look: not while
+nothing is fused, since new claims look for themselves; every five seconds where there has been none
+of those so far, else once a second. Reading rules takes at most a fifth of the broker's time.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from loopfuse._firewall.watch import Watch
 
 INTERVAL = 1.0
+"""Between looks at what the kernel tells nobody of; a claim is not judged by older ones."""
+LONGEST = 5.0
+"""Where there has been no such thing so far."""
 _SHARE = 4
 
 
@@ -30,26 +34,34 @@ class _Place:
         self.watch = watch
         self.changed = False
         """The kernel told of a change that has not been read yet."""
-        self.look_at = time.monotonic() + INTERVAL
+        self.looked = time.monotonic()
         self.not_before = 0.0
 
-    def refresh(self) -> bool:
-        """Reads what has changed, as far as it is time to; True if it did."""
+    def due(self) -> float | None:
+        """When to look at what the kernel does not tell of; None: it can't be seen."""
+        if self.watch.blind is not None:
+            return None
+        patience = INTERVAL if self.watch.changes_untold else LONGEST
+        return max(self.looked + patience, self.not_before)
+
+    def refresh(self, untold_at: float | None) -> bool:
+        """Reads what has changed, as far as it is time to; True if it did. `untold_at`: when to
+        look at what nobody tells of, None: not now."""
         begin = time.monotonic()
-        self.changed = self.watch.heard() or self.changed
         if begin < self.not_before:
             return False
         if self.changed:
             self.watch.read()
             self.changed = False
-        elif begin < self.look_at:
+        elif untold_at is None or begin < untold_at:
             return False
-        elif not self.watch.poll():
-            self.look_at = begin + INTERVAL
-            return False
+        else:
+            self.looked = begin
+            if not self.watch.poll():
+                return False
         end = time.monotonic()
         self.not_before = end + _SHARE * (end - begin)
-        self.look_at = end + INTERVAL
+        self.looked = end
         return True
 
 
@@ -81,17 +93,22 @@ class Firewall:
 
     def concerning(self, netns: int, flow: Flow, ignored: Collection[str]) -> Watcher | None:
         """A rule that looks at the payload of this connection."""
-        place = self._places.get(netns)
-        if place is None:
-            return None
-        if place.refresh():
-            self._changed.add(netns)
-        return place.watch.concerning(flow, ignored)
+        place = self._fresh(netns)
+        return place.watch.concerning(flow, ignored) if place else None
 
     def watchers(self, netns: int, ignored: Collection[str]) -> list[Watcher]:
         """All rules there that look at the payload of any connection."""
-        place = self._places.get(netns)
+        place = self._fresh(netns)
         return place.watch.all(ignored) if place else []
+
+    def _fresh(self, netns: int) -> _Place | None:
+        """The place, for somebody who asks: as it was an interval ago at the most."""
+        place = self._places.get(netns)
+        if place is not None:
+            self._hear()
+            if place.refresh(place.looked + INTERVAL):
+                self._changed.add(netns)
+        return place
 
     def blind(self, netns: int) -> str | None:
         """Why the rules there can't be read; None: they can."""
@@ -100,16 +117,24 @@ class Firewall:
 
     def due(self, *, busy: bool) -> float | None:
         """When `run` wants to be called; None: not before something happens. `busy`: there
-        are connections that rules could concern."""
+        are connections that rules could send back to TCP."""
+        if self._changed:
+            return 0.0
         times = [place.not_before for place in self._places.values() if place.changed]
         if busy:
-            times += [max(place.look_at, place.not_before) for place in self._places.values()]
-        return 0.0 if self._changed else min(times, default=None)
+            times += [due for one in self._places.values() if (due := one.due()) is not None]
+        return min(times, default=None)
 
-    def run(self) -> set[int]:
+    def run(self, *, busy: bool) -> set[int]:
         """Reads what has changed; the namespaces where rules are others than before."""
+        self._hear()
         for netns, place in self._places.items():
-            if place.refresh():
+            if place.refresh(place.due() if busy else None):
                 self._changed.add(netns)
         changed, self._changed = self._changed, set()
         return changed
+
+    def _hear(self) -> None:
+        if self._epoll.poll(0):
+            for place in self._places.values():
+                place.changed = place.watch.heard() or place.changed

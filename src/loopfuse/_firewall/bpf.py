@@ -30,6 +30,7 @@ class Tcx:
         self._inside = inside
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._number = _SYSCALL.get(platform.machine())
+        self._attribute = ctypes.create_string_buffer(_ATTRIBUTE_SIZE)
 
     def read(self) -> list[Watcher]:
         """Nothing where the kernel has no tcx, or does not tell."""
@@ -43,8 +44,7 @@ class Tcx:
         ]
 
     def _count(self, kind: int) -> int:
-        attribute = ctypes.create_string_buffer(
-            _QUERY.pack(LO_INDEX, kind, 0, 0, 0, 0), _ATTRIBUTE_SIZE
-        )
+        attribute = self._attribute
+        attribute.raw = _QUERY.pack(LO_INDEX, kind, 0, 0, 0, 0).ljust(_ATTRIBUTE_SIZE, b"\0")
         done = self._libc.syscall(self._number, _PROG_QUERY, attribute, _ATTRIBUTE_SIZE)
         return int(struct.unpack_from("=I", attribute, _COUNT_AT)[0]) if done == 0 else 0

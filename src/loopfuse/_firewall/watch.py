@@ -75,6 +75,13 @@ class Watch:
         told = [listener.heard() for listener in self.listeners]  # each forgets
         return any(told)
 
+    @property
+    def changes_untold(self) -> bool:
+        """Is there something that may change at any time, of which the kernel tells nobody? Where
+        there is nothing so far, it may yet come to be."""
+        asked_for = self._unsure or self._silent or not self._told
+        return asked_for or bool(self._old) or bool(self._bpf)
+
     def poll(self) -> bool:
         """Looks again at what the kernel tells nobody about; True if it has changed."""
         if self.blind is not None:
