@@ -133,6 +133,14 @@ void lf_fd_born(int fd)
 	}
 }
 
+/* Plain so far: if this is a child that was made past the C library, its parent goes on with a
+ * plain socket that it does not follow any more. */
+static bool is_plain(uintptr_t entry)
+{
+	return lf_table_kind(entry) == LF_KIND_SOCK &&
+	       !lf_sock_paired(lf_table_pointer(entry)); /* a stale place can be looked at, too */
+}
+
 LF_EXPORT int close(int fd)
 {
 	uintptr_t entry = lf_table_get(fd);
@@ -144,7 +152,7 @@ LF_EXPORT int close(int fd)
 		errno = EBADF; /* as far as the program knows */
 		return -1;
 	}
-	if (lf_in_borrowed_memory())
+	if (is_plain(entry) ? lf_seems_borrowed() : lf_in_borrowed_memory())
 		return lf_real.close(fd);
 	int saved = errno;
 	struct lf_sock *sock = forget(fd, entry);

@@ -151,7 +151,9 @@ LF_EXPORT int socket(int domain, int type, int protocol)
 	if (fd <= STDERR_FILENO || !is_tcp(domain, type, protocol) || !lf_started)
 		return fd;
 	int saved = errno;
-	if (!lf_in_borrowed_memory())
+	/* One that came past the C library opens what it soon loses: of the same number its parent
+	 * finds out, should it ever be one of its own (lf_fd_born(), lf_fd_is_stale()). */
+	if (!lf_seems_borrowed())
 		lf_sock_track(fd, LF_SIDE_CLIENT);
 	errno = saved;
 	return fd;

@@ -39,6 +39,8 @@ LF_EXPORT long syscall(long number, ...)
 	for (int i = 0; i < 6; i++)
 		a[i] = va_arg(ap, long); /* as many as any call has; more than some give */
 	va_end(ap);
+	if (number == SYS_clone || number == SYS_clone3)
+		lf_memory_is_lent();
 	long r = call(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 	if (number == SYS_io_uring_setup && r >= 0)
 		lf_pairing_stop();

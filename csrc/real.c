@@ -160,6 +160,7 @@ void lf_real_init(void)
 	resolve(&lf_real.sigignore, "sigignore");
 	resolve(&lf_real.siginterrupt, "siginterrupt");
 	resolve(&lf_real.fork, "fork");
+	resolve(&lf_real.vfork, "vfork");
 	resolve(&lf_real.execve, "execve");
 	resolve(&lf_real.execvpe, "execvpe");
 	resolve(&lf_real.fexecve, "fexecve");

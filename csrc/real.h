@@ -69,6 +69,7 @@ struct lf_real {
 	int (*sigignore)(int);
 	int (*siginterrupt)(int, int);
 	pid_t (*fork)(void);
+	pid_t (*vfork)(void);
 	int (*execve)(const char *, char *const[], char *const[]);
 	int (*execvpe)(const char *, char *const[], char *const[]);
 	int (*fexecve)(int, char *const[], char *const[]);

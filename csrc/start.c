@@ -17,15 +17,56 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#ifndef MADV_WIPEONFORK
+#define MADV_WIPEONFORK 18
+#endif
+
 bool lf_started;
 static pid_t pid;
+static _Atomic bool lent = true; /* a child may be using our memory */
+/* A page that the kernel makes zero in each child with a copy of our memory, past the C library's
+ * fork as well: while the number is there, we are the process that put it there, or use its memory.
+ * NULL: an old kernel. */
+static _Atomic uint32_t *ours;
+
+static void claim_memory(void)
+{
+	if (ours)
+		atomic_store_explicit(ours, 1, memory_order_relaxed);
+	atomic_store_explicit(&lent, ours == NULL, memory_order_relaxed);
+}
+
+static void mark_memory(void)
+{
+	enum { PAGE = 4096 };
+	void *at = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (at != MAP_FAILED && madvise(at, PAGE, MADV_WIPEONFORK) == 0)
+		ours = at;
+	claim_memory();
+}
 
 bool lf_in_borrowed_memory(void)
 {
 	return lf_started && (pid_t)syscall(SYS_getpid) != pid;
+}
+
+bool lf_seems_borrowed(void)
+{
+	if (!atomic_load_explicit(&lent, memory_order_relaxed) &&
+	    atomic_load_explicit(ours, memory_order_relaxed))
+		return false;
+	return lf_in_borrowed_memory();
+}
+
+void lf_memory_is_lent(void)
+{
+	atomic_store_explicit(&lent, true, memory_order_relaxed);
 }
 
 static void before_fork(void)
@@ -46,6 +87,7 @@ static void after_fork_in_parent(void)
 static void after_fork_in_child(void)
 {
 	pid = (pid_t)syscall(SYS_getpid);
+	claim_memory();
 	lf_lock_after_fork_in_child();
 	lf_wait_after_fork();
 	lf_signals_after_fork();
@@ -68,6 +110,7 @@ __attribute__((constructor(101))) void lf_start(void)
 	lf_real_init();
 	lf_config_init();
 	pid = (pid_t)syscall(SYS_getpid);
+	mark_memory();
 	/* No room for our tables: every call goes straight through. */
 	if (lf_table_init() && lf_sock_init() && lf_epoll_init()) {
 		pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);

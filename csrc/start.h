@@ -16,6 +16,12 @@ extern bool lf_started;
 /* A vfork child (posix_spawn's, a raw clone's) shares our memory but has descriptors of
  * its own: it must not touch the table. One getpid(2) where it matters. */
 bool lf_in_borrowed_memory(void);
+/* The same without a system call, while this process has made no such child by the C library's
+ * names: for places where to take one that was made past them for the process itself does no harm.
+ * A copy of our memory, however it was made, is never taken for it. */
+bool lf_seems_borrowed(void);
+/* Such a child is about to be made. */
+void lf_memory_is_lent(void);
 
 #define LF_EXPORT __attribute__((visibility("default")))
 

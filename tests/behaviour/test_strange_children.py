@@ -1,0 +1,18 @@
+"""Children that the C library's fork did not make (tests/programs/strange_children.c)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from two_ends import same
+
+from sessions import Session
+
+
+@pytest.mark.parametrize("how", ["vfork", "clone", "system-call", "fork-alone"])
+def test_what_a_child_closes_and_opens_is_none_of_its_parents_business(
+    plain: Session, fused: Session, programs: Path, how: str
+) -> None:
+    said = same(plain, fused, programs / "strange_children", how)
+    assert said == "the child ended with 0\nand here it goes on\n"

@@ -1,0 +1,123 @@
+/* strange_children.c - a child of another kind than fork's closes its copy of a socket that is not
+ * fused yet, and opens others; the parent goes on. */
+#include "two_ends.h"
+
+#include <sched.h>
+
+static int connection;
+
+static void close_and_open(void)
+{
+	close(connection);
+	for (int i = 0; i < 3; i++)
+		close(socket(AF_INET, SOCK_STREAM, 0));
+	(void)socket(AF_INET, SOCK_STREAM, 0);
+}
+
+static int in_a_clone(void *nothing)
+{
+	(void)nothing;
+	close_and_open();
+	syscall(SYS_exit, 0);
+	return 0;
+}
+
+static pid_t by_vfork(void)
+{
+	pid_t child = vfork();
+	if (child == 0) {
+		close_and_open();
+		_exit(0);
+	}
+	return child;
+}
+
+static pid_t by_clone(void)
+{
+	static char stack[65536] __attribute__((aligned(16)));
+	return clone(in_a_clone, stack + sizeof(stack), CLONE_VM | CLONE_VFORK | SIGCHLD, NULL);
+}
+
+/* As fork, past the C library. */
+static pid_t by_itself(void)
+{
+	pid_t child;
+#if defined(__x86_64__)
+	register long zero __asm__("r10") = 0;
+	register long none __asm__("r8") = 0;
+	__asm__ volatile("syscall"
+			 : "=a"(child)
+			 : "a"(SYS_clone), "D"((long)SIGCHLD), "S"(0L), "d"(0L), "r"(zero), "r"(none)
+			 : "rcx", "r11", "memory");
+#else
+	child = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+#endif
+	if (child == 0)
+		in_a_clone(NULL);
+	return child;
+}
+
+static pid_t by_fork_alone(void)
+{
+	pid_t child = _Fork();
+	if (child == 0)
+		in_a_clone(NULL);
+	return child;
+}
+
+static void go_on_after(pid_t (*make)(void))
+{
+	int port, listener = listen_somewhere(&port), status = -1;
+	pid_t client = fork();
+	if (client == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		close(listener);
+		int fd = socket(AF_INET, SOCK_STREAM, 0);
+		if (connect_to(fd, port) == -1)
+			abort();
+		warm(fd, 1);
+		pause();
+	}
+	connection = accept(listener, NULL, NULL);
+	no_delay(connection);
+	waitpid(make(), &status, 0);
+	say("the child ended with %d\n", status);
+	int more = socket(AF_INET, SOCK_STREAM, 0);
+	warm(connection, 0);
+	close(more);
+	say("and here it goes on\n");
+	kill(client, SIGKILL);
+	waitpid(client, NULL, 0);
+}
+
+static void vfork_child(void)
+{
+	go_on_after(by_vfork);
+}
+
+static void clone_child(void)
+{
+	go_on_after(by_clone);
+}
+
+static void system_call_child(void)
+{
+	go_on_after(by_itself);
+}
+
+static void fork_alone_child(void)
+{
+	go_on_after(by_fork_alone);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct scenario scenarios[] = {
+		{"vfork", vfork_child},
+		{"clone", clone_child},
+		{"system-call", system_call_child},
+		{"fork-alone", fork_alone_child},
+		{NULL, NULL},
+	};
+	return act_out(scenarios, argc, argv);
+}
