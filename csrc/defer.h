@@ -23,6 +23,7 @@ struct lf_defer {
 	volatile int depth;        /* sections this thread is in */
 	volatile int uncancelable; /* those of them in which it can't be cancelled */
 	volatile bool held;        /* signals are blocked until the outermost one ends */
+	bool cancels_anywhere;     /* PTHREAD_CANCEL_ASYNCHRONOUS */
 	uint64_t mask;             /* held: the thread's mask as it was */
 	int cancel_state;          /* uncancelable: likewise */
 	volatile uint32_t calls;   /* of the program's handlers, ever */
@@ -69,6 +70,24 @@ static inline void lf_defer_end(void)
 	lf_defer_end_handlers();
 }
 
+/* Sections of a few instructions, in which nothing is called that a cancellation acts in: it has to
+ * wait only in a thread that wants it to act anywhere. */
+static inline void lf_defer_begin_briefly(void)
+{
+	if (lf_defer.cancels_anywhere)
+		lf_defer_begin();
+	else
+		lf_defer_begin_handlers();
+}
+
+static inline void lf_defer_end_briefly(void)
+{
+	if (lf_defer.cancels_anywhere)
+		lf_defer_end();
+	else
+		lf_defer_end_handlers();
+}
+
 /* Around a sleep in a section: meanwhile handlers run and cancellation acts. A handler that finds
  * the section's lock held by its own thread sees that by the stack, see lf_lock_acquire(). */
 struct lf_defer_pause {
@@ -90,6 +109,12 @@ static inline uint32_t lf_defer_calls(void)
 static inline uint32_t lf_defer_ends(void)
 {
 	return lf_defer.ends;
+}
+
+/* pthread_setcanceltype(3) is about to set it, or has. */
+static inline void lf_defer_cancels_anywhere(bool anywhere)
+{
+	lf_defer.cancels_anywhere = anywhere;
 }
 
 /* sigaction(2), with the program's handlers entered through ours. */

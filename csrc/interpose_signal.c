@@ -3,6 +3,8 @@
  *
  * sigvec() is left out: no program built since 2014 can call it. A handler that the library
  * does not know of counts as one that restarts calls.
+ *
+ * And the one that tells how a cancellation comes.
  */
 #define _GNU_SOURCE
 #include "defer.h"
@@ -11,7 +13,26 @@
 #include "start.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
+
+/* What a thread holds for a few instructions only, no cancellation but such a one can leave held. */
+LF_EXPORT int pthread_setcanceltype(int type, int *old)
+{
+	static _Atomic(void *) found;
+	if (!found)
+		found = lf_real_symbol("pthread_setcanceltype");
+	void *next = found;
+	int (*real)(int, int *);
+	*(void **)&real = next;
+	if (type == PTHREAD_CANCEL_ASYNCHRONOUS)
+		lf_defer_cancels_anywhere(true);
+	int r = real(type, old);
+	if (r == 0 && type == PTHREAD_CANCEL_DEFERRED)
+		lf_defer_cancels_anywhere(false);
+	return r;
+}
 
 LF_EXPORT int sigaction(int signal, const struct sigaction *action, struct sigaction *old)
 {

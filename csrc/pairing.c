@@ -148,21 +148,28 @@ void lf_pairing_let_go(struct lf_sock *sock)
 	lf_sock_let_go(sock);
 }
 
+/* A call less until it is time to claim. Two threads that count at once may count once. */
+static bool is_early(struct lf_sock *sock)
+{
+	uint32_t calls = atomic_load_explicit(&sock->calls, memory_order_relaxed);
+	if (calls >= lf_config.after || lf_config.eager || !lf_config.broker[0] ||
+	    atomic_load_explicit(&sock->pairing, memory_order_relaxed) != LF_PAIRING_TRACKED)
+		return false;
+	atomic_store_explicit(&sock->calls, calls + 1, memory_order_relaxed);
+	return true;
+}
+
 void lf_pairing_advance(struct lf_sock *sock, int fd)
 {
+	if (is_early(sock))
+		return;
 	int saved = errno;
 	switch ((enum lf_pairing)atomic_load(&sock->pairing)) {
 	case LF_PAIRING_FRESH: /* or connected past us: plain */
 		break;
 	case LF_PAIRING_TRACKED:
-		if (!lf_config.broker[0])
-			break;
-		if (atomic_load_explicit(&sock->calls, memory_order_relaxed) < lf_config.after &&
-		    !lf_config.eager) {
-			atomic_fetch_add_explicit(&sock->calls, 1, memory_order_relaxed);
-			break;
-		}
-		claim(sock, fd);
+		if (lf_config.broker[0])
+			claim(sock, fd);
 		break;
 	case LF_PAIRING_CLAIMED:
 		if (lf_broker_has_mail())

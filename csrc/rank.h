@@ -50,4 +50,19 @@ static inline void lf_mutex_unlock(pthread_mutex_t *mutex, enum lf_rank rank)
 	lf_defer_end();
 }
 
+/* The same for lf_defer_begin_briefly(). */
+static inline void lf_mutex_lock_briefly(pthread_mutex_t *mutex, enum lf_rank rank)
+{
+	lf_defer_begin_briefly();
+	lf_rank_take(rank);
+	pthread_mutex_lock(mutex);
+}
+
+static inline void lf_mutex_unlock_briefly(pthread_mutex_t *mutex, enum lf_rank rank)
+{
+	pthread_mutex_unlock(mutex);
+	lf_rank_give(rank);
+	lf_defer_end_briefly();
+}
+
 #endif

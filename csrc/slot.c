@@ -60,31 +60,41 @@ static struct lf_slot *take(void)
 
 struct lf_slot *lf_slot_new(void)
 {
-	lf_mutex_lock(&lock, LF_RANK_LEAF);
+	lf_mutex_lock_briefly(&lock, LF_RANK_LEAF);
 	struct lf_slot *slot = take();
-	lf_mutex_unlock(&lock, LF_RANK_LEAF);
-	if (!slot)
-		return NULL;
-	memset(slot, 0, sizeof(*slot));
-	atomic_store(&slot->rcvlowat, 1);
-	atomic_store(&slot->holders, 1);
+	lf_mutex_unlock_briefly(&lock, LF_RANK_LEAF);
+	if (slot)
+		lf_slot_refresh(slot);
 	return slot;
 }
 
-uint32_t lf_slot_drop(struct lf_slot *slot)
+/* Nobody looks at it: its table entry, which tells others of it, is yet to come. */
+void lf_slot_refresh(struct lf_slot *slot)
+{
+	memset(slot, 0, sizeof(*slot));
+	atomic_store_explicit(&slot->rcvlowat, 1, memory_order_relaxed);
+	atomic_store_explicit(&slot->holders, 1, memory_order_relaxed);
+}
+
+bool lf_slot_leave(struct lf_slot *slot)
 {
 	uint32_t left = lf_count_down(&slot->holders) - 1;
 	if (!in_area(slot))
-		return left;
-	lf_mutex_lock(&lock, LF_RANK_LEAF);
-	if (left == 0) {
-		slot->next_free = free_list;
-		free_list = (uint32_t)(slot - area) + 1;
-	} else {
-		slot->next_free = PARKED;
-	}
-	lf_mutex_unlock(&lock, LF_RANK_LEAF);
-	return left;
+		return false;
+	if (left == 0)
+		return true;
+	lf_mutex_lock_briefly(&lock, LF_RANK_LEAF);
+	slot->next_free = PARKED;
+	lf_mutex_unlock_briefly(&lock, LF_RANK_LEAF);
+	return false;
+}
+
+void lf_slot_give_back(struct lf_slot *slot)
+{
+	lf_mutex_lock_briefly(&lock, LF_RANK_LEAF);
+	slot->next_free = free_list;
+	free_list = (uint32_t)(slot - area) + 1;
+	lf_mutex_unlock_briefly(&lock, LF_RANK_LEAF);
 }
 
 void lf_slot_after_fork(void)

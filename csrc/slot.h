@@ -98,8 +98,11 @@ _Static_assert(sizeof(struct lf_slot) == 384, "three lines of 128 bytes");
 /* A fresh slot with one holder, or NULL when there is no room. */
 struct lf_slot *lf_slot_new(void);
 
-/* This process no longer holds the socket. Returns how many processes still do. */
-uint32_t lf_slot_drop(struct lf_slot *slot);
+/* This process no longer holds the socket. True: nobody does, and the slot is the caller's, to be
+ * made fresh or given back. */
+bool lf_slot_leave(struct lf_slot *slot);
+void lf_slot_refresh(struct lf_slot *slot);
+void lf_slot_give_back(struct lf_slot *slot);
 
 /* In a forked child: slots it makes from now on come from an area of its own, so that
  * it can't leak or corrupt the parent's. */

@@ -36,26 +36,30 @@ bool lf_sock_init(void)
 	return true;
 }
 
+/* The one that was taken apart last, with a slot that is nobody's: most programs close one before they
+ * open the next, which then takes no lock. Whoever exchanges it out has it. */
+static _Atomic(struct lf_sock *) spare;
+
 static struct lf_sock *take(void)
 {
 	struct lf_sock *sock = NULL;
-	lf_mutex_lock(&lock, LF_RANK_LEAF);
+	lf_mutex_lock_briefly(&lock, LF_RANK_LEAF);
 	if (free_list) {
 		sock = &pool[free_list - 1];
 		free_list = sock->next_free;
 	} else if (atomic_load(&used) < POOL_SOCKS) {
 		sock = &pool[atomic_fetch_add(&used, 1)];
 	}
-	lf_mutex_unlock(&lock, LF_RANK_LEAF);
+	lf_mutex_unlock_briefly(&lock, LF_RANK_LEAF);
 	return sock;
 }
 
 static void give_back(struct lf_sock *sock)
 {
-	lf_mutex_lock(&lock, LF_RANK_LEAF);
+	lf_mutex_lock_briefly(&lock, LF_RANK_LEAF);
 	sock->next_free = free_list;
 	free_list = (uint32_t)(sock - pool) + 1;
-	lf_mutex_unlock(&lock, LF_RANK_LEAF);
+	lf_mutex_unlock_briefly(&lock, LF_RANK_LEAF);
 }
 
 /* Nobody uses it any more. */
@@ -67,8 +71,35 @@ static void take_apart(struct lf_sock *sock)
 	if (sock->segment)
 		lf_mapping_drop(sock->segment, sock->ring_size, sock->whole);
 	sock->segment = NULL;
-	lf_slot_drop(sock->slot);
-	give_back(sock);
+	if (!lf_slot_leave(sock->slot)) {
+		give_back(sock);
+		return;
+	}
+	struct lf_sock *older = atomic_exchange(&spare, sock);
+	if (!older)
+		return;
+	lf_slot_give_back(older->slot);
+	give_back(older);
+}
+
+static struct lf_sock *take_with_slot(void)
+{
+	/* A load first: where many are open there is none, and an exchange would cost the line. */
+	struct lf_sock *sock =
+		atomic_load_explicit(&spare, memory_order_relaxed) ? atomic_exchange(&spare, NULL) : NULL;
+	if (sock) {
+		lf_slot_refresh(sock->slot);
+		return sock;
+	}
+	sock = take();
+	if (!sock)
+		return NULL;
+	sock->slot = lf_slot_new();
+	if (!sock->slot) {
+		give_back(sock);
+		return NULL;
+	}
+	return sock;
 }
 
 static void drop(struct lf_sock *sock)
@@ -81,45 +112,42 @@ void lf_sock_track(int fd, enum lf_wire_side side)
 {
 	if ((unsigned)fd >= LF_TABLE_SIZE)
 		return;
-	struct lf_sock *sock = take();
+	struct lf_sock *sock = take_with_slot();
 	if (!sock)
 		return;
-	struct lf_slot *slot = lf_slot_new();
-	if (!slot) {
-		give_back(sock);
-		return;
-	}
 	sock->generation++;
 	sock->side = side;
-	sock->slot = slot;
-	atomic_store(&sock->pairing, side == LF_SIDE_CLIENT ? LF_PAIRING_FRESH : LF_PAIRING_TRACKED);
-	atomic_store(&sock->calls, 0);
-	atomic_store(&sock->fd, fd);
-	atomic_store(&sock->descriptors, 1);
-	atomic_store(&sock->bell, -1);
-	atomic_store(&sock->bell_users, 0);
-	atomic_store(&sock->waiters, 0);
-	atomic_store(&sock->drains, 0);
-	atomic_store(&sock->readers, 0);
-	atomic_store(&sock->spin_score, 0);
-	atomic_store(&sock->hung_up, 0);
-	atomic_store(&sock->left, 0);
-	atomic_store(&sock->let_go, 0);
-	atomic_store(&sock->fin_seen, 0);
-	atomic_store(&sock->tx_looked, 0);
-	atomic_store(&sock->tcp_checked, 0);
-	atomic_store(&sock->peer_checked, 0);
-	atomic_store(&sock->peer_stuck, 0);
-	atomic_store(&sock->peer_tail, 0);
-	atomic_store(&sock->peer_patience, 0);
-	atomic_store(&sock->tx_stalls, 0);
-	atomic_store(&sock->registration, NULL);
+	/* Nobody looks at it before its entry is there, which tells of all this. */
+#define SET(field, value) atomic_store_explicit(&sock->field, value, memory_order_relaxed)
+	SET(pairing, side == LF_SIDE_CLIENT ? LF_PAIRING_FRESH : LF_PAIRING_TRACKED);
+	SET(calls, 0);
+	SET(fd, fd);
+	SET(descriptors, 1);
+	SET(bell, -1);
+	SET(bell_users, 0);
+	SET(waiters, 0);
+	SET(drains, 0);
+	SET(readers, 0);
+	SET(spin_score, 0);
+	SET(hung_up, 0);
+	SET(left, 0);
+	SET(let_go, 0);
+	SET(fin_seen, 0);
+	SET(tx_looked, 0);
+	SET(tcp_checked, 0);
+	SET(peer_checked, 0);
+	SET(peer_stuck, 0);
+	SET(peer_tail, 0);
+	SET(peer_patience, 0);
+	SET(tx_stalls, 0);
+	SET(registration, NULL);
+#undef SET
 	/* Not a store: a stale pin may be about to undo itself. */
-	lf_mutex_lock(&gate, LF_RANK_GATE);
+	lf_mutex_lock_briefly(&gate, LF_RANK_GATE);
 	sock->born = forks;
 	atomic_fetch_add(&sock->users, 1);
 	lf_table_set(fd, LF_KIND_SOCK, sock);
-	lf_mutex_unlock(&gate, LF_RANK_GATE);
+	lf_mutex_unlock_briefly(&gate, LF_RANK_GATE);
 }
 
 struct lf_sock *lf_sock_pin_entry(int fd, uintptr_t entry)
@@ -221,14 +249,14 @@ enum lf_reason lf_sock_commit(struct lf_sock *sock)
 	enum lf_reason reason = LF_REASON_NONE;
 	/* The gate is held across a fork, from the counting of holders on: a child either
 	 * inherits PAIRED and the mapping, or is counted here. */
-	lf_mutex_lock(&gate, LF_RANK_GATE);
+	lf_mutex_lock_briefly(&gate, LF_RANK_GATE);
 	if (atomic_load(&sock->slot->holders) != 1)
 		reason = LF_REASON_SHARED_DESCRIPTOR;
 	else if (lf_states_pair(sock, LF_PAIRING_CLAIMED, LF_PAIRING_PAIRED))
 		atomic_store(&sock->slot->fork_safe, 1); /* forks inherit it from here on */
 	else if ((reason = (enum lf_reason)atomic_load(&sock->slot->declined)) == LF_REASON_NONE)
 		reason = LF_REASON_TOO_LATE;
-	lf_mutex_unlock(&gate, LF_RANK_GATE);
+	lf_mutex_unlock_briefly(&gate, LF_RANK_GATE);
 	return reason;
 }
 
@@ -265,15 +293,15 @@ static void find_other_descriptor(struct lf_sock *sock)
 
 bool lf_sock_remove_descriptor(struct lf_sock *sock, int fd)
 {
-	lf_mutex_lock(&gate, LF_RANK_GATE);
+	lf_mutex_lock_briefly(&gate, LF_RANK_GATE);
 	if (!lf_table_clear(fd, LF_KIND_SOCK, sock)) { /* let go meanwhile */
-		lf_mutex_unlock(&gate, LF_RANK_GATE);
+		lf_mutex_unlock_briefly(&gate, LF_RANK_GATE);
 		return false;
 	}
 	bool last = atomic_fetch_sub(&sock->descriptors, 1) == 1;
 	if (!last && atomic_load(&sock->fd) == fd)
 		find_other_descriptor(sock);
-	lf_mutex_unlock(&gate, LF_RANK_GATE);
+	lf_mutex_unlock_briefly(&gate, LF_RANK_GATE);
 	return last;
 }
 
@@ -285,7 +313,7 @@ void lf_sock_release(struct lf_sock *sock)
 
 void lf_sock_let_go(struct lf_sock *sock)
 {
-	lf_mutex_lock(&gate, LF_RANK_GATE);
+	lf_mutex_lock_briefly(&gate, LF_RANK_GATE);
 	/* Before the entries go, for lf_sock_named(). */
 	if (atomic_load(&sock->descriptors) > 0)
 		atomic_store(&sock->let_go, 1);
@@ -295,7 +323,7 @@ void lf_sock_let_go(struct lf_sock *sock)
 	if (n > 1 || (n == 1 && !lf_table_clear(only, LF_KIND_SOCK, sock)))
 		for (int fd = 0; fd < (int)LF_TABLE_SIZE; fd++)
 			(void)lf_table_clear(fd, LF_KIND_SOCK, sock);
-	lf_mutex_unlock(&gate, LF_RANK_GATE);
+	lf_mutex_unlock_briefly(&gate, LF_RANK_GATE);
 	if (n > 0)
 		lf_sock_release(sock);
 }
@@ -347,6 +375,9 @@ void lf_sock_after_fork_in_child(void)
 	pthread_mutex_init(&lock, NULL);
 	lf_slot_after_fork();
 	lf_mapping_after_fork();
+	struct lf_sock *old = atomic_exchange(&spare, NULL);
+	if (old)
+		give_back(old); /* its slot is the parent's */
 	lf_sock_each(child_resets);
 	/* Sockets that another thread was just letting go of: this process never counted
 	 * as their holder, but it did inherit the doorbell. */
