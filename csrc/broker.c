@@ -29,6 +29,8 @@ static _Atomic(_Atomic uint32_t *) mailbox;
 static _Atomic uint32_t taken;   /* messages taken in */
 static _Atomic uint32_t lookups; /* while there is no mailbox yet */
 static int64_t not_before;       /* lf_now() of the next try to connect */
+/* The same once a try has failed: while one is being made, it may be worth waiting for. */
+static _Atomic int64_t in_vain_before;
 
 /* Under lock. */
 static void disconnect(void)
@@ -42,6 +44,7 @@ static void disconnect(void)
 	atomic_store(&taken, 0);
 	atomic_store(&lookups, 0);
 	not_before = lf_now() + (int64_t)RETRY_MS * 1000000;
+	atomic_store(&in_vain_before, not_before);
 }
 
 static bool send_packet(int fd, const void *message, size_t size)
@@ -65,6 +68,12 @@ static bool is_trusted(int fd)
 	return who.uid == 0 || (who.uid == real && who.uid == effective && who.uid == saved);
 }
 
+static bool in_vain(void)
+{
+	atomic_store(&in_vain_before, not_before);
+	return false;
+}
+
 /* Under lock. */
 static bool connect_to_broker(void)
 {
@@ -75,10 +84,10 @@ static bool connect_to_broker(void)
 	not_before = lf_now() + (int64_t)RETRY_MS * 1000000;
 	int fd = lf_real.socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd == -1)
-		return false;
+		return in_vain();
 	fd = lf_table_hide(fd);
 	if (fd == -1)
-		return false;
+		return in_vain();
 	struct sockaddr_un sun = {.sun_family = AF_UNIX};
 	strcpy(sun.sun_path, lf_config.broker);
 	struct lf_wire_hello hello = {
@@ -89,7 +98,7 @@ static bool connect_to_broker(void)
 	if (lf_real.connect(fd, (struct sockaddr *)&sun, sizeof(sun)) == -1 || !is_trusted(fd) ||
 	    !send_packet(fd, &hello, sizeof(hello))) {
 		lf_table_unhide(fd);
-		return false;
+		return in_vain();
 	}
 	atomic_store(&connection, fd);
 	return true;
@@ -108,6 +117,13 @@ static bool take_turn(bool patient)
 		sched_yield();
 	}
 	return true;
+}
+
+bool lf_broker_is_within_reach(void)
+{
+	return lf_config.broker[0] &&
+	       (atomic_load_explicit(&connection, memory_order_relaxed) >= 0 ||
+		lf_now() >= atomic_load_explicit(&in_vain_before, memory_order_relaxed));
 }
 
 bool lf_broker_send(enum lf_wire_type type, struct lf_wire_head *message, size_t size)
@@ -329,4 +345,5 @@ void lf_broker_after_fork(void)
 	pthread_mutex_init(&lock, &recursive);
 	disconnect();
 	not_before = 0;
+	atomic_store(&in_vain_before, 0);
 }

@@ -11,6 +11,8 @@
 /* Fills in the head and sends the message; connects first if need be. False: there is
  * no broker, or it does not keep up. */
 bool lf_broker_send(enum lf_wire_type type, struct lf_wire_head *message, size_t size);
+/* Might it be sent something? Not while it was looked for in vain a moment ago. */
+bool lf_broker_is_within_reach(void);
 /* Has the broker said something that was not taken in? One load, mostly. */
 bool lf_broker_has_mail(void);
 /* Takes in all it has said. */

@@ -114,6 +114,11 @@ static void claim(struct lf_sock *sock, int fd)
 		decline(sock, declined);
 		return;
 	}
+	/* Before the kernel is asked for all that a claim says: nobody may be there to hear it. */
+	if (!lf_broker_is_within_reach()) {
+		atomic_store_explicit(&sock->calls, 0, memory_order_relaxed);
+		return;
+	}
 	if (!is_tcp(fd)) {
 		lf_sock_decline(sock, LF_REASON_SOCKET_OPTION);
 		return;
