@@ -80,10 +80,13 @@ void lf_epoll_track(int fd)
 	/* The lock stays as it is (all zero is unlocked): somebody with an old pointer may be
 	 * waiting for it, to find that the set is another one now. */
 	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
-	ep->sleepers = ep->calls = 0;
-	ep->turn = ep->settled = 0;
+	ep->calls = 0; /* not `sleepers`: somebody with an old pointer may be about to count himself off */
+	ep->turn = 0;
+	ep->settled = 0;
 	ep->broker_fd = 0;
-	ep->capped = ep->shared = ep->inherited = ep->exact = ep->closed = false;
+	ep->capped = ep->inherited = ep->exact = false;
+	ep->shared = false;
+	ep->closed = false;
 	ep->hot = ep->cooled = (struct lf_entries){NULL, NULL, 0};
 	ep->next_free = NULL;
 	atomic_store(&ep->spin_score, 0);
@@ -131,11 +134,14 @@ void lf_epoll_remove_descriptor(struct lf_epoll *ep, int fd)
 	if (atomic_load(&ep->fd) == fd)
 		atomic_store(&ep->fd, last ? -1 : other_descriptor(ep));
 	/* Who sleeps in it has what the kernel has, the set without a name; and what it holds may
-	 * still wake him. */
-	if (last && ep->sleepers)
-		ep->closed = true;
-	else if (last)
-		give_back(ep);
+	 * still wake him. Dekker with lf_epoll_begin_plain_sleep() and lf_epoll_end_plain_sleep():
+	 * we clear the entry and set `closed`, then load `sleepers`. */
+	if (last) {
+		atomic_store(&ep->closed, true);
+		atomic_thread_fence(memory_order_seq_cst);
+		if (atomic_load(&ep->sleepers) == 0)
+			give_back(ep);
+	}
 	lf_epoll_unlock(ep);
 }
 
@@ -145,15 +151,54 @@ bool lf_epoll_is_behind(const struct lf_epoll *ep, int epfd)
 	return lf_table_kind(entry) == LF_KIND_EPOLL && lf_table_pointer(entry) == ep;
 }
 
+/* True: it was the last. In a child that was forked in the midst of a sleep nobody is counted. */
+static bool count_off(struct lf_epoll *ep)
+{
+	uint32_t n = atomic_load(&ep->sleepers);
+	while (n && !atomic_compare_exchange_weak(&ep->sleepers, &n, n - 1))
+		;
+	return n <= 1;
+}
+
 void lf_epoll_stop_sleeping(struct lf_epoll *ep)
 {
-	if (--ep->sleepers == 0 && ep->closed)
+	if (count_off(ep) && ep->closed)
 		give_back(ep);
+}
+
+bool lf_epoll_begin_plain_sleep(struct lf_epoll *ep, int epfd)
+{
+	/* Dekker with lf_entry_adopt() and its like, which raise `adopted`, then load `sleepers`: they
+	 * arm for us, or we see that the set is mixed. And with lf_epoll_remove_descriptor(): it
+	 * clears the entry, then loads `sleepers`: it leaves us the set, or we see that it is gone. */
+	atomic_fetch_add(&ep->sleepers, 1);
+	atomic_thread_fence(memory_order_seq_cst);
+	if (lf_epoll_is_plain(ep) && lf_epoll_is_behind(ep, epfd))
+		return true;
+	lf_epoll_end_plain_sleep(ep);
+	return false;
+}
+
+void lf_epoll_end_plain_sleep(struct lf_epoll *ep)
+{
+	bool last = count_off(ep);
+	atomic_thread_fence(memory_order_seq_cst);
+	if (!last || !atomic_load_explicit(&ep->closed, memory_order_relaxed))
+		return;
+	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
+	if (ep->closed && atomic_load(&ep->sleepers) == 0)
+		give_back(ep);
+	lf_epoll_unlock(ep);
 }
 
 bool lf_epoll_is_mixed(const struct lf_epoll *ep)
 {
 	return atomic_load_explicit(&ep->adopted, memory_order_relaxed) != 0;
+}
+
+bool lf_epoll_is_plain(const struct lf_epoll *ep)
+{
+	return !lf_epoll_is_mixed(ep) && !atomic_load_explicit(&ep->shared, memory_order_relaxed);
 }
 
 /* --- hot and cold; all under ep->lock --- */
@@ -322,7 +367,8 @@ void lf_epoll_after_fork_in_child(void)
 		pthread_mutex_unlock(&epolls[i].lock);
 		epolls[i].sleepers = 0;
 		epolls[i].broker_fd = 0;
-		epolls[i].shared = epolls[i].inherited = epolls[i].exact = true;
+		epolls[i].shared = true;
+		epolls[i].inherited = epolls[i].exact = true;
 		if (epolls[i].closed)
 			give_back(&epolls[i]);
 	}

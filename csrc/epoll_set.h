@@ -97,16 +97,18 @@ struct lf_epoll {
 	_Atomic int descriptors;
 	_Atomic uint32_t adopted; /* entries with our tag, ever: results must be translated */
 	_Atomic int fd;
-	uint32_t sleepers; /* threads asleep in this set */
+	_Atomic uint32_t sleepers; /* threads asleep in this set; raised under its lock, or in the way
+				    * of lf_epoll_begin_plain_sleep() */
 	uint32_t calls;    /* since the kernel was asked */
 	uint64_t turn;     /* counts collections of events */
 	uint64_t now;      /* lf_ticks() when this one began */
-	uint64_t settled;  /* times the kernel had no more to report than it did */
+	_Atomic uint64_t settled; /* times the kernel had no more to report than it did */
 	_Atomic int32_t spin_score;
 	_Atomic uint32_t nested; /* itself in another set: its sockets stay plain */
 	int broker_fd; /* the broker connection that is in this set, or 0 */
-	bool closed;    /* no descriptor is left, but threads sleep in it */
-	bool shared;    /* with a process that was forked, or forked us: it may change entries */
+	_Atomic bool closed; /* no descriptor is left, but threads sleep in it */
+	/* With a process that was forked, or forked us: it may change entries, and have tags there. */
+	_Atomic bool shared;
 	bool inherited; /* made before a fork: the kernel's set is another process's too */
 	/* Also looked at by others than our epoll_wait: the kernel's entries follow at once. */
 	bool exact;
@@ -124,6 +126,13 @@ void lf_epoll_unlock(struct lf_epoll *ep);
 bool lf_epoll_is_behind(const struct lf_epoll *ep, int epfd);
 /* A thread less sleeps in it. */
 void lf_epoll_stop_sleeping(struct lf_epoll *ep);
+/* Neither we nor another process of ours can have put a tag into it: what the kernel tells of it is
+ * the program's. */
+bool lf_epoll_is_plain(const struct lf_epoll *ep);
+/* Without the lock: this thread is about to sleep in a plain set. False: it is none, or is another
+ * one by now. */
+bool lf_epoll_begin_plain_sleep(struct lf_epoll *ep, int epfd);
+void lf_epoll_end_plain_sleep(struct lf_epoll *ep);
 /* NULL: no more room for entries. */
 struct lf_registration *lf_epoll_new_entry(struct lf_epoll *ep, struct lf_sock *sock, int fd,
 					   const struct epoll_event *user);

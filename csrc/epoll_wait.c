@@ -14,6 +14,7 @@
 #include "pause.h"
 #include "rank.h"
 #include "real.h"
+#include "start.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -296,13 +297,20 @@ static bool see_to(struct rung *rung)
 	return rung->count || rung->mail;
 }
 
+/* A mask costs the kernel something, none too: epoll_wait has no place for one. */
+static int wait_ms(int epfd, struct epoll_event *events, int max, int ms, const sigset_t *mask)
+{
+	return mask ? lf_real.epoll_pwait(epfd, events, max, ms, mask) :
+		      lf_real.epoll_wait(epfd, events, max, ms);
+}
+
 static int kernel_wait(int epfd, struct epoll_event *events, int max, int64_t ns,
 		       const sigset_t *mask)
 {
 	if (ns)
 		lf_rank_sleeps();
 	if (ns == 0 || ns == LF_FOREVER)
-		return lf_real.epoll_pwait(epfd, events, max, ns ? -1 : 0, mask);
+		return wait_ms(epfd, events, max, ns ? -1 : 0, mask);
 	static _Atomic bool no_pwait2;
 	if (!atomic_load_explicit(&no_pwait2, memory_order_relaxed)) {
 		struct timespec ts = lf_timespec(ns);
@@ -312,7 +320,7 @@ static int kernel_wait(int epfd, struct epoll_event *events, int max, int64_t ns
 		atomic_store(&no_pwait2, true);
 	}
 	int64_t ms = (ns + 999999) / 1000000;
-	return lf_real.epoll_pwait(epfd, events, max, ms > INT32_MAX ? INT32_MAX : (int)ms, mask);
+	return wait_ms(epfd, events, max, ms > INT32_MAX ? INT32_MAX : (int)ms, mask);
 }
 
 /* For spin(): the ring that ends it has it counted. */
@@ -440,6 +448,25 @@ static int kernel_wait_cancellably(struct lf_epoll *ep, int epfd, struct epoll_e
 	return n;
 }
 
+/* What the kernel has told a sleeper, or a negative errno, in the program's terms; under lock. */
+static int wake_up(struct lf_epoll *ep, struct epoll_event *events, int n, int max, struct rung *rung)
+{
+	rung->slept = true;
+	ep->settled += n >= 0 && n < max;
+	if (n > 0) {
+		if (ep->sleepers == 1)
+			lf_entry_heat_cooled(ep);
+		begin_turn(ep);
+		n = translate(ep, events, 0, n, rung);
+		harvest_rings(ep, events, max, &n);
+		ep->sleepers--;
+		hand_over(ep, events, n);
+		ep->sleepers++;
+	}
+	lf_epoll_stop_sleeping(ep);
+	return n;
+}
+
 /* Sleeps in the kernel with everything armed. 0: look again. */
 static int sleep_in_kernel(struct lf_epoll *ep, int epfd, struct epoll_event *events, int max,
 			   int64_t ns, const sigset_t *mask, struct rung *rung)
@@ -459,28 +486,53 @@ static int sleep_in_kernel(struct lf_epoll *ep, int epfd, struct epoll_event *ev
 		return 0;
 	int n = kernel_wait_cancellably(ep, epfd, events, max, capped ? LF_SHARED_SLEEP_NS : ns,
 					mask);
-	rung->slept = true;
 	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
-	ep->settled += n >= 0 && n < max;
-	if (n > 0) {
-		if (ep->sleepers == 1)
-			lf_entry_heat_cooled(ep);
-		begin_turn(ep);
-		n = translate(ep, events, 0, n, rung);
-		harvest_rings(ep, events, max, &n);
-		ep->sleepers--;
-		hand_over(ep, events, n);
-		ep->sleepers++;
-	}
-	lf_epoll_stop_sleeping(ep);
+	n = wake_up(ep, events, n, max, rung);
 	lf_epoll_unlock(ep);
 	return n;
+}
+
+static void plain_sleep_is_over(struct lf_epoll **ep)
+{
+	if (*ep)
+		lf_epoll_end_plain_sleep(*ep);
+}
+
+static __attribute__((noinline)) int wake_up_in_mixed(struct lf_epoll *ep, struct epoll_event *events,
+						      int n, int max)
+{
+	struct rung rung = {.count = 0};
+	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
+	n = wake_up(ep, events, n, max, &rung);
+	lf_epoll_unlock(ep);
+	(void)see_to(&rung);
+	return n;
+}
+
+/* Sleeps in a plain set: the kernel's call, and what has to be for the case that the set is none any
+ * more. False: it was none before, and nobody has slept. */
+static bool sleep_plainly(struct lf_epoll *ep, int epfd, struct epoll_event *events, int max, int64_t ns,
+			  const sigset_t *mask, int *n)
+{
+	if (!lf_epoll_begin_plain_sleep(ep, epfd))
+		return false;
+	struct lf_epoll *sleeping __attribute__((cleanup(plain_sleep_is_over))) = ep;
+	*n = kernel_wait(epfd, events, max, ns, mask);
+	*n = *n == -1 ? -errno : *n;
+	/* As in lf_epoll_look_at_kernel(). */
+	if (!lf_epoll_is_plain(ep)) {
+		sleeping = NULL;
+		*n = wake_up_in_mixed(ep, events, *n, max);
+	} else if (*n >= 0 && *n < max) {
+		atomic_fetch_add_explicit(&ep->settled, 1, memory_order_relaxed);
+	}
+	return true;
 }
 
 int lf_epoll_look_at_kernel(struct lf_epoll *ep, int epfd, struct epoll_event *events, int max,
 			    const sigset_t *mask)
 {
-	int n = lf_real.epoll_pwait(epfd, events, max, 0, mask);
+	int n = wait_ms(epfd, events, max, 0, mask);
 	/* `adopted` is raised before the kernel gets a tag of ours, and the kernel's own lock
 	 * orders entry and look: while it is down, no event that was given out has one. */
 	if (n <= 0 || !lf_epoll_is_mixed(ep))
@@ -495,18 +547,21 @@ int lf_epoll_look_at_kernel(struct lf_epoll *ep, int epfd, struct epoll_event *e
 	return n;
 }
 
-int lf_epoll_wait(struct lf_epoll *ep, int epfd, struct epoll_event *events, int max, int64_t ns,
-		  const sigset_t *mask)
+/* `slept`: the call has already, and since before that so many handlers have run. */
+static int wait_in_any(struct lf_epoll *ep, int epfd, struct epoll_event *events, int max, int64_t ns,
+		       const sigset_t *mask, bool slept, uint32_t handlers_run)
 {
-	if (max <= 0)
-		return -EINVAL;
 	int64_t deadline = ns == LF_FOREVER ? LF_FOREVER : ns == 0 ? 0 : lf_deadline(ns);
-	uint32_t handlers_run = lf_defer_calls();
 	LF_HOLD(hold);
 	struct rung rung;
-	rung.slept = false;
+	rung.slept = slept;
 	bool second_look = false;
 	for (;;) {
+		/* Once it has slept a handler ends the call, between two sleeps as well. */
+		if (rung.slept)
+			lf_hold_begin(&hold);
+		if (rung.slept && lf_defer_calls() != handlers_run)
+			return -EINTR;
 		int n = 0;
 		rung.count = 0;
 		rung.mail = false;
@@ -537,10 +592,25 @@ int lf_epoll_wait(struct lf_epoll *ep, int epfd, struct epoll_event *events, int
 			return n;
 		if (time_left(deadline) <= 0)
 			return 0;
-		/* Once it has slept a handler ends the call, between two sleeps as well. */
-		if (rung.slept)
-			lf_hold_begin(&hold);
-		if (rung.slept && lf_defer_calls() != handlers_run)
-			return -EINTR;
 	}
+}
+
+int lf_epoll_wait(struct lf_epoll *ep, int epfd, struct epoll_event *events, int max, int64_t ns,
+		  const sigset_t *mask)
+{
+	if (max <= 0)
+		return -EINVAL;
+	uint32_t handlers_run = lf_defer_calls();
+	if (ns == 0 || !lf_epoll_is_plain(ep))
+		return wait_in_any(ep, epfd, events, max, ns, mask, false, handlers_run);
+	/* Of a set that stays plain the kernel keeps the time. While we are alone only a handler can
+	 * make it another, and ends the call. */
+	int64_t deadline = lf_alone() ? LF_FOREVER : lf_deadline(ns);
+	int n;
+	bool slept = sleep_plainly(ep, epfd, events, max, ns, mask, &n);
+	if (slept && (n != 0 || lf_epoll_is_plain(ep)))
+		return n;
+	if (deadline != LF_FOREVER && ns != LF_FOREVER && (ns = time_left(deadline)) < 0)
+		ns = 0;
+	return wait_in_any(ep, epfd, events, max, ns, mask, slept, handlers_run);
 }

@@ -20,9 +20,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/time.h>
-#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 32)
-#include <sys/single_threaded.h>
-#endif
 #include <unistd.h>
 
 #ifndef TCP_ZEROCOPY_RECEIVE
@@ -178,11 +175,7 @@ static bool hidden(unsigned fd)
  * with it anyhow. */
 static bool leaves_the_table(int flags)
 {
-#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 32)
-	if (__libc_single_threaded)
-		return false;
-#endif
-	return ((unsigned)flags & CLOSE_RANGE_UNSHARE) != 0;
+	return !lf_alone() && ((unsigned)flags & CLOSE_RANGE_UNSHARE) != 0;
 }
 
 /* Sweeps that close everything step around what the program can't know of. */

@@ -207,7 +207,10 @@ LF_EXPORT int epoll_pwait(int epfd, struct epoll_event *events, int max, int tim
 
 LF_EXPORT int epoll_wait(int epfd, struct epoll_event *events, int max, int timeout)
 {
-	return epoll_pwait(epfd, events, max, timeout, NULL);
+	struct lf_epoll *ep = epoll_of(epfd);
+	if (!ep)
+		return lf_real.epoll_wait(epfd, events, max, timeout);
+	return wait_for(ep, epfd, events, max, from_ms(timeout), NULL);
 }
 
 LF_EXPORT int epoll_pwait2(int epfd, struct epoll_event *events, int max, const struct timespec *ts,

@@ -16,6 +16,7 @@
 #include "epoll.h"
 #include "pairing.h"
 #include "real.h"
+#include "start.h"
 
 #include <errno.h>
 #include <sys/mman.h>
@@ -381,14 +382,84 @@ static bool allocate(struct set *set)
 	return true;
 }
 
-int lf_poll(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask)
+/* --- where nothing is fused --- */
+
+struct plain {
+	struct lf_sock *sock[ON_STACK]; /* pinned, and marked as inside; NULL: not ours */
+	nfds_t n;
+};
+
+static void leave_plain(struct plain *plain)
+{
+	for (nfds_t i = 0; i < plain->n; i++) {
+		if (!plain->sock[i])
+			continue;
+		lf_conn_leave_plain_rx(plain->sock[i], 0);
+		lf_sock_unpin(plain->sock[i]);
+	}
+}
+
+/* Plain, with no news of it to be taken in: then nothing makes it readable but the kernel, as long as
+ * we are inside. */
+static bool enter_plain(struct lf_sock *sock)
+{
+	uint32_t pairing = atomic_load_explicit(&sock->pairing, memory_order_acquire);
+	return pairing <= LF_PAIRING_CLAIMED && !lf_config.eager && !lf_sock_shared(sock) &&
+	       (pairing != LF_PAIRING_CLAIMED || !lf_broker_has_mail()) &&
+	       lf_conn_enter_plain_rx(sock);
+}
+
+static bool enter_all_plain(struct plain *plain, const struct pollfd *fds, nfds_t n)
+{
+	for (; plain->n < n; plain->n++) {
+		struct lf_sock *sock = lf_sock_pin(fds[plain->n].fd);
+		if (sock && !enter_plain(sock)) {
+			lf_sock_unpin(sock);
+			return false;
+		}
+		plain->sock[plain->n] = sock;
+	}
+	return true;
+}
+
+static bool any_paired(const struct plain *plain)
+{
+	for (nfds_t i = 0; i < plain->n; i++)
+		if (plain->sock[i] && lf_sock_paired(plain->sock[i]))
+			return true;
+	return false;
+}
+
+/* Of plain ones only: the kernel's call. False: `r` is no answer; there are others, or one was paired
+ * during the call (`slept`), and what the kernel says may not be all. */
+static bool poll_plainly(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask, int *r,
+			 bool *slept)
+{
+	struct plain plain __attribute__((cleanup(leave_plain)));
+	plain.n = 0;
+	if (n > ON_STACK || !enter_all_plain(&plain, fds, n))
+		return false;
+	struct timespec ts;
+	if (ns != LF_FOREVER)
+		ts = lf_timespec(ns);
+	*r = lf_real.ppoll(fds, n, ns == LF_FOREVER ? NULL : &ts, mask);
+	if (*r == -1) {
+		*r = -errno;
+		return true;
+	}
+	*slept = ns != 0;
+	return !any_paired(&plain);
+}
+
+/* `slept`: the call has already, and since before that so many handlers have run. */
+static int poll_any(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask, bool slept,
+		    uint32_t handlers_run)
 {
 	struct watched watched[ON_STACK];
 	struct pollfd kernel[2 * ON_STACK + 1];
-	uint32_t handlers_run = lf_defer_calls();
 	LF_HOLD(hold);
 	struct set set __attribute__((cleanup(leave))) = {
-		.fds = fds, .n = n, .watched = watched, .kernel = kernel};
+		.fds = fds, .n = n, .watched = watched, .kernel = kernel, .slept = slept};
 	if (n > ON_STACK && !allocate(&set)) {
 		set.n = 0;
 		return -ENOMEM;
@@ -398,6 +469,13 @@ int lf_poll(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask)
 	int64_t deadline = ns == LF_FOREVER ? LF_FOREVER : ns == 0 ? 0 : lf_deadline(ns);
 	int64_t left = ns;
 	for (;;) {
+		/* Once it has slept a handler ends the call, between two sleeps as well: from here
+		 * on signals are held back but for while it sleeps, and the count tells whether
+		 * one came before. */
+		if (set.slept)
+			lf_hold_begin(&hold);
+		if (set.slept && lf_defer_calls() != handlers_run)
+			return -EINTR;
 		int r = once(&set, left, mask || !hold.on ? mask : &hold.before);
 		if (r != 0)
 			return r;
@@ -406,13 +484,6 @@ int lf_poll(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask)
 			if (left <= 0)
 				return 0;
 		}
-		/* Once it has slept a handler ends the call, between two sleeps as well: from here
-		 * on signals are held back but for while it sleeps, and the count tells whether
-		 * one came before. */
-		if (set.slept)
-			lf_hold_begin(&hold);
-		if (set.slept && lf_defer_calls() != handlers_run)
-			return -EINTR;
 		set.fused = set.expects = set.must_poll = set.writes = false;
 		for (nfds_t i = 0; i < n; i++)
 			if (set.watched[i].sock)
@@ -420,6 +491,21 @@ int lf_poll(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask)
 			else
 				enter(&set, i);
 	}
+}
+
+int lf_poll(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask)
+{
+	uint32_t handlers_run = lf_defer_calls();
+	/* Of plain ones the kernel keeps the time. While we are alone only a handler can have one paired
+	 * during its call, and ends that. */
+	bool finite = ns != LF_FOREVER && ns != 0, slept = false;
+	int64_t deadline = finite && !lf_alone() ? lf_deadline(ns) : LF_FOREVER;
+	int r;
+	if (poll_plainly(fds, n, ns, mask, &r, &slept))
+		return r;
+	if (slept && deadline != LF_FOREVER && (ns = deadline - lf_now()) < 0)
+		ns = 0;
+	return poll_any(fds, n, ns, mask, slept, handlers_run);
 }
 
 /* --- select ---

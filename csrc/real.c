@@ -137,6 +137,7 @@ void lf_real_init(void)
 	resolve(&lf_real.pselect, "pselect");
 	resolve(&lf_real.epoll_create1, "epoll_create1");
 	resolve(&lf_real.epoll_ctl, "epoll_ctl");
+	resolve(&lf_real.epoll_wait, "epoll_wait");
 	resolve(&lf_real.epoll_pwait, "epoll_pwait");
 	resolve(&lf_real.epoll_pwait2, "epoll_pwait2");
 	resolve(&lf_real.shutdown, "shutdown");

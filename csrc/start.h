@@ -7,6 +7,9 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <sys/types.h>
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 32)
+#include <sys/single_threaded.h>
+#endif
 
 /* Idempotent; the constructor calls it, and so does an interposed function that may be
  * called earlier (from another library's constructor). */
@@ -22,6 +25,16 @@ bool lf_in_borrowed_memory(void);
 bool lf_seems_borrowed(void);
 /* Such a child is about to be made. */
 void lf_memory_is_lent(void);
+
+/* There is no other thread for certain: but for signal handlers nothing happens during a call. */
+static inline bool lf_alone(void)
+{
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 32)
+	return __libc_single_threaded;
+#else
+	return false;
+#endif
+}
 
 #define LF_EXPORT __attribute__((visibility("default")))
 

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from two_ends import same
 
 from broker_fixtures import BrokerProcess
 from conftest import PROGRAMS, sanitizer_build
@@ -106,3 +107,11 @@ def test_threads_of_many_connections_do_not_race(
         assert session.run(client).stdout == "ok\n"
         assert server.wait(30) == 0
     assert session.fused_rows(port)
+
+
+@pytest.mark.parametrize("how", ["epoll", "poll"])
+def test_a_thread_that_fell_asleep_on_a_plain_socket_hears_of_it_once_it_is_fused(
+    plain: Session, fused: Session, programs: Path, how: str
+) -> None:
+    said = same(plain, fused, programs / "plain_sleepers", how, timeout=180)
+    assert said == "every answer was heard\n"

@@ -23,8 +23,10 @@ HANDED_ON = {
     "lf_conn_recv",
     "lf_conn_shutdown",
     "ask_kernel",
+    "poll_plainly",
     "lf_epoll_look_at_kernel",
     "kernel_wait",
+    "wait_ms",
 }
 """Functions whose calls are the program's, handed on: what the kernel says is for the program."""
 
