@@ -208,7 +208,7 @@ def test_a_hint_that_was_wrong_is_forgotten(world: World, monkeypatch: pytest.Mo
     sweep.hint([1])
     monkeypatch.setattr(sweep, "_next", lambda: float("inf"))
     run(sweep, world, 200.0)
-    assert world.lookups == 6 and not sweep._hints
+    assert world.lookups == 10 and not sweep._hints
     sweep.hint([1])
     run(sweep, world, 201.0)
-    assert world.lookups > 6
+    assert world.lookups > 10

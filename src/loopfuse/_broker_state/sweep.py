@@ -29,9 +29,10 @@ LONGEST_UNTOLD = 8.0
 """While something depends on it that no hint tells of: a namespace that a view keeps alive, a line
 in the log of what only a segment says."""
 HINT_DELAY = 0.02
-_HINT_LOOKS = 6
+_HINT_LOOKS = 10
 """The closer may be held up between its hint and its close, so it is looked for again, each time
-twice as late. What only sweeps find piles up when very many connections close."""
+twice as late, for some 20 s in all. What only sweeps find piles up when very many connections
+close."""
 _FEW = 200
 """So many sockets are looked up one by one: a dump walks all of the kernel's table, empty or not
 (some 10 ms where that has a quarter of a million places)."""
