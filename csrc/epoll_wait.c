@@ -414,11 +414,12 @@ static int look(struct lf_epoll *ep, int epfd, struct epoll_event *events, int m
 	return n;
 }
 
-/* Under lock: threads that sleep in this set must be rung for what we leave behind. */
+/* Under lock: threads that sleep in this set must be rung for what we leave behind. That includes
+ * what we have just been told of and may ignore, where it is level-triggered: as the kernel does. */
 static void hand_over(struct lf_epoll *ep, struct epoll_event *events, int n)
 {
 	struct lf_registration *left = ep->sleepers ? lf_entry_make_all_cold(ep) : NULL;
-	if (left && !just_reported(left))
+	if (left)
 		lf_entry_poke(left);
 	finish(ep, events, n);
 }

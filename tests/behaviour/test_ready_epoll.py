@@ -28,6 +28,12 @@ def test_a_ring_that_fills_faster_than_it_is_read_is_told_of(
     assert "starved" not in same(plain, fused, program, "fair-to-the-busy")
 
 
+def test_input_that_one_thread_leaves_alone_is_told_to_the_others(
+    plain: Session, fused: Session, program: Path
+) -> None:
+    assert same(plain, fused, program, "left-to-others") == "3 threads told\n"
+
+
 def test_sockets_are_told_of_in_the_order_in_which_their_bytes_came(
     plain: Session, fused: Session, program: Path
 ) -> None:

@@ -919,6 +919,44 @@ static void fair_to_the_busy(void)
 	act(go_on_sending, handle_one_by_one);
 }
 
+/* --- a thread that is told of input, and leaves it to another one --- */
+
+static void *look_once(void *told)
+{
+	struct epoll_event event;
+	*(int *)told = epoll_wait(shared_epfd, &event, 1, 3000);
+	return NULL;
+}
+
+static void leave_it_to_others(int fd)
+{
+	pthread_t threads[3];
+	int told[3] = {0}, sum = 0;
+	shared_epfd = epoll_create1(0);
+	watch(shared_epfd, fd, EPOLLIN);
+	for (int i = 0; i < 3; i++)
+		pthread_create(&threads[i], NULL, look_once, &told[i]);
+	usleep(200 * 1000);
+	shared->stage = 1;
+	for (int i = 0; i < 3; i++) {
+		pthread_join(threads[i], NULL);
+		sum += told[i];
+	}
+	say("%d threads told\n", sum);
+}
+
+static void send_when_they_sleep(int fd)
+{
+	await_stage(1);
+	send(fd, "x", 1, 0);
+	pause();
+}
+
+static void left_to_others(void)
+{
+	act(send_when_they_sleep, leave_it_to_others);
+}
+
 /* --- sockets are told of in the order in which their bytes came --- */
 
 enum { OTHERS = 4, ALL = OTHERS + 1, ROUNDS = 60, MOST_BYTES = 2 * ALL };
@@ -1011,6 +1049,7 @@ int main(int argc, char **argv)
 	static const struct scenario scenarios[] = {
 		{"fair", fair},
 		{"arrival", arrival},
+		{"left-to-others", left_to_others},
 		{"fair-to-the-busy", fair_to_the_busy},
 		{"band", band},
 		{"band_room", band_room},
