@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,7 +113,8 @@ class Director:
         except Parted:
             pass
         except HungError:
-            self._say("(a party does not answer)", "hung")
+            with suppress(Parted):
+                self._say("(a party does not answer)", "hung")
         finally:
             self._transcript.fused = self._transcript.fused or self._is_fused()
             for side in SIDES:
