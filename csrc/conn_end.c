@@ -501,11 +501,13 @@ static bool gave_up_its_bell(struct lf_sock *sock)
 	       atomic_load(&sock->out->c.reason) == LF_REASON_DESCRIPTOR_NEEDED;
 }
 
-/* The peer gave the socket to a program that knows only TCP: the hang-up says nothing of that one. */
+/* The peer gave the socket to a program that knows only TCP: the hang-up says nothing of that one.
+ * Behind a FIN of ours it can't get anything any more, whoever it is. */
 static bool is_handed_on(struct lf_sock *sock)
 {
 	uint32_t why = atomic_load(&sock->out->c.reason);
 	return lf_tx(sock) == LF_TX_FUSED && atomic_load(&sock->out->c.wish) != LF_WISH_NONE &&
+	       !(atomic_load(&sock->slot->shut) & LF_SHUT_WR) &&
 	       (why == LF_REASON_EXEC || why == LF_REASON_DESCRIPTOR_PASSED);
 }
 
@@ -586,6 +588,31 @@ static bool reset_if_unread(struct lf_sock *sock, int fd)
 	}
 	lf_lock_release(&slot->tx_lock, LF_RANK_TX);
 	return reset;
+}
+
+enum { ANSWER_MS = 5 }; /* a reset comes back before the send has returned, mostly */
+
+/* TCP from here: an outsider still holds the other end, or everything was read. `fin`: or the outsider
+ * is gone, too. TCP tells, once it has got what is unread: had those bytes lain there, RST would
+ * have come in place of FIN. */
+static void leave_to_tcp(struct lf_sock *sock, int fd, bool fin)
+{
+	struct lf_slot *slot = sock->slot;
+	if (!lf_lock_acquire(&slot->tx_lock, LF_RANK_TX))
+		return;
+	if (lf_tx(sock) == LF_TX_FUSED && !atomic_load(&slot->resending)) {
+		struct pollfd p = {.fd = fd};
+		uint32_t error = fin && has_bytes_for_peer(sock) ? error_of_reset(sock, fd) : 0;
+		/* Whoever may still read there, somehow, is to keep out from here on. */
+		atomic_store(&sock->out->c.wish, LF_WISH_TAKEN);
+		take_back(sock, fd, LF_REASON_PEER_GONE);
+		if (error && !atomic_load(&slot->reset) && lf_real.poll(&p, 1, ANSWER_MS) == 1 &&
+		    tcp_has_failed(sock, fd))
+			atomic_store(&slot->error, error);
+	} else {
+		lf_conn_end_tx(sock, LF_REASON_PEER_GONE);
+	}
+	lf_lock_release(&slot->tx_lock, LF_RANK_TX);
 }
 
 /* Another thread has seen that the peer is gone, and may still be finding out how. */
@@ -765,19 +792,9 @@ void lf_conn_peer_gone(struct lf_sock *sock, int fd)
 		goto out;
 	}
 	bool ended = tcp_has_ended(sock, fd, DEATH_MS);
-	if (ended && !is_handed_on(sock) && reset_if_unread(sock, fd))
-		goto out;
-	/* An outsider still holds the socket, or everything was read: TCP from here. */
-	if (lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX)) {
-		if (lf_tx(sock) == LF_TX_FUSED && !atomic_load(&sock->slot->resending)) {
-			/* Whoever may still read there, somehow, is to keep out from here on. */
-			atomic_store(&sock->out->c.wish, LF_WISH_TAKEN);
-			take_back(sock, fd, LF_REASON_PEER_GONE);
-		} else {
-			lf_conn_end_tx(sock, LF_REASON_PEER_GONE);
-		}
-		lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
-	}
+	bool handed_on = ended && is_handed_on(sock);
+	if (handed_on || !ended || !reset_if_unread(sock, fd))
+		leave_to_tcp(sock, fd, handed_on);
 out:
 	atomic_store(&sock->hung_up, LF_HUNG_UP_KNOWN);
 	errno = saved;

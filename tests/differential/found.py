@@ -131,4 +131,26 @@ FOUND = {
         _receive("server", 1000),
         _receive("server", 1000, "MSG_DONTWAIT"),
     ),
+    "a peer killed after another program had its socket": _program(
+        _send("server", "write", 21),
+        _by("client", "exec writer", size=700),
+        _by("client", "kill"),
+        _receive("server", 1000),
+        _receive("server", 1000),
+        _receive("server", 1000),
+    ),
+    "the same behind a FIN": _program(
+        _send("server", "write", 21),
+        _by("server", "shutdown", how="SHUT_WR"),
+        _by("client", "exec writer", size=700),
+        _by("client", "kill"),
+        _by("server", "poll", how="poll", events=["EPOLLIN", "EPOLLRDHUP"], timeout=0),
+    ),
+    "a reset that a partial send has met, and a shutdown": _program(
+        _by("client", "shutdown", how="SHUT_WR"),
+        _send("server", "sendmsg", 16 << 20),
+        _by("client", "reconnect", how="AF_UNSPEC"),
+        _by("server", "shutdown", how="SHUT_WR"),
+        _by("server", "poll", how="poll", events=["EPOLLIN", "EPOLLRDHUP"], timeout=0),
+    ),
 }
