@@ -263,7 +263,8 @@ bool lf_entry_adopt(struct lf_registration *reg, bool in_kernel)
 {
 	/* Before the kernel has a tag of ours, see lf_epoll_look_at_kernel(). */
 	atomic_fetch_add(&reg->ep->adopted, 1);
-	if (!enter_bell(reg, EPOLL_CTL_ADD, EPOLLIN))
+	/* Without one, for want of numbers: see lf_conn_give_up_bell(). */
+	if (!enter_bell(reg, EPOLL_CTL_ADD, EPOLLIN) && atomic_load(&reg->sock->bell) >= 0)
 		return false;
 	reg->in_kernel = in_kernel;
 	if (lf_entry_tell_kernel(reg) == -1) {

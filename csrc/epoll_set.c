@@ -321,7 +321,9 @@ struct lf_registration *lf_epoll_entry_of(struct lf_epoll *ep, uint64_t tag)
 	if (index >= registrations_used)
 		return NULL;
 	struct lf_registration *reg = &registrations[index];
-	return reg->ep == ep && (reg->generation & 0xffff) == (tag >> 24 & 0xffff) ? reg : NULL;
+	/* One that has no tag yet is meant by a process that shares the set, and counts places as we do. */
+	return reg->ep == ep && reg->adopted && (reg->generation & 0xffff) == (tag >> 24 & 0xffff) ? reg :
+												     NULL;
 }
 
 struct lf_registration *lf_epoll_entry_number(uint32_t number)
@@ -339,8 +341,10 @@ void lf_epoll_before_fork(void)
 	lf_defer_begin();
 	uint32_t n = 0;
 	for (;;) {
-		for (; n < atomic_load(&epolls_used); n++)
+		for (; n < atomic_load(&epolls_used); n++) {
 			pthread_mutex_lock(&epolls[n].lock);
+			epolls[n].shared = true; /* before there is a child that puts tags into it */
+		}
 		pthread_mutex_lock(&pool_lock);
 		if (n == atomic_load(&epolls_used))
 			return;
@@ -351,10 +355,8 @@ void lf_epoll_before_fork(void)
 void lf_epoll_after_fork_in_parent(void)
 {
 	pthread_mutex_unlock(&pool_lock);
-	for (uint32_t n = atomic_load(&epolls_used); n-- > 0;) {
-		epolls[n].shared = true;
+	for (uint32_t n = atomic_load(&epolls_used); n-- > 0;)
 		pthread_mutex_unlock(&epolls[n].lock);
-	}
 	lf_defer_end();
 }
 

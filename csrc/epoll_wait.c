@@ -535,8 +535,9 @@ int lf_epoll_look_at_kernel(struct lf_epoll *ep, int epfd, struct epoll_event *e
 {
 	int n = wait_ms(epfd, events, max, 0, mask);
 	/* `adopted` is raised before the kernel gets a tag of ours, and the kernel's own lock
-	 * orders entry and look: while it is down, no event that was given out has one. */
-	if (n <= 0 || !lf_epoll_is_mixed(ep))
+	 * orders entry and look: while it is down, no event that was given out has one, unless from
+	 * another process that shares the set. */
+	if (n <= 0 || lf_epoll_is_plain(ep))
 		return n;
 	struct rung rung = {.count = 0};
 	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
@@ -611,7 +612,10 @@ int lf_epoll_wait(struct lf_epoll *ep, int epfd, struct epoll_event *events, int
 	bool slept = sleep_plainly(ep, epfd, events, max, ns, mask, &n);
 	if (slept && (n != 0 || lf_epoll_is_plain(ep)))
 		return n;
-	if (deadline != LF_FOREVER && ns != LF_FOREVER && (ns = time_left(deadline)) < 0)
+	if (deadline != LF_FOREVER && ns != LF_FOREVER && (ns = time_left(deadline)) <= 0) {
+		if (slept)
+			return 0;
 		ns = 0;
+	}
 	return wait_in_any(ep, epfd, events, max, ns, mask, slept, handlers_run);
 }

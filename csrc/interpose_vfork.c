@@ -73,6 +73,7 @@ LF_EXPORT int clone(int (*run)(void *), void *stack, int flags, void *arg, ...)
 	pid_t *child_tid = va_arg(ap, pid_t *); /* as many as any call has */
 	va_end(ap);
 	static _Atomic(void *) found;
+	lf_start(); /* which would take the mark back */
 	if (!found)
 		found = lf_real_symbol("clone");
 	void *next = found;

@@ -32,8 +32,10 @@ static struct lf_slot *reclaim_parked(void)
 {
 	for (uint32_t n = 0; n < used; n++) {
 		struct lf_slot *slot = &area[scan++ % used];
-		if (slot->next_free == PARKED && atomic_load(&slot->holders) == 0)
+		if (slot->next_free == PARKED && atomic_load(&slot->holders) == 0) {
+			slot->next_free = 0; /* it is made fresh without the lock */
 			return slot;
+		}
 	}
 	return NULL;
 }

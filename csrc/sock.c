@@ -71,6 +71,9 @@ static void take_apart(struct lf_sock *sock)
 	if (sock->segment)
 		lf_mapping_drop(sock->segment, sock->ring_size, sock->whole);
 	sock->segment = NULL;
+	/* Closed while another thread tried to exec: that one's count is not to be taken twice. */
+	if (atomic_exchange(&sock->left, 0))
+		atomic_fetch_add(&sock->slot->holders, 1);
 	if (!lf_slot_leave(sock->slot)) {
 		give_back(sock);
 		return;
@@ -361,6 +364,7 @@ static void child_resets(struct lf_sock *sock)
 	/* Threads that exist no more. */
 	atomic_store(&sock->bell_users, 0);
 	atomic_store(&sock->readers, 0);
+	atomic_store(&sock->left, 0);
 	/* The claim was the parent's. */
 	(void)lf_states_pair(sock, LF_PAIRING_CLAIMED, LF_PAIRING_TRACKED);
 	atomic_store(&sock->waiters, 0);

@@ -39,7 +39,12 @@ static void claim_memory(void)
 {
 	if (ours)
 		atomic_store_explicit(ours, 1, memory_order_relaxed);
-	atomic_store_explicit(&lent, ours == NULL, memory_order_relaxed);
+#if defined(__x86_64__) || defined(__aarch64__)
+	bool told = ours != NULL;
+#else
+	bool told = false; /* vfork is not ours, see interpose_vfork.c */
+#endif
+	atomic_store_explicit(&lent, !told, memory_order_relaxed);
 }
 
 static void mark_memory(void)

@@ -1,0 +1,24 @@
+"""Epoll sets that another process, or thread, changes (tests/programs/odd_sets.c)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from two_ends import same
+
+from sessions import Session
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("shared", "and looked on\n"),
+        ("closed", "it had 0\n"),
+        ("without-a-bell", "0 1 1 0\n" * 3),
+    ],
+)
+def test_a_wait_tells_of_nothing_but_what_the_program_put_there(
+    plain: Session, fused: Session, programs: Path, how: str, says: str
+) -> None:
+    assert same(plain, fused, programs / "odd_sets", how) == says
