@@ -801,5 +801,8 @@ short lf_conn_ready(struct lf_sock *sock, short *known)
 	/* An answer from memory would hide what TCP has to say of the end; "no room" too. */
 	if ((bits || *known) && (end_is_near(sock) || lf_conn_tcp_check_is_due(sock)))
 		bits |= ends_of_tcp(sock);
+	/* A call that got something first has taken it from TCP, for the next one to tell. */
+	if (atomic_load_explicit(&sock->slot->error, memory_order_relaxed))
+		bits |= POLLERR;
 	return bits;
 }
