@@ -39,8 +39,11 @@ class Stream:
     @property
     def writability_is_open(self) -> bool:
         # A zero-window probe has the receiver squeeze what it holds together (tcp_collapse() in
-        # net/ipv4/tcp_input.c): then more fits, which may be the third of a small buffer.
-        return not self.fits(0) and not (self.full and not self.bounded)
+        # net/ipv4/tcp_input.c): then more fits, which may be the third of a small buffer. And once
+        # a reader has made room, buffers go on growing with each acknowledgement
+        # (tcp_new_space()), those that the other side's bytes bring among them.
+        sure = self.full and not self.bounded and not self.received
+        return not self.fits(0) and not sure
 
     def drained(self) -> None:
         self.exact = True
