@@ -23,8 +23,8 @@ SCENARIOS = (
 )  # fmt: skip
 BOUNDS = (2, 1)
 BOUNDS_OF = {"two": (1, 1), "turn": (2, 2)}
-"""Three threads are many; and in "turn" the producer looks twice at a position: both looks have to be
-stale."""
+"""Three threads are many; and in "turn" the producer looks twice at a position: both looks have to
+be stale."""
 
 
 def build(directory: Path, *options: str) -> Path:
