@@ -394,17 +394,32 @@ static bool has_begun(int r)
 	       errno == EISCONN;
 }
 
+/* Refused. Where the program has not heard of the end of a connect that did not block, and a reset has
+ * come since, another one tells of that, and the kernel dissolves the connection. */
+static bool has_been_dissolved(const struct lf_sock *sock, int fd)
+{
+	struct tcp_info info;
+	socklen_t len = sizeof(info);
+	return lf_sock_paired(sock) && errno != EINVAL && errno != EFAULT &&
+	       lf_real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+	       info.tcpi_state == TCP_CLOSE;
+}
+
 LF_EXPORT int connect(int fd, const struct sockaddr *addr, socklen_t len)
 {
 	if (addr && len >= sizeof(addr->sa_family) && addr->sa_family == AF_UNSPEC)
 		return dissolve(fd, addr, len);
 	int r = lf_real.connect(fd, addr, len);
-	struct lf_sock *sock = has_begun(r) ? lf_sock_pin(fd) : NULL;
+	struct lf_sock *sock = lf_sock_pin(fd);
 	if (!sock)
 		return r;
 	int saved = errno;
-	lf_pairing_begin(sock, fd);
+	bool begun = has_begun(r), over = !begun && has_been_dissolved(sock, fd);
+	if (begun)
+		lf_pairing_begin(sock, fd);
 	lf_sock_unpin(sock);
+	if (over && before_dissolving(fd))
+		leave_to_tcp(fd);
 	errno = saved;
 	return r;
 }

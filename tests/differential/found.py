@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from differential.strategies import Program, Step
@@ -152,5 +153,15 @@ FOUND = {
         _by("client", "reconnect", how="AF_UNSPEC"),
         _by("server", "shutdown", how="SHUT_WR"),
         _by("server", "poll", how="poll", events=["EPOLLIN", "EPOLLRDHUP"], timeout=0),
+    ),
+    "a second connect that tells of a reset": dataclasses.replace(
+        _program(
+            _by("server", "kill"),
+            _send("client", "writev", 1 << 20),
+            _by("client", "reconnect", how="AF_INET"),
+            _by("client", "drain"),
+            _by("client", "drain"),
+        ),
+        blocking_connect=False,
     ),
 }
