@@ -8,6 +8,7 @@ counts. docs/json.md says what each listing prints, docs/schema.json is made fro
 from __future__ import annotations
 
 import enum
+import inspect
 from typing import Literal
 
 import msgspec
@@ -76,6 +77,9 @@ def json_schema() -> dict[str, object]:
     shapes, components = msgspec.json.schema_components(
         LISTINGS.values(), ref_template="#/$defs/{name}"
     )
+    for shape in components.values():  # msgspec before 0.23 leaves their indentation
+        if "description" in shape:
+            shape["description"] = inspect.cleandoc(shape["description"])
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "What loopfuse prints under --json, by command",
