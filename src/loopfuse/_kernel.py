@@ -190,11 +190,14 @@ def runs_as(pid: int, uid: int) -> bool:
 
 
 def holders_of_sockets(inodes: Collection[int]) -> dict[int, list[int]]:
-    """The processes that hold each of these sockets, as far as this one may look. Walks
-    all of /proc: milliseconds for a few hundred processes."""
+    """The other processes that hold each of these sockets, as far as this one may look. Walks
+    all of /proc: milliseconds for a few hundred processes. The kernel keeps an
+    inode for each descriptor that was looked at, until memory is short: so not at our own."""
     wanted = {socket_link(inode): inode for inode in inodes}
     holders: dict[int, list[int]] = {}
     for pid in processes():
+        if pid == os.getpid():
+            continue
         for link in (descriptors_of(pid) or set()) & wanted.keys():
             holders.setdefault(wanted[link], []).append(pid)
     return holders
