@@ -606,8 +606,9 @@ static void leave_to_tcp(struct lf_sock *sock, int fd, bool fin)
 		/* Whoever may still read there, somehow, is to keep out from here on. */
 		atomic_store(&sock->out->c.wish, LF_WISH_TAKEN);
 		take_back(sock, fd, LF_REASON_PEER_GONE);
-		if (error && !atomic_load(&slot->reset) && lf_real.poll(&p, 1, ANSWER_MS) == 1 &&
-		    tcp_has_failed(sock, fd))
+		/* Of much, it is the sending itself that met the reset. */
+		if (error && (atomic_load(&slot->reset) || (lf_real.poll(&p, 1, ANSWER_MS) == 1 &&
+							    tcp_has_failed(sock, fd))))
 			atomic_store(&slot->error, error);
 	} else {
 		lf_conn_end_tx(sock, LF_REASON_PEER_GONE);

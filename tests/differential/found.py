@@ -140,6 +140,12 @@ FOUND = {
         _receive("server", 1000),
         _receive("server", 1000),
     ),
+    "the same with more than TCP has room for": _program(
+        _send("server", "sendmsg", 1 << 20),
+        _by("client", "exec writer", size=75),
+        _by("client", "kill"),
+        _by("server", "drain"),
+    ),
     "the same behind a FIN": _program(
         _send("server", "write", 21),
         _by("server", "shutdown", how="SHUT_WR"),
