@@ -570,10 +570,11 @@ static bool put_quickly(struct lf_sock *sock, const void *buf, size_t n, uint64_
 
 bool lf_conn_send_quickly(struct lf_sock *sock, int fd, const void *buf, size_t n, int flags)
 {
-	uint64_t now = lf_ticks();
 	if (n == 0 || n > PIECE || (flags & ~(MSG_NOSIGNAL | MSG_DONTWAIT)) ||
-	    lf_tx(sock) != LF_TX_FUSED || !looked_just_now(sock, now) ||
-	    !lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
+	    lf_tx(sock) != LF_TX_FUSED)
+		return false;
+	uint64_t now = lf_ticks();
+	if (!looked_just_now(sock, now) || !lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
 		return false;
 	bool done = put_quickly(sock, buf, n, now);
 	lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
