@@ -502,7 +502,8 @@ static bool gave_up_its_bell(struct lf_sock *sock)
 }
 
 /* The peer gave the socket to a program that knows only TCP: the hang-up says nothing of that one.
- * Behind a FIN of ours it can't get anything any more, whoever it is. */
+ * Behind a FIN of ours it can't get anything any more, whoever it is. Wish and reason were stored
+ * before the bell was closed, whose hang-up we have seen: the kernel orders the two. */
 static bool is_handed_on(struct lf_sock *sock)
 {
 	uint32_t why = atomic_load(&sock->out->c.reason);
@@ -790,13 +791,12 @@ void lf_conn_peer_gone(struct lf_sock *sock, int fd)
 	int saved = errno;
 	if (gave_up_its_bell(sock)) {
 		lf_conn_service(sock, fd);
-		goto out;
+	} else {
+		bool ended = tcp_has_ended(sock, fd, DEATH_MS);
+		bool handed_on = ended && is_handed_on(sock);
+		if (handed_on || !ended || !reset_if_unread(sock, fd))
+			leave_to_tcp(sock, fd, handed_on);
 	}
-	bool ended = tcp_has_ended(sock, fd, DEATH_MS);
-	bool handed_on = ended && is_handed_on(sock);
-	if (handed_on || !ended || !reset_if_unread(sock, fd))
-		leave_to_tcp(sock, fd, handed_on);
-out:
 	atomic_store(&sock->hung_up, LF_HUNG_UP_KNOWN);
 	errno = saved;
 }

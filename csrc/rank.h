@@ -35,18 +35,28 @@ static inline void lf_rank_after_fork(void) {}
 static inline void lf_rank_sleeps(void) {}
 #endif
 
-/* While one is held, this thread's signal handlers wait, and it can't be cancelled. */
-static inline void lf_mutex_lock(pthread_mutex_t *mutex, enum lf_rank rank)
+static inline void lf_mutex_take(pthread_mutex_t *mutex, enum lf_rank rank)
 {
-	lf_defer_begin();
 	lf_rank_take(rank);
 	pthread_mutex_lock(mutex);
 }
 
-static inline void lf_mutex_unlock(pthread_mutex_t *mutex, enum lf_rank rank)
+static inline void lf_mutex_give(pthread_mutex_t *mutex, enum lf_rank rank)
 {
 	pthread_mutex_unlock(mutex);
 	lf_rank_give(rank);
+}
+
+/* While one is held, this thread's signal handlers wait, and it can't be cancelled. */
+static inline void lf_mutex_lock(pthread_mutex_t *mutex, enum lf_rank rank)
+{
+	lf_defer_begin();
+	lf_mutex_take(mutex, rank);
+}
+
+static inline void lf_mutex_unlock(pthread_mutex_t *mutex, enum lf_rank rank)
+{
+	lf_mutex_give(mutex, rank);
 	lf_defer_end();
 }
 
@@ -54,14 +64,12 @@ static inline void lf_mutex_unlock(pthread_mutex_t *mutex, enum lf_rank rank)
 static inline void lf_mutex_lock_briefly(pthread_mutex_t *mutex, enum lf_rank rank)
 {
 	lf_defer_begin_briefly();
-	lf_rank_take(rank);
-	pthread_mutex_lock(mutex);
+	lf_mutex_take(mutex, rank);
 }
 
 static inline void lf_mutex_unlock_briefly(pthread_mutex_t *mutex, enum lf_rank rank)
 {
-	pthread_mutex_unlock(mutex);
-	lf_rank_give(rank);
+	lf_mutex_give(mutex, rank);
 	lf_defer_end_briefly();
 }
 
