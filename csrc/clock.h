@@ -39,7 +39,7 @@ static inline uint64_t lf_ticks(void)
 
 /* To put what several processes do into order: counts on in steps of 1 to 64 ns, and comes around
  * after some seconds or a minute. Compare by difference. */
-static inline uint32_t lf_arrival_now(uint64_t ticks)
+static inline uint32_t lf_arrival_steps(uint64_t ticks)
 {
 #if defined(__aarch64__)
 	return (uint32_t)ticks;

@@ -89,7 +89,7 @@ uint64_t lf_conn_ring_received(struct lf_sock *sock);
 short lf_conn_ready(struct lf_sock *sock, short *known);
 /* SO_RCVLOWAT, but never more than the ring will hold before its writer waits for us. */
 size_t lf_conn_low_water(const struct lf_sock *sock);
-/* How long ago the next byte to be read came, as lf_arrival_now() counts, where the ring has it;
+/* How long ago the next byte to be read came, as lf_arrival_steps() counts, where the ring has it;
  * UINT32_MAX: elsewhere. The peer's word: for an order of events, no more. */
 uint32_t lf_conn_waits_since(struct lf_sock *sock, uint32_t now);
 /* Would a receive of `need` bytes find them (or an error) in the ring? */

@@ -342,7 +342,7 @@ static void note_arrival(struct lf_sock *sock, uint64_t ticks)
 {
 	uint64_t head = atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed);
 	uint64_t number = atomic_load_explicit(&sock->slot->tx_messages, memory_order_relaxed);
-	uint64_t arrival = head << 32 | lf_arrival_now(ticks);
+	uint64_t arrival = head << 32 | lf_arrival_steps(ticks);
 	atomic_store_explicit(&sock->out->arrivals.last[number % LF_ARRIVALS], arrival,
 			      memory_order_relaxed);
 	atomic_store_explicit(&sock->out->p.arrival, arrival, memory_order_relaxed);

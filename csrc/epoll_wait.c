@@ -76,7 +76,7 @@ static struct lf_registration *sort(struct lf_registration **from, int count)
 static uint32_t age(const struct lf_epoll *ep, uint64_t since)
 {
 	uint64_t ticks = ep->now - since;
-	return ticks >> 32 ? UINT32_MAX : lf_arrival_now(ticks);
+	return ticks >> 32 ? UINT32_MAX : lf_arrival_steps(ticks);
 }
 
 /* The kernel's list has what became ready first in front, and at its end what has just been
@@ -88,7 +88,7 @@ static struct lf_registration *in_order_of_arrival(struct lf_epoll *ep, struct l
 		return chain;
 	for (struct lf_registration *reg = chain; reg; reg = reg->next) {
 		uint32_t queued = age(ep, reg->queued_at);
-		uint32_t came = lf_conn_waits_since(reg->sock, lf_arrival_now(ep->now));
+		uint32_t came = lf_conn_waits_since(reg->sock, lf_arrival_steps(ep->now));
 		uint32_t passed = reg->passed_at ? age(ep, reg->passed_at) : 0;
 		reg->due_for = came < queued ? came : queued;
 		if (reg->due_for < passed)

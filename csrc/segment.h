@@ -102,7 +102,7 @@ struct lf_producer_line {
 };
 
 /* When the last few sends went into the ring, for a consumer that has several rings to tell of at
- * once. High half: the position where the send began, modulo 2^32; low half: lf_arrival_now(). Hints:
+ * once. High half: the position where the send began, modulo 2^32; low half: lf_arrival_steps(). Hints:
  * nothing but an order goes by them. The n-th send's lies at n mod LF_ARRIVALS. */
 enum { LF_ARRIVALS = 8 };
 struct lf_arrival_line {
