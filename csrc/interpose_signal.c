@@ -15,20 +15,14 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 
 /* What a thread holds for a few instructions only, no cancellation but such a one can leave held. */
 LF_EXPORT int pthread_setcanceltype(int type, int *old)
 {
-	static _Atomic(void *) found;
-	if (!found)
-		found = lf_real_symbol("pthread_setcanceltype");
-	void *next = found;
-	int (*real)(int, int *);
-	*(void **)&real = next;
+	lf_start();
 	if (type == PTHREAD_CANCEL_ASYNCHRONOUS)
 		lf_defer_cancels_anywhere(true);
-	int r = real(type, old);
+	int r = lf_real.pthread_setcanceltype(type, old);
 	if (r == 0 && type == PTHREAD_CANCEL_DEFERRED)
 		lf_defer_cancels_anywhere(false);
 	return r;

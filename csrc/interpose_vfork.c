@@ -72,13 +72,7 @@ LF_EXPORT int clone(int (*run)(void *), void *stack, int flags, void *arg, ...)
 	void *tls = va_arg(ap, void *);
 	pid_t *child_tid = va_arg(ap, pid_t *); /* as many as any call has */
 	va_end(ap);
-	static _Atomic(void *) found;
 	lf_start(); /* which would take the mark back */
-	if (!found)
-		found = lf_real_symbol("clone");
-	void *next = found;
-	int (*real)(int (*)(void *), void *, int, void *, ...);
-	*(void **)&real = next;
 	lf_memory_is_lent();
-	return real(run, stack, flags, arg, parent_tid, tls, child_tid);
+	return lf_real.clone(run, stack, flags, arg, parent_tid, tls, child_tid);
 }

@@ -186,4 +186,6 @@ void lf_real_init(void)
 	resolve(&lf_real.freopen, "freopen");
 	resolve(&lf_real._exit, "_exit");
 	resolve(&lf_real.prlimit, "prlimit");
+	resolve(&lf_real.clone, "clone");
+	resolve(&lf_real.pthread_setcanceltype, "pthread_setcanceltype");
 }

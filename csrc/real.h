@@ -97,6 +97,8 @@ struct lf_real {
 	FILE *(*freopen)(const char *, const char *, FILE *);
 	void (*_exit)(int);
 	int (*prlimit)(pid_t, int, const struct rlimit *, struct rlimit *);
+	int (*clone)(int (*)(void *), void *, int, void *, ...);
+	int (*pthread_setcanceltype)(int, int *);
 };
 
 extern struct lf_real lf_real;
