@@ -442,6 +442,8 @@ static bool poll_plainly(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_
 	struct timespec ts;
 	if (ns != LF_FOREVER)
 		ts = lf_timespec(ns);
+	if (ns)
+		lf_rank_sleeps();
 	*r = lf_real.ppoll(fds, n, ns == LF_FOREVER ? NULL : &ts, mask);
 	if (*r == -1) {
 		*r = -errno;
