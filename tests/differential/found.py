@@ -118,20 +118,6 @@ FOUND = {
         _send("client", "sendmmsg", 37, "MSG_OOB"),
         _receive("server", 8 << 20, "MSG_WAITALL", "MSG_PEEK"),
     ),
-    "a receive that urgent data end behind a ring": _program(
-        _send("client", "send", 5),
-        _send("client", "send", 1, "MSG_OOB"),
-        _receive("server", 1000, "MSG_WAITALL"),
-        _send("client", "send", 7),
-        _receive("server", 1000),
-    ),
-    "a peek that urgent data end": _program(
-        _send("client", "send", 5),
-        _send("client", "send", 3, "MSG_OOB"),
-        _receive("server", 1000, "MSG_WAITALL", "MSG_PEEK"),
-        _receive("server", 1000),
-        _receive("server", 1000, "MSG_DONTWAIT"),
-    ),
     "a peer killed after another program had its socket": _program(
         _send("server", "write", 21),
         _by("client", "exec writer", size=700),
@@ -151,13 +137,6 @@ FOUND = {
         _by("server", "shutdown", how="SHUT_WR"),
         _by("client", "exec writer", size=700),
         _by("client", "kill"),
-        _by("server", "poll", how="poll", events=["EPOLLIN", "EPOLLRDHUP"], timeout=0),
-    ),
-    "a reset that a partial send has met, and a shutdown": _program(
-        _by("client", "shutdown", how="SHUT_WR"),
-        _send("server", "sendmsg", 16 << 20),
-        _by("client", "reconnect", how="AF_UNSPEC"),
-        _by("server", "shutdown", how="SHUT_WR"),
         _by("server", "poll", how="poll", events=["EPOLLIN", "EPOLLRDHUP"], timeout=0),
     ),
     "a second connect that tells of a reset": dataclasses.replace(

@@ -6,7 +6,7 @@
 #include <stdatomic.h>
 #include <sys/epoll.h>
 
-enum { CONNECTIONS = 60, ANSWERS = 40 };
+enum { CONNECTIONS = 60, ANSWERS = 40, MINE = 42 };
 
 static int connection, set, by_poll;
 static _Atomic int answers;
@@ -15,7 +15,10 @@ static int wait_until_readable(int timeout)
 {
 	struct epoll_event event;
 	struct pollfd pollfd = {.fd = connection, .events = POLLIN};
-	return by_poll ? poll(&pollfd, 1, timeout) : epoll_wait(set, &event, 1, timeout);
+	if (by_poll)
+		return poll(&pollfd, 1, timeout);
+	int n = epoll_wait(set, &event, 1, timeout);
+	return n == 1 && event.data.u64 != MINE ? -1 : n;
 }
 
 static void *sleep_in_it(void *unused)
@@ -61,7 +64,7 @@ static void echo(int port)
 static int one(int listener)
 {
 	pthread_t sleeper;
-	struct epoll_event event = {.events = EPOLLIN};
+	struct epoll_event event = {.events = EPOLLIN, .data.u64 = MINE};
 	connection = accept(listener, NULL, NULL);
 	no_delay(connection);
 	set = epoll_create1(0);
