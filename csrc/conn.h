@@ -60,6 +60,9 @@ struct lf_bulk {
 };
 ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, const struct lf_bulk *bulk);
 ssize_t lf_conn_recv_into(struct lf_sock *sock, int fd, const struct lf_bulk *bulk);
+/* A receive has met TCP's FIN, where the ring has no part in what comes, but may have in what goes.
+ * 0: that is the end; or a negative errno, which TCP would have said. */
+ssize_t lf_conn_end_of_stream(struct lf_sock *sock, int fd);
 
 /* Around a kernel call that receives (or waits to receive) past the two functions above:
  * while one is under way the direction can't leave TCP. False: it already has. */

@@ -81,8 +81,7 @@ static uint32_t error_for_receive(struct lf_slot *slot)
 	return has_error_for_receive(slot) ? atomic_exchange(&slot->error, 0) : 0;
 }
 
-/* TCP's FIN, where the ring has no part in what comes, but may have in what goes. */
-static ssize_t end_of_stream(struct lf_sock *sock, int fd)
+ssize_t lf_conn_end_of_stream(struct lf_sock *sock, int fd)
 {
 	lf_conn_fin_seen(sock, fd);
 	return -(ssize_t)error_for_receive(sock->slot);
@@ -128,7 +127,7 @@ static ssize_t step_ready(struct lf_sock *sock, int fd, struct lf_cursor *cursor
 			return recv_counted(sock, fd, cursor, (size_t)n, flags);
 		/* FIN or error: the switch may have come between the two looks. */
 		if (atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) == LF_MARK_PLAIN)
-			return n == 0 && cursor->left ? end_of_stream(sock, fd) : n;
+			return n == 0 && cursor->left ? lf_conn_end_of_stream(sock, fd) : n;
 		if (n < 0) {
 			atomic_store(&slot->error, (uint32_t)-n);
 			lf_conn_tcp_failed(sock, fd);
@@ -346,7 +345,7 @@ static ssize_t step_plain(struct lf_sock *sock, int fd, struct lf_cursor *cursor
 	uint32_t error = n <= 0 ? error_for_receive(sock->slot) : 0;
 	if (error)
 		return -(ssize_t)error;
-	return n == 0 && cursor->left ? end_of_stream(sock, fd) : n;
+	return n == 0 && cursor->left ? lf_conn_end_of_stream(sock, fd) : n;
 }
 
 /* One try, under rx_lock. */
@@ -492,7 +491,7 @@ static ssize_t plain_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 		if (n > 0 && !(io->flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE)))
 			atomic_fetch_add(&slot->tcp_rcvd, (uint64_t)n);
 		if (n == 0 && lf_sock_paired(sock))
-			return end_of_stream(sock, fd);
+			return lf_conn_end_of_stream(sock, fd);
 		return n == -1 ? -errno : n;
 	}
 	if (!lf_conn_enter_plain_rx(sock))
@@ -830,7 +829,7 @@ ssize_t lf_conn_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 	}
 }
 
-/* READY or DRAIN: TCP's bytes, through a buffer, so that they are counted. What `move`
+/* TCP's bytes where there is a ring, too, through a buffer, so that they are counted. What `move`
  * did not use stays with TCP. */
 static ssize_t move_out_of_tcp(struct lf_sock *sock, int fd, const struct lf_bulk *bulk)
 {
@@ -851,20 +850,20 @@ static ssize_t move_out_of_tcp(struct lf_sock *sock, int fd, const struct lf_bul
 
 static ssize_t move_out(struct lf_sock *sock, int fd, const struct lf_bulk *bulk)
 {
-	struct lf_cursor none = {0};
+	char byte;
+	struct iovec one = {&byte, 1};
+	struct lf_cursor cursor = {.iov = &one, .count = 1, .left = 1};
 	struct lf_slot *slot = sock->slot;
-	ssize_t r = step(sock, fd, &none, 0); /* moves the state on; takes no byte */
-	if (r < 0 && r != -EAGAIN)
+	/* Moves the state on, and finds an end or an error only where no byte comes before it. */
+	ssize_t r = step(sock, fd, &cursor, MSG_PEEK);
+	if (r <= 0)
 		return r;
-	/* No byte was asked for, so 0 may mean bytes, FIN, or a plain phase. */
-	if (lf_rx(sock) != LF_RX_FUSED)
-		return move_out_of_tcp(sock, fd, bulk);
-	if (lf_conn_taken_back(sock))
-		return -EAGAIN;
+	if (lf_rx(sock) == LF_RX_PLAIN || lf_rx(sock) == LF_RX_ENDED)
+		return LF_USE_TCP; /* which has that byte, so need not wait */
 	uint64_t tail = atomic_load(&slot->rx_tail);
 	uint64_t unread = unread_in_ring(sock, tail);
-	if (unread == 0)
-		return r;
+	if (lf_rx(sock) != LF_RX_FUSED || unread == 0)
+		return move_out_of_tcp(sock, fd, bulk);
 	if (unread > sock->ring_size) {
 		lf_conn_corrupt(sock);
 		return -ECONNRESET;
@@ -884,7 +883,7 @@ static ssize_t move_out(struct lf_sock *sock, int fd, const struct lf_bulk *bulk
 ssize_t lf_conn_recv_into(struct lf_sock *sock, int fd, const struct lf_bulk *bulk)
 {
 	lf_pairing_step(sock, fd);
-	if (!lf_sock_paired(sock) || lf_rx(sock) == LF_RX_PLAIN || lf_rx(sock) == LF_RX_ENDED)
+	if (!lf_sock_paired(sock))
 		return LF_USE_TCP;
 	struct lf_wait wait = reading_wait(sock, 1, bulk->hold);
 	bool may_wait = bulk->wait && !lf_sock_nonblocking(sock);

@@ -282,8 +282,7 @@ static ssize_t splice_out(struct lf_sock *sock, int in, int out, size_t n, unsig
 static ssize_t splice_in(struct lf_sock *sock, int in, int out, size_t n, unsigned flags)
 {
 	for (;;) {
-		enum lf_rx rx = lf_rx(sock);
-		if (lf_sock_paired(sock) && rx != LF_RX_PLAIN && rx != LF_RX_ENDED) {
+		if (lf_sock_paired(sock)) {
 			ssize_t bad = await_pipe(out, POLLOUT, flags & SPLICE_F_NONBLOCK);
 			if (bad)
 				return bad;
@@ -302,6 +301,8 @@ static ssize_t splice_in(struct lf_sock *sock, int in, int out, size_t n, unsign
 		r = lf_real.splice(in, NULL, out, NULL, n, flags);
 		int error = errno;
 		lf_conn_leave_plain_rx(sock, r);
+		if (r == 0 && lf_sock_paired(sock))
+			return lf_conn_end_of_stream(sock, in);
 		return r == -1 ? -error : r;
 	}
 }

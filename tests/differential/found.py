@@ -43,6 +43,10 @@ def _receive(side: str, size: int, *flags: str) -> Step:
     return _by(side, "receive", how="recvfrom", size=size, flags=list(flags))
 
 
+def _splice(side: str, size: int, *flags: str) -> Step:
+    return _by(side, "receive", how="splice", size=size, flags=list(flags))
+
+
 def _option(side: str, name: str, value: str) -> Step:
     return _by(side, "set option", level="SOL_SOCKET", name=name, value=value)
 
@@ -102,6 +106,26 @@ FOUND = {
         _option("client", "SO_OOBINLINE", "01000000"),
         _by("server", "nonblocking", how="ioctl", on=True),
         _by("server", "signal", restart=False),
+    ),
+    "splices from a peer killed with bytes unread in a ring that had ended": _program(
+        _send("server", "write", 21),
+        _option("server", "SO_OOBINLINE", "01000000"),
+        _send("client", "write", 5),
+        _receive("server", 1000),
+        _by("client", "kill"),
+        _splice("server", 1000),
+        _splice("server", 1000),
+    ),
+    "a splice that is told of a reset by a ring that had ended": _program(
+        _send("server", "write", 21),
+        _option("server", "SO_OOBINLINE", "01000000"),
+        _send("client", "write", 500),
+        _by("client", "kill"),
+        _by("server", "poll", how="poll", events=["EPOLLIN", "EPOLLRDHUP"], timeout=30),
+        _splice("server", 200),
+        _splice("server", 1000),
+        _splice("server", 1000),
+        _splice("server", 1000),
     ),
     "a peer killed that had wished its unread bytes back": _program(
         _send("server", "write", 3),
