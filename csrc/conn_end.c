@@ -408,7 +408,7 @@ void lf_conn_defuse_until(struct lf_sock *sock, int fd, enum lf_reason reason, b
 		atomic_store(&slot->handed_on, 1);
 		/* Over what was said with an earlier wish, see is_handed_on(). */
 		atomic_store(&sock->in->c.reason, (uint32_t)reason);
-	} else if (atomic_load(&sock->out->c.wish) != LF_WISH_NONE && !lf_in_borrowed_memory()) {
+	} else {
 		lf_conn_resolve_fin(sock, fd);
 	}
 	if (lf_lock_acquire(&slot->tx_lock, LF_RANK_TX)) {
@@ -432,10 +432,12 @@ void lf_conn_defuse_until(struct lf_sock *sock, int fd, enum lf_reason reason, b
 static bool end_both(struct lf_sock *sock, enum lf_reason reason)
 {
 	struct lf_slot *slot = sock->slot;
+	int fd = lf_sock_named(sock, atomic_load(&sock->fd));
+	lf_conn_resolve_fin(sock, fd); /* as in lf_conn_service() */
 	if (!lf_lock_acquire(&slot->tx_lock, LF_RANK_TX))
 		return false;
 	lf_sock_decline(sock, reason);
-	lf_conn_leave_tx(sock, lf_sock_named(sock, atomic_load(&sock->fd)), reason);
+	lf_conn_leave_tx(sock, fd, reason);
 	lf_lock_release(&slot->tx_lock, LF_RANK_TX);
 	if (!lf_lock_acquire(&slot->rx_lock, LF_RANK_RX))
 		return false;
@@ -649,7 +651,8 @@ bool lf_conn_fin_is_doubtful(struct lf_sock *sock)
 void lf_conn_resolve_fin(struct lf_sock *sock, int fd)
 {
 	int saved = errno;
-	if (lf_conn_fin_is_doubtful(sock) && tcp_has_ended(sock, fd, 0))
+	/* In borrowed memory the parent sees to it: neither the bell's number nor TCP's is ours. */
+	if (lf_conn_fin_is_doubtful(sock) && !lf_in_borrowed_memory() && tcp_has_ended(sock, fd, 0))
 		lf_conn_fin_seen(sock, fd);
 	errno = saved;
 }

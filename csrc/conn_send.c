@@ -595,7 +595,10 @@ static void try_fuse(struct lf_sock *sock, int fd)
 static void leave_ring(struct lf_sock *sock, int fd, enum lf_reason reason)
 {
 	lf_sock_decline(sock, reason);
-	if (!lf_sock_paired(sock) || !lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
+	if (!lf_sock_paired(sock))
+		return;
+	lf_conn_resolve_fin(sock, fd); /* as in lf_conn_service() */
+	if (!lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
 		return;
 	lf_conn_leave_tx(sock, fd, reason);
 	lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);

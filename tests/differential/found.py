@@ -134,6 +134,21 @@ FOUND = {
         _receive("server", 1000),
         _receive("server", 1000),
     ),
+    "urgent data to a peer killed that had wished its unread bytes back": _program(
+        _send("server", "write", 3),
+        _by("client", "copy", how="dup2"),
+        _by("client", "kill"),
+        _send("server", "send", 1, "MSG_OOB"),
+        _receive("server", 1000),
+    ),
+    "an option after a peer was killed that had wished its unread bytes back": _program(
+        _send("server", "write", 3),
+        _by("client", "copy", how="dup2"),
+        _by("client", "kill"),
+        _option("server", "SO_OOBINLINE", "01000000"),
+        _receive("server", 1000),
+        _send("server", "write", 3),
+    ),
     "a receive of more than comes before urgent data": _program(
         _send("client", "sendmmsg", 37, "MSG_OOB"),
         _receive("server", 8 << 20, "MSG_WAITALL"),
