@@ -183,7 +183,7 @@ static bool identity_checks_out(const struct lf_segment *segment, const struct l
 
 uint32_t lf_conn_peer_share(const struct lf_sock *sock)
 {
-	uint32_t in = atomic_load_explicit(&sock->peer_limit, memory_order_relaxed);
+	uint32_t in = atomic_load_explicit(&sock->slot->peer_limit, memory_order_relaxed);
 	uint32_t ring = sock->ring_size;
 	/* Who bounds what it sends counts on being stopped when nobody reads. */
 	if (in == 0)
@@ -216,7 +216,7 @@ void lf_conn_limits_changed(struct lf_sock *sock)
 	/* A writer that sleeps, because the ring is full for it, looks again. */
 	if (atomic_exchange_explicit(&sock->in->c.limit, ours, memory_order_relaxed) != ours)
 		lf_bell_ring(sock, &sock->in->writer);
-	atomic_store_explicit(&sock->out_limit, limit_of(sock), memory_order_relaxed);
+	atomic_store_explicit(&sock->slot->tx_limit, limit_of(sock), memory_order_relaxed);
 	lf_conn_say_when_writable(sock);
 	/* Dekker, as in lf_wait_arm(): who may be armed looks at the tail next. */
 	atomic_thread_fence(memory_order_seq_cst);
@@ -249,8 +249,8 @@ static enum lf_reason map(struct lf_sock *sock, const struct lf_wire_fuse *fuse,
 	atomic_store(&sock->slot->tx_origin, lf_segment_home(ring, fuse->side, 0));
 	atomic_store(&sock->slot->tx_backed_from, lf_segment_backed_from(ring, fuse->side));
 	atomic_store(&sock->slot->tx_backed, LF_SEGMENT_SHORT);
-	atomic_store(&sock->peer_limit, fuse->limit_out);
-	atomic_store(&sock->out_limit, limit_of(sock));
+	atomic_store(&sock->slot->peer_limit, fuse->limit_out);
+	atomic_store(&sock->slot->tx_limit, limit_of(sock));
 	sock->pair_id = fuse->pair_id;
 	sock->disagreements = 0;
 	atomic_store(&sock->rung_read, 0);

@@ -145,11 +145,11 @@ static uint32_t follow_peers_limit(struct lf_sock *sock, uint32_t limit)
 {
 	uint32_t theirs = atomic_load_explicit(&sock->out->c.limit, memory_order_relaxed);
 	if (theirs == 0 ||
-	    theirs == atomic_load_explicit(&sock->peer_limit, memory_order_relaxed))
+	    theirs == atomic_load_explicit(&sock->slot->peer_limit, memory_order_relaxed))
 		return limit;
-	atomic_store_explicit(&sock->peer_limit, theirs, memory_order_relaxed);
+	atomic_store_explicit(&sock->slot->peer_limit, theirs, memory_order_relaxed);
 	lf_conn_limits_changed(sock);
-	return atomic_load_explicit(&sock->out_limit, memory_order_relaxed);
+	return atomic_load_explicit(&sock->slot->tx_limit, memory_order_relaxed);
 }
 
 /* Bytes there is room for; LF_LOOK_AGAIN: the peer's tail is impossible. */
@@ -158,7 +158,7 @@ static ssize_t room(struct lf_sock *sock)
 	struct lf_slot *slot = sock->slot;
 	uint64_t head = atomic_load_explicit(&slot->tx_head, memory_order_relaxed);
 	uint64_t unread = head - atomic_load_explicit(&slot->tx_tail, memory_order_relaxed);
-	uint32_t limit = atomic_load_explicit(&sock->out_limit, memory_order_relaxed);
+	uint32_t limit = atomic_load_explicit(&sock->slot->tx_limit, memory_order_relaxed);
 	/* The tail as last seen is enough until it leaves too little room: one cache miss
 	 * for many sends. */
 	if (unread > limit / 2) {
@@ -555,7 +555,7 @@ static bool put_quickly(struct lf_sock *sock, const void *buf, size_t n, uint64_
 		return false;
 	uint64_t head = atomic_load_explicit(&slot->tx_head, memory_order_relaxed);
 	uint64_t unread = head - atomic_load_explicit(&slot->tx_tail, memory_order_relaxed);
-	uint32_t half = atomic_load_explicit(&sock->out_limit, memory_order_relaxed) / 2;
+	uint32_t half = atomic_load_explicit(&sock->slot->tx_limit, memory_order_relaxed) / 2;
 	if (unread > half || n > half) /* where room() looks at the peer's tail, or may say less */
 		return false;
 	uint64_t position = position_for(sock, head, n);
@@ -717,7 +717,7 @@ static bool leaves_a_third(const struct lf_sock *sock, uint64_t tail, uint32_t l
 
 void lf_conn_say_when_writable(struct lf_sock *sock)
 {
-	uint32_t limit = atomic_load_explicit(&sock->out_limit, memory_order_relaxed);
+	uint32_t limit = atomic_load_explicit(&sock->slot->tx_limit, memory_order_relaxed);
 	atomic_store_explicit(&sock->out->writer.below, limit - limit / 3, memory_order_relaxed);
 }
 
@@ -733,11 +733,11 @@ bool lf_conn_writable(struct lf_sock *sock)
 		return true;
 	/* As TCP has it: writable once a third of the buffer is free. By the tail as last seen,
 	 * if that is enough. */
-	uint32_t limit = atomic_load_explicit(&sock->out_limit, memory_order_relaxed);
+	uint32_t limit = atomic_load_explicit(&sock->slot->tx_limit, memory_order_relaxed);
+	limit = follow_peers_limit(sock, limit);
 	if (leaves_a_third(sock, atomic_load_explicit(&sock->slot->tx_tail, memory_order_relaxed),
 			   limit))
 		return true;
-	limit = follow_peers_limit(sock, limit);
 	return leaves_a_third(sock, atomic_load_explicit(&sock->out->t.tail, memory_order_acquire),
 			      limit);
 }

@@ -80,7 +80,9 @@ struct lf_slot {
 	/* The stretch of the ring that is known to have its memory: from a place on, so many bytes,
 	 * around the ring's end if need be. Under tx_lock. */
 	_Atomic uint32_t tx_backed_from, tx_backed;
-	uint8_t pad1[128 - 100];
+	_Atomic uint32_t tx_limit;   /* unread bytes we may have towards the peer */
+	_Atomic uint32_t peer_limit; /* what of it the peer's receive buffer allows, 0: any */
+	uint8_t pad1[128 - 108];
 
 	/* Receiving. */
 	struct lf_lock rx_lock;

@@ -58,8 +58,6 @@ struct lf_sock {
 	struct lf_ring out_ring, in_ring;
 	uint32_t ring_size;
 	uint32_t out_index; /* which of the segment's directions `out` is */
-	_Atomic uint32_t out_limit;  /* unread bytes we may have towards the peer */
-	_Atomic uint32_t peer_limit; /* what of it the peer's receive buffer allows, 0: any */
 	_Atomic int bell;   /* doorbell, or -1 */
 	_Atomic uint32_t bell_users; /* threads that are just ringing or emptying it, by number */
 	_Atomic uint32_t hung_up;   /* enum lf_hung_up */

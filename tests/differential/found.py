@@ -149,6 +149,12 @@ FOUND = {
         _receive("server", 1000),
         _send("server", "write", 3),
     ),
+    "a receive buffer that one process has filled": _program(
+        _by("server", "fork"),
+        _option("client", "SO_RCVBUF", "00000100"),
+        _by("server", "fill") | {"child": True},
+        _by("server", "poll", how="poll", events=["EPOLLOUT"], timeout=0),
+    ),
     "a receive of more than comes before urgent data": _program(
         _send("client", "sendmmsg", 37, "MSG_OOB"),
         _receive("server", 8 << 20, "MSG_WAITALL"),
