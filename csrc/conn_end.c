@@ -795,10 +795,12 @@ void lf_conn_peer_gone(struct lf_sock *sock, int fd)
 	if (gave_up_its_bell(sock)) {
 		lf_conn_service(sock, fd);
 	} else {
-		bool ended = tcp_has_ended(sock, fd, DEATH_MS);
-		bool handed_on = ended && is_handed_on(sock);
+		/* Where the peer has left nothing unread, or what it left goes by TCP in any case, TCP
+		 * alone tells. That is the rule, and signals may be held in here. */
+		bool handed_on = is_handed_on(sock), waits = !handed_on && has_bytes_for_peer(sock);
+		bool ended = tcp_has_ended(sock, fd, waits ? DEATH_MS : 0);
 		if (handed_on || !ended || !reset_if_unread(sock, fd))
-			leave_to_tcp(sock, fd, handed_on);
+			leave_to_tcp(sock, fd, handed_on && ended);
 	}
 	atomic_store(&sock->hung_up, LF_HUNG_UP_KNOWN);
 	errno = saved;

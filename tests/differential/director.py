@@ -398,7 +398,8 @@ class Director:
                 # Else FIN may have to wait behind bytes, ours or theirs.
                 return come.exact and (out.exact or "WR" not in self._shut[side])
             case "reconnect":
-                return not busy and not out.unread and not come.unread
+                known = out.exact and come.exact
+                return not busy and known and not out.unread and not come.unread
             case "close" | "cover":
                 # FIN, and RST only when those come who can't know (docs/semantics.md).
                 lost = side in self._handed_on and (come.unread > 0 or not come.exact)

@@ -149,6 +149,15 @@ FOUND = {
         _receive("server", 1000),
         _send("server", "write", 3),
     ),
+    "a signal to a receive whose peer has passed its socket": dataclasses.replace(
+        _program(
+            _receive("client", 100000),
+            _by("server", "pass"),
+            _by("client", "signal", restart=True),
+            _by("client", "poll", how="select", events=["EPOLLIN", "EPOLLOUT"], timeout=0),
+        ),
+        pairing="nudge",
+    ),
     "a receive buffer that one process has filled": _program(
         _by("server", "fork"),
         _option("client", "SO_RCVBUF", "00000100"),
