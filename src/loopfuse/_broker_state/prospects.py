@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from loopfuse._matching import Endpoint
 
 PATIENCE = 0.005
-PATIENCE_OF_THE_LAZY = 1.0
+PATIENCE_OF_THE_LAZY = 5.0
 """Nothing stands still meanwhile."""
 PATIENCE_WITH_LISTENERS = 0.1
 """A listener may be about to be handed to a program with the library."""
