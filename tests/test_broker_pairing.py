@@ -443,7 +443,7 @@ def test_an_eager_end_learns_that_its_listener_has_no_library(broker: BrokerProc
     library.close()
 
 
-def test_a_lazy_end_waits_a_second_for_an_end_without_the_library(broker: BrokerProcess) -> None:
+def test_a_lazy_end_waits_seconds_for_an_end_without_the_library(broker: BrokerProcess) -> None:
     with libraries(broker.path, 1) as (library,), tcp_pair() as pair:
         begin = time.monotonic()
         library.claim(pair.client, CLIENT)

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 PATIENCE = 0.005
 PATIENCE_OF_THE_LAZY = 5.0
-"""Nothing stands still meanwhile."""
+"""Nothing stands still meanwhile, and of each descriptor that a walk comes upon the kernel keeps a
+name and an inode, 0.9 KiB, until memory is short: so not of those that a busy server has just begun
+to claim."""
 PATIENCE_WITH_LISTENERS = 0.1
 """A listener may be about to be handed to a program with the library."""
 REMEMBERED = 1.0
