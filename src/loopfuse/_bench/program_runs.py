@@ -115,7 +115,10 @@ def _run(command: list[str], environment: dict[str, str]) -> None:
 
 
 def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
+    """None that a connection which has just ended still has (TIME_WAIT): not every server sets
+    SO_REUSEADDR, and neither does this."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     return port
 
