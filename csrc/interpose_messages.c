@@ -68,6 +68,14 @@ LF_EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 
 /* --- several at once --- */
 
+static size_t length_of(const struct msghdr *msg)
+{
+	size_t sum = 0;
+	for (size_t i = 0; i < msg->msg_iovlen; i++)
+		sum += msg->msg_iov[i].iov_len;
+	return sum;
+}
+
 /* Stores what is left in *left, as recvmmsg(2) does. Returns whether there is any. */
 static bool time_is_left(int64_t deadline, struct timespec *left)
 {
@@ -126,32 +134,29 @@ LF_EXPORT int recvmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags, stru
 		return -1;
 	}
 	int64_t deadline = deadline_of(timeout);
+	bool waits = true;
 	unsigned got = 0;
 	while (got < n) {
 		struct msghdr *msg = &msgs[got].msg_hdr;
-		ssize_t r = recvmsg(fd, msg,
-				    (flags & ~MSG_WAITFORONE) |
-					    (got && (flags & MSG_WAITFORONE) ? MSG_DONTWAIT : 0));
+		uint32_t handlers_run = lf_defer_calls();
+		ssize_t r = recvmsg(fd, msg, (flags & ~MSG_WAITFORONE) | (waits ? 0 : MSG_DONTWAIT));
 		if (r < 0) {
 			if (got && errno != EAGAIN && errno != EINTR)
 				keep_error(fd, errno);
 			return got ? (int)got : -1;
 		}
 		msgs[got++].msg_len = (unsigned)r;
+		/* Where a signal has cut a message short, the kernel goes on with that pending; the
+		 * handler runs when all is over. */
+		waits = waits && !(flags & MSG_WAITFORONE) &&
+			!((flags & MSG_WAITALL) && (size_t)r < length_of(msg) &&
+			  lf_defer_calls() != handlers_run);
 		if (timeout && !time_is_left(deadline, timeout))
 			break;
 		if (msg->msg_flags & MSG_OOB)
 			break;
 	}
 	return (int)got;
-}
-
-static size_t length_of(const struct msghdr *msg)
-{
-	size_t sum = 0;
-	for (size_t i = 0; i < msg->msg_iovlen; i++)
-		sum += msg->msg_iov[i].iov_len;
-	return sum;
 }
 
 static int transmit_elsewhere(int fd, struct mmsghdr *msgs, unsigned n, int flags)

@@ -158,6 +158,13 @@ FOUND = {
         ),
         pairing="nudge",
     ),
+    "a signal to a receive of several messages": _program(
+        _send("client", "sendmsg", 5),
+        _by("server", "receive", how="recvmmsg", size=1 << 16, flags=["MSG_WAITALL"]),
+        _by("server", "signal", restart=False),
+        _send("client", "sendmsg", 7),
+        _receive("server", 1000),
+    ),
     "a receive buffer that one process has filled": _program(
         _by("server", "fork"),
         _option("client", "SO_RCVBUF", "00000100"),
