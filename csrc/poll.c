@@ -41,7 +41,7 @@ struct set {
 	bool fused;    /* at least one */
 	bool expects;  /* eager: answers of the broker are due */
 	bool must_poll;
-	bool writes; /* armed for room in a ring */
+	bool changes; /* waits for what another thread may change past the kernel and the doorbells */
 	bool slept;
 };
 
@@ -225,7 +225,7 @@ static int ask_kernel(struct set *set, int64_t ns, const sigset_t *mask)
 	/* Another thread may take in the broker's answer, or end the ring, of whose room the
 	 * kernel was not asked. */
 	int64_t longest = set->must_poll || set->expects ? LF_SHARED_SLEEP_NS :
-			  set->writes			 ? LF_WRITER_SLEEP_NS :
+			  set->changes			 ? LF_WRITER_SLEEP_NS :
 							   LF_FOREVER;
 	bool capped = ns > longest;
 	struct timespec ts = lf_timespec(capped ? longest : ns);
@@ -246,12 +246,14 @@ static void arm_all(struct set *set)
 			continue;
 		set->must_poll |= !lf_wait_begin(w->sock);
 		w->waiting = true;
-		if (set->fds[i].events & (POLLIN | POLLRDNORM))
+		bool reads = (set->fds[i].events & (POLLIN | POLLRDNORM)) != 0;
+		if (reads)
 			lf_wait_arm(w->sock, LF_WANT_READ);
-		if ((set->fds[i].events & (POLLOUT | POLLWRNORM)) && lf_tx(w->sock) == LF_TX_FUSED) {
+		bool writes = (set->fds[i].events & (POLLOUT | POLLWRNORM)) &&
+			      lf_tx(w->sock) == LF_TX_FUSED;
+		if (writes)
 			lf_wait_arm(w->sock, LF_WANT_WRITE);
-			set->writes = true;
-		}
+		set->changes |= writes || (reads && atomic_load(&w->sock->slot->rcvlowat) > 1);
 	}
 }
 
@@ -486,7 +488,7 @@ static int poll_any(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *ma
 			if (left <= 0)
 				return 0;
 		}
-		set.fused = set.expects = set.must_poll = set.writes = false;
+		set.fused = set.expects = set.must_poll = set.changes = false;
 		for (nfds_t i = 0; i < n; i++)
 			if (set.watched[i].sock)
 				follow_pairing(&set, i);

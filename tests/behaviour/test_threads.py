@@ -110,6 +110,14 @@ def test_threads_of_many_connections_do_not_race(
 
 
 @pytest.mark.parametrize("how", ["epoll", "poll"])
+@pytest.mark.parametrize("what", ["shutdown", "buffer", "unsent", "low-water"])
+def test_a_thread_that_sleeps_hears_of_what_another_one_changes(
+    plain: Session, fused: Session, programs: Path, what: str, how: str
+) -> None:
+    assert same(plain, fused, programs / "wait_changes", f"{what}-{how}") == "1, in time\n"
+
+
+@pytest.mark.parametrize("how", ["epoll", "poll"])
 def test_a_thread_that_fell_asleep_on_a_plain_socket_hears_of_it_once_it_is_fused(
     plain: Session, fused: Session, programs: Path, how: str
 ) -> None:
