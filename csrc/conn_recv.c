@@ -483,7 +483,7 @@ static ssize_t plain_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 	if (rx == LF_RX_ENDED || atomic_load(&sock->pairing) == LF_PAIRING_DECLINED ||
 	    atomic_load(&slot->error)) {
 		/* What TCP has can be read, also after a reset that only we know of. */
-		bool over = atomic_load(&slot->error) ||
+		bool over = has_error_for_receive(slot) ||
 			    (rx == LF_RX_ENDED && atomic_load(&slot->reset));
 		ssize_t n = tcp_receive(fd, io, io->flags | (over ? MSG_DONTWAIT : 0));
 		if (over && n <= 0)
@@ -932,8 +932,9 @@ uint32_t lf_conn_waits_since(struct lf_sock *sock, uint32_t now)
 bool lf_conn_has_input(struct lf_sock *sock, size_t need)
 {
 	uint64_t unread = ring_input(sock);
-	return (unread && unread >= need) ||
-	       atomic_load_explicit(&sock->slot->error, memory_order_relaxed);
+	return (unread && unread >= need) || has_error_for_receive(sock->slot) ||
+	       (atomic_load_explicit(&sock->slot->error, memory_order_relaxed) &&
+		atomic_load_explicit(&sock->slot->reset, memory_order_relaxed));
 }
 
 bool lf_conn_readable(struct lf_sock *sock, size_t need)

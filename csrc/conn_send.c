@@ -444,6 +444,15 @@ static struct lf_wait writing_wait(struct lf_sock *sock, struct lf_hold *hold)
 	};
 }
 
+/* By ourselves: no error that is kept. Another thread notes it after the kernel has done it, under
+ * tx_lock. */
+static bool has_been_shut(struct lf_sock *sock)
+{
+	if (lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
+		lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
+	return (atomic_load(&sock->slot->shut) & LF_SHUT_WR) != 0;
+}
+
 /* The ring has ended in the middle of a call: the rest goes by TCP. What went before is the
  * answer in any case, so an error that TCP has stays there for the next call. */
 static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *cursor,
@@ -464,7 +473,7 @@ static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 		if (n == -EAGAIN && whole->waits && lf_defer_calls() == handlers_run &&
 		    lf_wait_tcp(fd, POLLOUT) == 0)
 			continue;
-		if (n < 0 && n != -EAGAIN && n != -EINTR)
+		if (n < 0 && n != -EAGAIN && n != -EINTR && !(n == -EPIPE && has_been_shut(sock)))
 			atomic_store(&sock->slot->error, (uint32_t)-n); /* for the next call */
 		if (n <= 0)
 			break;

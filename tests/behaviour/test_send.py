@@ -83,3 +83,10 @@ def test_a_signal_is_handled_while_sendfile_sends_again_what_the_peer_wants(
 ) -> None:
     said = same(plain, fused, programs / "conn_send", "signal-in-sendfile")
     assert said == "the signal was handled\nthe peer got all\n"
+
+
+def test_a_shutdown_under_a_send_that_goes_on_in_tcp_is_no_error_for_receives(
+    plain: Session, fused: Session, programs: Path
+) -> None:
+    said = same(plain, fused, programs / "conn_send", "shutdown-under-a-send")
+    assert said == 'a part was sent\npoll: 0; then 5: "hello"\n'

@@ -475,6 +475,45 @@ static void signal_in_sendfile(void)
 	act(fill_and_send_a_file, want_all_and_read_after_the_signal);
 }
 
+static void *send_much(void *fd)
+{
+	static char much[32 << 20];
+	ssize_t n = send(*(int *)fd, much, sizeof(much), MSG_NOSIGNAL);
+	say("%s was sent\n", n > 0 && n < (ssize_t)sizeof(much) ? "a part" : "none or all");
+	return NULL;
+}
+
+static void answer_late(int fd)
+{
+	await_stage(1);
+	usleep(200000);
+	send(fd, "hello", 5, 0);
+	pause();
+}
+
+/* The send ends in TCP, whither the option leads, by a shutdown of our own. */
+static void shut_down_under_a_send(int fd)
+{
+	pthread_t thread;
+	char word[10] = "";
+	struct pollfd pollfd = {.fd = fd, .events = POLLIN};
+	pthread_create(&thread, NULL, send_much, &fd);
+	usleep(300000);
+	setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &(int){1}, sizeof(int));
+	shutdown(fd, SHUT_WR);
+	pthread_join(thread, NULL);
+	int ready = poll(&pollfd, 1, 0);
+	shared->stage = 1;
+	ssize_t n = recv(fd, word, sizeof(word), 0);
+	say("poll: %d; then %zd: \"%s\"\n", ready, n, word);
+}
+
+static void shutdown_under_a_send(void)
+{
+	share();
+	act(answer_late, shut_down_under_a_send);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct scenario scenarios[] = {
@@ -488,6 +527,7 @@ int main(int argc, char **argv)
 		{"far-too-much", far_too_much},
 		{"room-again", room_again},
 		{"signal-in-sendfile", signal_in_sendfile},
+		{"shutdown-under-a-send", shutdown_under_a_send},
 		{NULL, NULL},
 	};
 	return act_out(scenarios, argc, argv);
