@@ -836,7 +836,10 @@ static ssize_t move_out_of_tcp(struct lf_sock *sock, int fd, const struct lf_bul
 	char buffer[16384];
 	struct iovec iov = {buffer, bulk->n < sizeof(buffer) ? bulk->n : sizeof(buffer)};
 	struct lf_cursor cursor = {.iov = &iov, .count = 1, .left = iov.iov_len};
-	ssize_t n = step(sock, fd, &cursor, MSG_PEEK);
+	/* Written past the library: the next step might find bytes in the ring in their place. */
+	bool beside = lf_rx(sock) == LF_RX_FUSED;
+	ssize_t n = beside ? tcp_recv(fd, &cursor, SIZE_MAX, MSG_PEEK) :
+			     step(sock, fd, &cursor, MSG_PEEK);
 	if (n <= 0)
 		return n;
 	iov.iov_len = (size_t)n;
@@ -845,7 +848,7 @@ static ssize_t move_out_of_tcp(struct lf_sock *sock, int fd, const struct lf_bul
 		return used;
 	cursor = (struct lf_cursor){.iov = &iov, .count = 1, .left = (size_t)used};
 	iov.iov_len = (size_t)used;
-	return step(sock, fd, &cursor, 0);
+	return beside ? recv_counted(sock, fd, &cursor, SIZE_MAX, 0) : step(sock, fd, &cursor, 0);
 }
 
 static ssize_t move_out(struct lf_sock *sock, int fd, const struct lf_bulk *bulk)
@@ -856,10 +859,12 @@ static ssize_t move_out(struct lf_sock *sock, int fd, const struct lf_bulk *bulk
 	struct lf_slot *slot = sock->slot;
 	/* Moves the state on, and finds an end or an error only where no byte comes before it. */
 	ssize_t r = step(sock, fd, &cursor, MSG_PEEK);
+	bool plain = lf_rx(sock) == LF_RX_PLAIN || lf_rx(sock) == LF_RX_ENDED;
+	/* TCP has that byte, or an end before urgent data, so need not wait. */
+	if (plain && (r > 0 || (r == -EAGAIN && is_at_urgent_data(fd))))
+		return LF_USE_TCP;
 	if (r <= 0)
 		return r;
-	if (lf_rx(sock) == LF_RX_PLAIN || lf_rx(sock) == LF_RX_ENDED)
-		return LF_USE_TCP; /* which has that byte, so need not wait */
 	uint64_t tail = atomic_load(&slot->rx_tail);
 	uint64_t unread = unread_in_ring(sock, tail);
 	if (lf_rx(sock) != LF_RX_FUSED || unread == 0)
@@ -885,6 +890,8 @@ ssize_t lf_conn_recv_into(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 	lf_pairing_step(sock, fd);
 	if (!lf_sock_paired(sock))
 		return LF_USE_TCP;
+	if (lf_rx(sock) == LF_RX_PLAIN)
+		lf_conn_try_ready(sock, fd);
 	struct lf_wait wait = reading_wait(sock, 1, bulk->hold);
 	bool may_wait = bulk->wait && !lf_sock_nonblocking(sock);
 	for (;;) {

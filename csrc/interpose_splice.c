@@ -301,7 +301,8 @@ static ssize_t splice_in(struct lf_sock *sock, int in, int out, size_t n, unsign
 		r = lf_real.splice(in, NULL, out, NULL, n, flags);
 		int error = errno;
 		lf_conn_leave_plain_rx(sock, r);
-		if (r == 0 && lf_sock_paired(sock))
+		/* Before urgent data it ends, too. */
+		if (r == 0 && lf_sock_paired(sock) && lf_conn_fin_has_come(in))
 			return lf_conn_end_of_stream(sock, in);
 		return r == -1 ? -error : r;
 	}

@@ -22,6 +22,7 @@ SCENARIOS = [
     "impossible",
     "sendfile_from_a_device",
     "sendfile_to_a_pipe",
+    "urgent_data",
 ]
 
 

@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <sys/ioctl.h>
 #include <sys/sendfile.h>
 
 enum { MUCH = 1 << 20 };
@@ -367,6 +368,30 @@ static void sendfile_to_a_pipe(void)
 	act(say_hello, sendfile_into_a_pipe);
 }
 
+static void send_urgent(int fd)
+{
+	send(fd, "x", 1, MSG_OOB);
+	pause();
+}
+
+/* Urgent data end a splice, however little came before them. */
+static void splice_up_to_urgent_data(int fd)
+{
+	int p[2], mark = 0;
+	(void)!pipe(p);
+	for (int64_t end = now_ms() + 5000; !mark && now_ms() < end; usleep(1000))
+		ioctl(fd, SIOCATMARK, &mark);
+	int64_t since = now_ms();
+	tell("at the mark", splice(fd, NULL, p[1], NULL, 100, 0));
+	say("%s\n", now_ms() - since < 2000 ? "in time" : "late");
+}
+
+static void urgent_data(void)
+{
+	alarm(10);
+	act(send_urgent, splice_up_to_urgent_data);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct scenario scenarios[] = {
@@ -382,6 +407,7 @@ int main(int argc, char **argv)
 		{"impossible", impossible},
 		{"sendfile_from_a_device", sendfile_from_a_device},
 		{"sendfile_to_a_pipe", sendfile_to_a_pipe},
+		{"urgent_data", urgent_data},
 		{NULL, NULL},
 	};
 	return act_out(scenarios, argc, argv);
