@@ -279,7 +279,7 @@ bool lf_conn_pair(struct lf_sock *sock, const struct lf_wire_fuse *fuse, int seg
 	int fd = atomic_load(&sock->fd);
 	*reason = (enum lf_reason)atomic_load(&slot->declined);
 	/* A process that shares the socket but not the segment would be left behind. */
-	if (*reason == LF_REASON_NONE && atomic_load(&slot->holders) != 1)
+	if (*reason == LF_REASON_NONE && !lf_slot_is_held_by(slot, 1))
 		*reason = LF_REASON_SHARED_DESCRIPTOR;
 	if (*reason == LF_REASON_NONE) {
 		lf_copy_choose();

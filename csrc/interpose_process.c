@@ -9,7 +9,9 @@
 #define _GNU_SOURCE
 #include "clock.h"
 #include "conn.h"
+#include "departure.h"
 #include "invariant.h"
+#include "lock.h"
 #include "real.h"
 #include "start.h"
 
@@ -66,40 +68,70 @@ static void defuse_if_inherited(struct lf_sock *sock)
 		lf_conn_defuse_until(sock, atomic_load(&sock->fd), LF_REASON_EXEC, others_stay(sock), deadline);
 }
 
+/* What lf_departure_begin() gave this thread, for the walk through all sockets. */
+static _Thread_local int departure __attribute__((tls_model("initial-exec")));
+
+/* This process counts as a holder no more, though it may still be at work, or come back. Others may
+ * be paired then, and leave it behind without their segment: where nobody would know of it, it goes
+ * on counting. */
+static void count_out(struct lf_sock *sock)
+{
+	if (departure == LF_NO_DEPARTURE && lf_sock_shared(sock) && !lf_sock_paired(sock))
+		return;
+	lf_departure_leaves(departure, sock->slot);
+	if (!atomic_exchange(&sock->left, 1))
+		lf_count_down(&sock->slot->holders);
+}
+
 /* A process that is about to become another program takes no part in any ring. What the
  * program inherits was defused, so that nobody takes that socket for unshared. */
 static void leave_for_exec(struct lf_sock *sock)
 {
-	if (!lf_sock_shared(sock))
-		return;
-	atomic_store(&sock->left, 1);
-	lf_count_down(&sock->slot->holders);
+	if (lf_sock_shared(sock))
+		count_out(sock);
 }
 
 static void return_to(struct lf_sock *sock)
 {
-	if (atomic_exchange(&sock->left, 0))
-		atomic_fetch_add(&sock->slot->holders, 1);
+	if (!atomic_exchange(&sock->left, 0))
+		return;
+	atomic_fetch_add(&sock->slot->holders, 1);
+	lf_departure_returns(departure, sock->slot);
 }
 
-static void before_exec(void)
+/* The kernel gives another thread the first one's number before it lets go of what that one holds. */
+static bool keeps_its_number(void)
+{
+	return lf_lock_tid() == (uint32_t)getpid();
+}
+
+/* What still_here() is to be given. */
+static int before_exec(void)
 {
 	if (!lf_started)
-		return;
-	int saved = errno;
+		return LF_NO_DEPARTURE;
+	int saved = errno, begun = LF_NO_DEPARTURE;
 	deadline = lf_deadline(LF_TAKE_BACK_NS);
 	lf_sock_each(defuse_if_inherited);
-	if (!lf_in_borrowed_memory())
+	if (!lf_in_borrowed_memory()) {
+		if (keeps_its_number())
+			begun = lf_departure_begin();
+		departure = begun;
 		lf_sock_each(leave_for_exec);
+	}
 	errno = saved;
+	return begun;
 }
 
 /* exec has failed: we are still here. */
-static int still_here(int r)
+static int still_here(int begun, int r)
 {
 	int saved = errno;
-	if (lf_started && !lf_in_borrowed_memory())
+	if (lf_started && !lf_in_borrowed_memory()) {
+		departure = begun;
 		lf_sock_each(return_to);
+		lf_departure_end(begun);
+	}
 	errno = saved;
 	return r;
 }
@@ -107,8 +139,8 @@ static int still_here(int r)
 LF_EXPORT int execve(const char *path, char *const argv[], char *const envp[])
 {
 	lf_start();
-	before_exec();
-	return still_here(lf_real.execve(path, argv, envp));
+	int begun = before_exec();
+	return still_here(begun, lf_real.execve(path, argv, envp));
 }
 
 LF_EXPORT int execv(const char *path, char *const argv[])
@@ -119,8 +151,8 @@ LF_EXPORT int execv(const char *path, char *const argv[])
 LF_EXPORT int execvpe(const char *file, char *const argv[], char *const envp[])
 {
 	lf_start();
-	before_exec();
-	return still_here(lf_real.execvpe(file, argv, envp));
+	int begun = before_exec();
+	return still_here(begun, lf_real.execvpe(file, argv, envp));
 }
 
 LF_EXPORT int execvp(const char *file, char *const argv[])
@@ -138,15 +170,15 @@ LF_EXPORT int execveat(int folder, const char *path, char *const argv[], char *c
 		errno = ENOSYS;
 		return -1;
 	}
-	before_exec();
-	return still_here(real(folder, path, argv, envp, flags));
+	int begun = before_exec();
+	return still_here(begun, real(folder, path, argv, envp, flags));
 }
 
 LF_EXPORT int fexecve(int fd, char *const argv[], char *const envp[])
 {
 	lf_start();
-	before_exec();
-	return still_here(lf_real.fexecve(fd, argv, envp));
+	int begun = before_exec();
+	return still_here(begun, lf_real.fexecve(fd, argv, envp));
 }
 
 /* The list forms: count, copy to an array, go on as the vector forms. */

@@ -103,7 +103,7 @@ void lf_pairing_stop(void)
 static void claim(struct lf_sock *sock, int fd)
 {
 	struct lf_slot *slot = sock->slot;
-	if (atomic_load(&slot->holders) != 1) /* later, when the other one has closed it */
+	if (!lf_slot_is_held_by(slot, 1)) /* later, when the other one has closed it */
 		return;
 	if (atomic_load(&slot->tx_inside) || atomic_load(&slot->rx_inside))
 		return; /* counts are in motion */

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "slot.h"
 
+#include "departure.h"
 #include "invariant.h"
 #include "rank.h"
 
@@ -32,7 +33,7 @@ static struct lf_slot *reclaim_parked(void)
 {
 	for (uint32_t n = 0; n < used; n++) {
 		struct lf_slot *slot = &area[scan++ % used];
-		if (slot->next_free == PARKED && atomic_load(&slot->holders) == 0) {
+		if (slot->next_free == PARKED && lf_slot_is_held_by(slot, 0)) {
 			slot->next_free = 0; /* it is made fresh without the lock */
 			return slot;
 		}
@@ -78,12 +79,22 @@ void lf_slot_refresh(struct lf_slot *slot)
 	atomic_store_explicit(&slot->holders, 1, memory_order_relaxed);
 }
 
+/* Who comes back counts before he is no longer departing; who sets out is departing, and has been
+ * counted so, before he is no holder any more. One who does both while we look shows in `departures`. */
+bool lf_slot_is_held_by(struct lf_slot *slot, uint32_t holders)
+{
+	uint32_t departures = atomic_load(&slot->departures);
+	return atomic_load(&slot->holders) == holders && !lf_departure_pending(slot) &&
+	       atomic_load(&slot->holders) == holders &&
+	       atomic_load(&slot->departures) == departures;
+}
+
 bool lf_slot_leave(struct lf_slot *slot)
 {
-	uint32_t left = lf_count_down(&slot->holders) - 1;
+	(void)lf_count_down(&slot->holders);
 	if (!in_area(slot))
 		return false;
-	if (left == 0)
+	if (lf_slot_is_held_by(slot, 0))
 		return true;
 	lf_mutex_lock_briefly(&lock, LF_RANK_LEAF);
 	slot->next_free = PARKED;

@@ -62,7 +62,9 @@ struct lf_slot {
 	_Atomic uint32_t fork_safe; /* 1: paired, so processes forked since share the segment */
 	_Atomic uint32_t handed_on; /* 1: a program without the library may hold it too */
 	uint32_t next_free;         /* the owner's free list: index + 1 */
-	uint8_t pad0[128 - 80];
+	_Atomic uint64_t departing; /* see departure.h: who of those that left may still be here */
+	_Atomic uint32_t departures; /* how many ever left */
+	uint8_t pad0[128 - 92];
 
 	/* Sending. */
 	struct lf_lock tx_lock;
@@ -99,6 +101,10 @@ _Static_assert(sizeof(struct lf_slot) == 384, "three lines of 128 bytes");
 
 /* A fresh slot with one holder, or NULL when there is no room. */
 struct lf_slot *lf_slot_new(void);
+
+/* So many hold it, no more: none of those who are on their way out may come back. While this process
+ * is one of them, and does not fork, that stays so. */
+bool lf_slot_is_held_by(struct lf_slot *slot, uint32_t holders);
 
 /* This process no longer holds the socket. True: nobody does, and the slot is the caller's, to be
  * made fresh or given back. */

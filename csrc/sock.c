@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "sock.h"
 
+#include "departure.h"
 #include "epoll.h"
 #include "invariant.h"
 #include "mapping.h"
@@ -71,7 +72,7 @@ static void take_apart(struct lf_sock *sock)
 	if (sock->segment)
 		lf_mapping_drop(sock->segment, sock->ring_size, sock->whole);
 	sock->segment = NULL;
-	/* Closed while another thread tried to exec: that one's count is not to be taken twice. */
+	/* Closed while another thread tried to exec, or exits: that one's count is not to be taken twice. */
 	if (atomic_exchange(&sock->left, 0))
 		atomic_fetch_add(&sock->slot->holders, 1);
 	if (!lf_slot_leave(sock->slot)) {
@@ -253,7 +254,7 @@ enum lf_reason lf_sock_commit(struct lf_sock *sock)
 	/* The gate is held across a fork, from the counting of holders on: a child either
 	 * inherits PAIRED and the mapping, or is counted here. */
 	lf_mutex_lock_briefly(&gate, LF_RANK_GATE);
-	if (atomic_load(&sock->slot->holders) != 1)
+	if (!lf_slot_is_held_by(sock->slot, 1))
 		reason = LF_REASON_SHARED_DESCRIPTOR;
 	else if (lf_states_pair(sock, LF_PAIRING_CLAIMED, LF_PAIRING_PAIRED))
 		atomic_store(&sock->slot->fork_safe, 1); /* forks inherit it from here on */
@@ -345,6 +346,7 @@ static void one_holder_less(struct lf_sock *sock)
 void lf_sock_before_fork(void)
 {
 	lf_mutex_lock(&gate, LF_RANK_GATE);
+	lf_departures_before_fork();
 	forks_with_this_one = ++forks;
 	lf_sock_each(one_more_holder);
 }

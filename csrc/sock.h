@@ -62,7 +62,7 @@ struct lf_sock {
 	_Atomic uint32_t bell_users; /* threads that are just ringing or emptying it, by number */
 	_Atomic uint32_t hung_up;   /* enum lf_hung_up */
 	_Atomic uint32_t let_go;    /* 1: by lf_sock_let_go() */
-	_Atomic uint32_t left;      /* 1: no longer counted as a holder, for an exec */
+	_Atomic uint32_t left;      /* 1: no longer counted as a holder, for an exec or exit */
 	_Atomic uint32_t fin_seen;  /* TCP has said that the peer sends no more, or worse */
 	_Atomic uint64_t tx_looked;   /* lf_ticks() when a send last looked around */
 	_Atomic int64_t tcp_checked;  /* lf_now_coarse() of the last look whether TCP was reset */

@@ -1,0 +1,25 @@
+"""Processes on their way out that still have the socket (tests/programs/departures.c)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from behaviour.two_ends import same
+from sessions import Session
+
+_FIVE = "".join(f"{n} came back\n" for n in range(1, 6))
+
+SCENARIOS = {
+    "exec-fails": _FIVE + "it ended with 0\n",
+    "exec-succeeds": "it is there\n",
+}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_process_holds_its_socket_until_it_is_gone(
+    plain: Session, lazily_fused: Session, programs: Path, scenario: str
+) -> None:
+    """A parent's close meanwhile is not the last; once it is gone, it is in nobody's way."""
+    assert same(plain, lazily_fused, programs / "departures", scenario) == SCENARIOS[scenario]
