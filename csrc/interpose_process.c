@@ -308,17 +308,20 @@ LF_EXPORT int wordexp(const char *words, wordexp_t *into, int flags)
 
 /* --- exit --- */
 
-static void leave(struct lf_sock *sock)
+static void close_here(struct lf_sock *sock)
 {
 	lf_conn_before_close(sock, atomic_load(&sock->fd));
-	lf_count_down(&sock->slot->holders);
 }
 
 static void leave_all(void)
 {
 	static _Atomic bool left;
-	if (lf_started && !lf_in_borrowed_memory() && !atomic_exchange(&left, true))
-		lf_sock_each(leave);
+	if (!lf_started || lf_in_borrowed_memory() || atomic_exchange(&left, true))
+		return;
+	lf_sock_each(close_here);
+	/* Until the kernel has ended this thread: others run on while it flushes. */
+	departure = lf_departure_begin();
+	lf_sock_each(count_out);
 }
 
 __attribute__((destructor)) static void at_exit(void)

@@ -13,6 +13,7 @@ _FIVE = "".join(f"{n} came back\n" for n in range(1, 6))
 
 SCENARIOS = {
     "exec-fails": _FIVE + "it ended with 0\n",
+    "exit-takes-long": _FIVE + "it ended with 0\n",
     "exec-succeeds": "it is there\n",
 }
 
