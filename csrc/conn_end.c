@@ -908,7 +908,7 @@ void lf_conn_before_close(struct lf_sock *sock, int fd)
 	if (lf_sock_paired(sock) && lf_conn_is_resending(sock) &&
 	    lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
 		lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
-	if (!lf_sock_paired(sock) || lf_sock_shared(sock))
+	if (!lf_sock_paired(sock) || !lf_slot_is_held_by(sock->slot, 1))
 		return;
 	bool resets = abandon_ring(sock, fd);
 	/* Not before: to a peer that finds us dead in there, it would mean that FIN came first. */

@@ -15,6 +15,10 @@ SCENARIOS = {
     "exec-fails": _FIVE + "it ended with 0\n",
     "exit-takes-long": _FIVE + "it ended with 0\n",
     "exec-succeeds": "it is there\n",
+    "closed-before-exec-fails": (
+        "7 bytes were unread\n200000 bytes sent\n200000 bytes, then the end\n"
+    ),
+    "closed-before-exec-succeeds": "0 bytes, then Connection reset by peer\n",
 }
 
 
