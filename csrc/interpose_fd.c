@@ -444,7 +444,7 @@ LF_EXPORT int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 	lf_start();
 	struct sockaddr_storage own;
 	socklen_t own_len = sizeof(own);
-	bool theirs = addr && len;
+	bool theirs = addr; /* without a length the kernel says EFAULT */
 	int r;
 	do
 		r = theirs ? lf_real.accept4(fd, addr, len, flags) :

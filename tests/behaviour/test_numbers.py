@@ -24,6 +24,7 @@ SCENARIOS = [
     "quick_exit_lets_go",
     "daemon_lets_go",
     "limit_stays",
+    "accepted_without_a_length",
 ]
 
 

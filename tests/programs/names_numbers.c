@@ -440,6 +440,21 @@ static void limit_stays(void)
 	tell("limits that were not the program's: %s\n", wrong ? "some" : "none");
 }
 
+static void accept_without_a_length(int fd)
+{
+	struct sockaddr_in from;
+	int port, listener = listen_somewhere(&port), other = socket(AF_INET, SOCK_STREAM, 0);
+	connect_to(other, port);
+	int r = accept(listener, (struct sockaddr *)&from, NULL);
+	tell("an address without a length: %s\n", r == -1 ? strerror(errno) : "accepted");
+	close(fd);
+}
+
+static void accepted_without_a_length(void)
+{
+	act(wait_for_the_end, accept_without_a_length);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct scenario scenarios[] = {
@@ -457,6 +472,7 @@ int main(int argc, char **argv)
 		{"quick_exit_lets_go", quick_exit_lets_go},
 		{"daemon_lets_go", daemon_lets_go},
 		{"limit_stays", limit_stays},
+		{"accepted_without_a_length", accepted_without_a_length},
 		{NULL, NULL},
 	};
 	return act_out(scenarios, argc, argv);
