@@ -64,15 +64,19 @@ __asm__(".pushsection .text\n"
 	".popsection\n");
 #endif
 
-LF_EXPORT int clone(int (*run)(void *), void *stack, int flags, void *arg, ...)
-{
-	va_list ap;
-	va_start(ap, arg);
-	pid_t *parent_tid = va_arg(ap, pid_t *);
-	void *tls = va_arg(ap, void *);
-	pid_t *child_tid = va_arg(ap, pid_t *); /* as many as any call has */
-	va_end(ap);
-	lf_start(); /* which would take the mark back */
-	lf_memory_is_lent();
-	return lf_real.clone(run, stack, flags, arg, parent_tid, tls, child_tid);
-}
+#define CLONE(name)                                                                             \
+	LF_EXPORT int name(int (*run)(void *), void *stack, int flags, void *arg, ...)            \
+	{                                                                                         \
+		va_list ap;                                                                       \
+		va_start(ap, arg);                                                                \
+		pid_t *parent_tid = va_arg(ap, pid_t *);                                          \
+		void *tls = va_arg(ap, void *);                                                   \
+		pid_t *child_tid = va_arg(ap, pid_t *); /* as many as any call has */             \
+		va_end(ap);                                                                       \
+		lf_start(); /* which would take the mark back */                                  \
+		lf_memory_is_lent();                                                              \
+		return lf_real.clone(run, stack, flags, arg, parent_tid, tls, child_tid);         \
+	}
+
+CLONE(clone)
+CLONE(__clone)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,16 @@ def test_what_lies_in_the_ring_is_there_for_whoever_has_the_socket_afterwards(
     """By names of calls, or with arguments, that the library has to see through."""
     said = same(plain, fused, programs / "conn_moves", keeper)
     assert said == KEEPERS[keeper]
+
+
+@pytest.mark.parametrize("how", ["pidfd-spawned", "pidfd-spawned-by-path"])
+def test_a_child_that_is_spawned_for_a_pidfd_gets_what_lies_in_the_ring(
+    plain: Session, fused: Session, programs: Path, how: str
+) -> None:
+    if not hasattr(ctypes.CDLL(None), "pidfd_spawn"):
+        pytest.skip("glibc has it from 2.39 on")
+    said = same(plain, fused, programs / "conn_moves", how)
+    assert said == "one\n0, and it ended with 0\n"
 
 
 @pytest.mark.parametrize("scenario", ["handed-on", "handed-on-as-input"])

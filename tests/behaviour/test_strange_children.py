@@ -10,9 +10,19 @@ from two_ends import same
 from sessions import Session
 
 
-@pytest.mark.parametrize("how", ["vfork", "clone", "system-call", "fork-alone"])
+@pytest.mark.parametrize(
+    "how", ["vfork", "clone", "clones-other-name", "system-call", "fork-alone"]
+)
 def test_what_a_child_closes_and_opens_is_none_of_its_parents_business(
     plain: Session, fused: Session, programs: Path, how: str
 ) -> None:
     said = same(plain, fused, programs / "strange_children", how)
     assert said == "the child ended with 0\nand here it goes on\n"
+
+
+@pytest.mark.parametrize("how", ["failed-fork", "failed-forks-other-name"])
+def test_a_child_that_there_never_was_has_no_sockets(
+    plain: Session, fused: Session, programs: Path, how: str
+) -> None:
+    said = same(plain, fused, programs / "strange_children", how)
+    assert said == "no child: Resource temporarily unavailable\nand here it goes on\n"

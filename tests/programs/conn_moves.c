@@ -1,6 +1,7 @@
 /* conn_moves.c - a socket whose bytes are to be read another way, or by nobody any more. */
 #include "shared_page.h"
 
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <spawn.h>
 #include <sys/epoll.h>
@@ -198,6 +199,35 @@ static void spawn_with_older_actions(int fd)
 	say("%d, and it ended with %x\n", error, status);
 }
 
+/* By names that glibc has from 2.39 on. */
+typedef int spawn_for_pidfd(int *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *,
+			    char *const[], char *const[]);
+
+static void spawn_by(const char *name, const char *program, int fd)
+{
+	int status = -1, pidfd = -1;
+	posix_spawn_file_actions_t actions;
+	spawn_for_pidfd *spawn = (spawn_for_pidfd *)dlsym(RTLD_DEFAULT, name);
+	await_queued(fd, 4);
+	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_adddup2(&actions, fd, STDIN_FILENO);
+	int error = spawn ? spawn(&pidfd, program, &actions, NULL, line_reader, environ) : ENOSYS;
+	siginfo_t info;
+	if (error == 0 && waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED) == 0)
+		status = info.si_status;
+	say("%d, and it ended with %x\n", error, status);
+}
+
+static void spawn_for_a_pidfd(int fd)
+{
+	spawn_by("pidfd_spawn", "/usr/bin/timeout", fd);
+}
+
+static void spawn_for_a_pidfd_by_path(int fd)
+{
+	spawn_by("pidfd_spawnp", "timeout", fd);
+}
+
 /* With no other thread there is one table of descriptors still, and the library's are in it. */
 static void leave_the_others_descriptors(int fd)
 {
@@ -235,6 +265,8 @@ WANTED_ELSEWHERE(all_meanwhile, send_twice, read_all_meanwhile)
 WANTED_ELSEWHERE(two_sets, send_and_look, wait_in_two_sets)
 WANTED_ELSEWHERE(nested_set, send_and_look, wait_in_a_nested_set)
 WANTED_ELSEWHERE(other_program, send_one_and_receive, become_another_program)
+WANTED_ELSEWHERE(pidfd_spawned, send_one_and_receive, spawn_for_a_pidfd)
+WANTED_ELSEWHERE(pidfd_spawned_by_path, send_one_and_receive, spawn_for_a_pidfd_by_path)
 WANTED_ELSEWHERE(unshared_numbers, send_one_and_receive, leave_the_others_descriptors)
 WANTED_ELSEWHERE(refused_copy, send_one_and_receive, duplicate_with_unknown_flags)
 
@@ -322,6 +354,8 @@ int main(int argc, char **argv)
 		{"nested-set", nested_set},
 		{"other-program", other_program},
 		{"older-file-actions", older_file_actions},
+		{"pidfd-spawned", pidfd_spawned},
+		{"pidfd-spawned-by-path", pidfd_spawned_by_path},
 		{"unshared-numbers", unshared_numbers},
 		{"refused-copy", refused_copy},
 		{"handed-on", handed_on},

@@ -2,7 +2,13 @@
  * fused yet, and opens others; the parent goes on. */
 #include "two_ends.h"
 
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sched.h>
+#include <stddef.h>
+
+pid_t __fork(void);
+int __clone(int (*run)(void *), void *stack, int flags, void *arg, ...);
 
 static int connection;
 
@@ -36,6 +42,37 @@ static pid_t by_clone(void)
 {
 	static char stack[65536] __attribute__((aligned(16)));
 	return clone(in_a_clone, stack + sizeof(stack), CLONE_VM | CLONE_VFORK | SIGCHLD, NULL);
+}
+
+static pid_t by_clones_other_name(void)
+{
+	static char stack[65536] __attribute__((aligned(16)));
+	return __clone(in_a_clone, stack + sizeof(stack), CLONE_VM | CLONE_VFORK | SIGCHLD, NULL);
+}
+
+static void have_no_more_children(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EAGAIN),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = {sizeof(code) / sizeof(code[0]), code};
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+		abort();
+}
+
+static pid_t by_a_fork_that_fails(void)
+{
+	have_no_more_children();
+	return fork();
+}
+
+static pid_t by_forks_other_name(void)
+{
+	have_no_more_children();
+	return __fork();
 }
 
 /* As fork, past the C library. */
@@ -80,8 +117,11 @@ static void go_on_after(pid_t (*make)(void))
 	}
 	connection = accept(listener, NULL, NULL);
 	no_delay(connection);
-	waitpid(make(), &status, 0);
-	say("the child ended with %d\n", status);
+	pid_t child = make();
+	if (child == -1)
+		say("no child: %s\n", strerror(errno));
+	else if (waitpid(child, &status, 0) == child)
+		say("the child ended with %d\n", status);
 	int more = socket(AF_INET, SOCK_STREAM, 0);
 	warm(connection, 0);
 	close(more);
@@ -100,6 +140,21 @@ static void clone_child(void)
 	go_on_after(by_clone);
 }
 
+static void other_clone_child(void)
+{
+	go_on_after(by_clones_other_name);
+}
+
+static void no_child(void)
+{
+	go_on_after(by_a_fork_that_fails);
+}
+
+static void no_child_by_the_other_name(void)
+{
+	go_on_after(by_forks_other_name);
+}
+
 static void system_call_child(void)
 {
 	go_on_after(by_itself);
@@ -115,6 +170,9 @@ int main(int argc, char **argv)
 	static const struct scenario scenarios[] = {
 		{"vfork", vfork_child},
 		{"clone", clone_child},
+		{"clones-other-name", other_clone_child},
+		{"failed-fork", no_child},
+		{"failed-forks-other-name", no_child_by_the_other_name},
 		{"system-call", system_call_child},
 		{"fork-alone", fork_alone_child},
 		{NULL, NULL},
