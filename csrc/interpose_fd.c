@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/time.h>
 #include <unistd.h>
 
@@ -311,11 +312,23 @@ static struct lf_sock *make_way(int fd)
 	return NULL;
 }
 
+/* The program has lowered its limit since: dup3 refuses a number that it may not give any more, and
+ * what sits there stays what it was. */
+static bool is_beyond_limit(int fd)
+{
+	struct rlimit limit;
+	return getrlimit(RLIMIT_NOFILE, &limit) == 0 && (rlim_t)fd >= limit.rlim_cur;
+}
+
 LF_EXPORT int dup3(int fd, int to, int flags)
 {
 	if ((!lf_table_get(fd) && !lf_table_get(to)) || fd == to || (flags & ~O_CLOEXEC) ||
 	    lf_real.fcntl(fd, F_GETFD) == -1)
 		return lf_real.dup3(fd, to, flags);
+	if (lf_table_get(to) && is_beyond_limit(to)) {
+		errno = EBADF;
+		return -1;
+	}
 	int saved = errno;
 	bool taken = is_taken(to);
 	struct lf_sock *replaced = make_way(to);

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <spawn.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 
 #ifndef CLOSE_RANGE_UNSHARE
 #define CLOSE_RANGE_UNSHARE 2
@@ -253,6 +254,23 @@ static void duplicate_with_unknown_flags(int fd)
 	say("%d %s, %zd: %s", r, strerror(error), n, words);
 }
 
+/* It has a number that the soft limit would not allow any more. */
+static void duplicate_beyond_the_limit(int fd)
+{
+	enum { HIGH = 300, FEWER = 200 };
+	char words[8] = "";
+	struct rlimit limit;
+	dup2(fd, HIGH);
+	close(fd);
+	await_queued(HIGH, 4);
+	getrlimit(RLIMIT_NOFILE, &limit);
+	limit.rlim_cur = FEWER;
+	setrlimit(RLIMIT_NOFILE, &limit);
+	int r = dup2(STDERR_FILENO, HIGH), error = errno;
+	ssize_t n = recv(HIGH, words, 4, MSG_DONTWAIT);
+	say("%d %s, %zd: %s", r, strerror(error), n, words);
+}
+
 #define WANTED_ELSEWHERE(name, client, server) \
 	static void name(void)                 \
 	{                                      \
@@ -269,6 +287,7 @@ WANTED_ELSEWHERE(pidfd_spawned, send_one_and_receive, spawn_for_a_pidfd)
 WANTED_ELSEWHERE(pidfd_spawned_by_path, send_one_and_receive, spawn_for_a_pidfd_by_path)
 WANTED_ELSEWHERE(unshared_numbers, send_one_and_receive, leave_the_others_descriptors)
 WANTED_ELSEWHERE(refused_copy, send_one_and_receive, duplicate_with_unknown_flags)
+WANTED_ELSEWHERE(refused_by_the_limit, send_one_and_receive, duplicate_beyond_the_limit)
 
 static void older_file_actions(void)
 {
@@ -358,6 +377,7 @@ int main(int argc, char **argv)
 		{"pidfd-spawned-by-path", pidfd_spawned_by_path},
 		{"unshared-numbers", unshared_numbers},
 		{"refused-copy", refused_copy},
+		{"refused-by-the-limit", refused_by_the_limit},
 		{"handed-on", handed_on},
 		{"handed-on-as-input", handed_on_as_input},
 		{NULL, NULL},
