@@ -179,9 +179,18 @@ static bool leaves_the_table(int flags)
 	return !lf_alone() && ((unsigned)flags & CLOSE_RANGE_UNSHARE) != 0;
 }
 
+/* Of a range that is empty, before anything is closed: the kernel may not know these flags, or the
+ * call. CLOSE_RANGE_UNSHARE all kernels that have it know, and would heed. */
+static bool is_refused(int flags)
+{
+	return lf_real.close_range(~0u, ~0u, (int)((unsigned)flags & ~CLOSE_RANGE_UNSHARE)) == -1;
+}
+
 /* Sweeps that close everything step around what the program can't know of. */
 static int close_around_hidden(unsigned first, unsigned last, int flags)
 {
+	if (is_refused(flags))
+		return -1;
 	bool leaves = leaves_the_table(flags);
 	unsigned from = first;
 	for (unsigned fd = first; fd <= last && fd < LF_TABLE_SIZE; fd++) {

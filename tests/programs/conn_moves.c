@@ -254,6 +254,15 @@ static void duplicate_with_unknown_flags(int fd)
 	say("%d %s, %zd: %s", r, strerror(error), n, words);
 }
 
+static void close_with_unknown_flags(int fd)
+{
+	char words[8] = "";
+	await_queued(fd, 4);
+	int r = close_range((unsigned)fd, (unsigned)fd, 64), error = errno;
+	ssize_t n = recv(fd, words, 4, MSG_DONTWAIT);
+	say("%d %s, %zd: %s", r, strerror(error), n, words);
+}
+
 /* It has a number that the soft limit would not allow any more. */
 static void duplicate_beyond_the_limit(int fd)
 {
@@ -287,6 +296,7 @@ WANTED_ELSEWHERE(pidfd_spawned, send_one_and_receive, spawn_for_a_pidfd)
 WANTED_ELSEWHERE(pidfd_spawned_by_path, send_one_and_receive, spawn_for_a_pidfd_by_path)
 WANTED_ELSEWHERE(unshared_numbers, send_one_and_receive, leave_the_others_descriptors)
 WANTED_ELSEWHERE(refused_copy, send_one_and_receive, duplicate_with_unknown_flags)
+WANTED_ELSEWHERE(refused_range, send_one_and_receive, close_with_unknown_flags)
 WANTED_ELSEWHERE(refused_by_the_limit, send_one_and_receive, duplicate_beyond_the_limit)
 
 static void older_file_actions(void)
@@ -377,6 +387,7 @@ int main(int argc, char **argv)
 		{"pidfd-spawned-by-path", pidfd_spawned_by_path},
 		{"unshared-numbers", unshared_numbers},
 		{"refused-copy", refused_copy},
+		{"refused-range", refused_range},
 		{"refused-by-the-limit", refused_by_the_limit},
 		{"handed-on", handed_on},
 		{"handed-on-as-input", handed_on_as_input},
