@@ -1,9 +1,11 @@
-/* interpose_uring.c - who sets up an io_uring may wait for, and move, bytes past us.
+/* interpose_uring.c - the kernel's own ways to wait for, and move, bytes past us: io_uring and AIO.
  *
- * A socket that is polled, or put into an epoll set, through io_uring would sleep while bytes
- * lie in the ring. So from then on this process claims nothing more. Seen are the C library's
- * syscall() and liburing's shared library; a program that makes the system call by itself is
- * not (docs/semantics.md).
+ * A socket that is polled, read or put into an epoll set by them would sleep while bytes lie in the
+ * ring. What an io_uring is asked for stands in memory where no call tells of it, so a process that
+ * sets one up claims nothing more, and what it has fused goes back to TCP. AIO names its sockets in
+ * each io_submit: those go back, no other. Seen are the C library's syscall() and the shared
+ * libraries liburing and libaio; a program that makes the system call by itself is not
+ * (docs/semantics.md).
  */
 #define _GNU_SOURCE
 #include "pairing.h"
@@ -11,12 +13,14 @@
 #include "start.h"
 
 #include <errno.h>
+#include <linux/aio_abi.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+struct io_context;
 struct io_uring;
 struct io_uring_params;
 
@@ -30,6 +34,14 @@ struct io_uring_params;
 	type (*call)(__VA_ARGS__);                                             \
 	*(void **)&call = next
 
+/* Those blocks are about to be submitted. */
+static void defuse_named(long n, struct iocb *const *blocks)
+{
+	for (long i = 0; blocks && i < n; i++)
+		if (blocks[i])
+			lf_fd_defuse((int)blocks[i]->aio_fildes, LF_REASON_IO_OUTSIDE_LIBC, false);
+}
+
 LF_EXPORT long syscall(long number, ...)
 {
 	NEXT(long, "syscall", long, ...);
@@ -41,8 +53,26 @@ LF_EXPORT long syscall(long number, ...)
 	va_end(ap);
 	if (number == SYS_clone || number == SYS_clone3)
 		lf_memory_is_lent();
+	else if (number == SYS_io_submit)
+		defuse_named(a[1], (struct iocb *const *)a[2]);
 	long r = call(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 	if (number == SYS_io_uring_setup && r >= 0)
+		lf_pairing_stop();
+	return r;
+}
+
+/* libaio's blocks are the kernel's, by other names. */
+LF_EXPORT int io_submit(struct io_context *context, long n, struct iocb **blocks)
+{
+	NEXT(int, "io_submit", struct io_context *, long, struct iocb **);
+	defuse_named(n, blocks);
+	return next ? call(context, n, blocks) : -ENOSYS;
+}
+
+/* r: negative, it has not been. */
+static int set_up(int r)
+{
+	if (r >= 0)
 		lf_pairing_stop();
 	return r;
 }
@@ -50,8 +80,7 @@ LF_EXPORT long syscall(long number, ...)
 LF_EXPORT int io_uring_queue_init(unsigned entries, struct io_uring *ring, unsigned flags)
 {
 	NEXT(int, "io_uring_queue_init", unsigned, struct io_uring *, unsigned);
-	lf_pairing_stop();
-	return next ? call(entries, ring, flags) : -ENOSYS;
+	return set_up(next ? call(entries, ring, flags) : -ENOSYS);
 }
 
 LF_EXPORT int io_uring_queue_init_params(unsigned entries, struct io_uring *ring,
@@ -59,8 +88,7 @@ LF_EXPORT int io_uring_queue_init_params(unsigned entries, struct io_uring *ring
 {
 	NEXT(int, "io_uring_queue_init_params", unsigned, struct io_uring *,
 	     struct io_uring_params *);
-	lf_pairing_stop();
-	return next ? call(entries, ring, params) : -ENOSYS;
+	return set_up(next ? call(entries, ring, params) : -ENOSYS);
 }
 
 LF_EXPORT int io_uring_queue_init_mem(unsigned entries, struct io_uring *ring,
@@ -68,6 +96,5 @@ LF_EXPORT int io_uring_queue_init_mem(unsigned entries, struct io_uring *ring,
 {
 	NEXT(int, "io_uring_queue_init_mem", unsigned, struct io_uring *,
 	     struct io_uring_params *, void *, size_t);
-	lf_pairing_stop();
-	return next ? call(entries, ring, params, memory, size) : -ENOSYS;
+	return set_up(next ? call(entries, ring, params, memory, size) : -ENOSYS);
 }

@@ -94,10 +94,22 @@ static bool is_tcp(int fd)
 }
 
 static _Atomic bool stopped;
+/* One time limit for all sockets. */
+static _Thread_local int64_t deadline __attribute__((tls_model("initial-exec")));
+
+static void defuse(struct lf_sock *sock)
+{
+	lf_conn_defuse_until(sock, atomic_load(&sock->fd), LF_REASON_IO_OUTSIDE_LIBC, false, deadline);
+}
 
 void lf_pairing_stop(void)
 {
+	int saved = errno;
+	/* Dekker with claim(), seq_cst: it stores CLAIMED, then loads this. */
 	atomic_store(&stopped, true);
+	deadline = lf_deadline(LF_TAKE_BACK_NS);
+	lf_sock_each(defuse);
+	errno = saved;
 }
 
 static void claim(struct lf_sock *sock, int fd)
@@ -140,6 +152,10 @@ static void claim(struct lf_sock *sock, int fd)
 		return;
 	if (!lf_states_pair(sock, LF_PAIRING_TRACKED, LF_PAIRING_CLAIMED))
 		return;
+	if (atomic_load(&stopped)) {
+		decline(sock, LF_REASON_IO_OUTSIDE_LIBC);
+		return;
+	}
 	if (!lf_broker_send(LF_WIRE_CLAIM, &message.head, sizeof(message))) {
 		/* No broker: plain TCP; try again much later. */
 		atomic_store(&sock->calls, 0);

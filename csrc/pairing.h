@@ -20,7 +20,8 @@ static inline void lf_pairing_step(struct lf_sock *sock, int fd)
 
 /* It stays plain, and lives on without us: its calls are the kernel's alone. */
 void lf_pairing_let_go(struct lf_sock *sock);
-/* Nothing more is claimed in this process. */
+/* Nothing more is claimed in this process, and what is fused goes back to TCP: other readers and
+ * writers than calls of ours are to come. Waits as lf_conn_defuse() does, once for all. */
 void lf_pairing_stop(void);
 /* Eager: the first payload byte waits, bounded, until the peer is ready; not for long where
  * the program did not mean to wait: `dontwait`, or a non-blocking socket. */

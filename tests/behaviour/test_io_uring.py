@@ -1,11 +1,13 @@
-"""A program with an io_uring might wait for bytes where no library can see it: it stays plain."""
+"""What the kernel reads, writes and polls in the background, no library sees: that stays plain."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
+from behaviour.two_ends import same
 from conftest import PROGRAMS
 from sessions import Session, free_port
 
@@ -19,3 +21,21 @@ def test_who_sets_up_a_ring_is_not_fused(lazily_fused: Session, what: str) -> No
     if said.startswith("no io_uring"):
         pytest.skip(said.strip())
     assert bool(lazily_fused.fused_rows(port)) == (what == "none")
+
+
+IN_THE_BACKGROUND = {
+    "poll": "poll: 1, 1, 1\n4 one\n",
+    "read": "read: 1, 1, 4\none\n",
+    "write": "write: 1, 1, 4\n8 one\nback\n",
+    "ring": "4 one\n",
+}
+
+
+@pytest.mark.parametrize("how", IN_THE_BACKGROUND)
+def test_a_fused_socket_that_the_kernel_is_asked_to_use_goes_back_to_tcp(
+    plain: Session, fused: Session, programs: Path, how: str
+) -> None:
+    said = same(plain, fused, programs / "kernel_aio", how)
+    if said.startswith("no "):
+        pytest.skip(said.strip())
+    assert said == IN_THE_BACKGROUND[how]
