@@ -15,6 +15,7 @@
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -172,11 +173,25 @@ static bool hidden(unsigned fd)
 	return lf_table_kind(lf_table_get((int)fd)) == LF_KIND_HIDDEN;
 }
 
-/* The caller is about to get a table of its own, of which ours knows nothing: unless it is alone
- * with it anyhow. */
-static bool leaves_the_table(int flags)
+/* The calling thread gets a table of its own, unless it is alone with it anyhow. What it closes and
+ * opens there is not told from what the others do, so all is left to TCP. */
+static void leave_the_table(void)
 {
-	return !lf_alone() && ((unsigned)flags & CLOSE_RANGE_UNSHARE) != 0;
+	if (lf_started && !lf_alone() && !lf_in_borrowed_memory())
+		lf_pairing_stop_following();
+}
+
+void lf_before_unshare(int flags)
+{
+	if (flags & CLONE_FILES)
+		leave_the_table();
+}
+
+LF_EXPORT int unshare(int flags)
+{
+	lf_start();
+	lf_before_unshare(flags);
+	return lf_real.unshare(flags);
 }
 
 /* Of a range that is empty, before anything is closed: the kernel may not know these flags, or the
@@ -191,7 +206,9 @@ static int close_around_hidden(unsigned first, unsigned last, int flags)
 {
 	if (is_refused(flags))
 		return -1;
-	bool leaves = leaves_the_table(flags);
+	bool leaves = ((unsigned)flags & CLOSE_RANGE_UNSHARE) && !lf_alone();
+	if (leaves)
+		leave_the_table();
 	unsigned from = first;
 	for (unsigned fd = first; fd <= last && fd < LF_TABLE_SIZE; fd++) {
 		uintptr_t entry = lf_table_get((int)fd);

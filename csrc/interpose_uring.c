@@ -53,6 +53,8 @@ LF_EXPORT long syscall(long number, ...)
 	va_end(ap);
 	if (number == SYS_clone || number == SYS_clone3)
 		lf_memory_is_lent();
+	else if (number == SYS_unshare)
+		lf_before_unshare((int)a[0]);
 	else if (number == SYS_io_submit)
 		defuse_named(a[1], (struct iocb *const *)a[2]);
 	long r = call(number, a[0], a[1], a[2], a[3], a[4], a[5]);

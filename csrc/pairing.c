@@ -169,6 +169,22 @@ void lf_pairing_let_go(struct lf_sock *sock)
 	lf_sock_let_go(sock);
 }
 
+static void let_go_of_plain(struct lf_sock *sock)
+{
+	enum lf_rx rx = lf_rx(sock);
+	if (lf_tx(sock) != LF_TX_FUSED && (rx == LF_RX_PLAIN || rx == LF_RX_ENDED) &&
+	    !atomic_load(&sock->slot->error) && !atomic_load(&sock->slot->reset))
+		lf_pairing_let_go(sock);
+}
+
+void lf_pairing_stop_following(void)
+{
+	int saved = errno;
+	lf_pairing_stop();
+	lf_sock_each(let_go_of_plain);
+	errno = saved;
+}
+
 /* A call less until it is time to claim. Two threads that count at once may count once. */
 static bool is_early(struct lf_sock *sock)
 {

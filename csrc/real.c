@@ -187,5 +187,6 @@ void lf_real_init(void)
 	resolve(&lf_real._exit, "_exit");
 	resolve(&lf_real.prlimit, "prlimit");
 	resolve(&lf_real.clone, "clone");
+	resolve(&lf_real.unshare, "unshare");
 	resolve(&lf_real.pthread_setcanceltype, "pthread_setcanceltype");
 }

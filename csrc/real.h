@@ -98,6 +98,7 @@ struct lf_real {
 	void (*_exit)(int);
 	int (*prlimit)(pid_t, int, const struct rlimit *, struct rlimit *);
 	int (*clone)(int (*)(void *), void *, int, void *, ...);
+	int (*unshare)(int);
 	int (*pthread_setcanceltype)(int, int *);
 };
 

@@ -25,6 +25,8 @@ bool lf_in_borrowed_memory(void);
 bool lf_seems_borrowed(void);
 /* Such a child is about to be made. */
 void lf_memory_is_lent(void);
+/* unshare(2) is about to be called: a thread may get descriptors of its own. */
+void lf_before_unshare(int flags);
 
 /* There is no other thread for certain: but for signal handlers nothing happens during a call. */
 static inline bool lf_alone(void)

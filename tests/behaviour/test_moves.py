@@ -44,6 +44,8 @@ KEEPERS = {
     "older-file-actions": "one\n0, and it ended with 0\n",
     "unshared-numbers": "0, 4: one\ntwo\n",
     "refused-copy": "-1 Invalid argument, 4: one\n",
+    "thread-unshares": "1 of 12345, 4: one\n1 of 12345, 4: two\n",
+    "thread-unshares-a-range": "1 of 12345, 4: one\n1 of 12345, 4: two\n",
     "refused-range": "-1 Invalid argument, 4: one\n",
     "refused-by-the-limit": "-1 Bad file descriptor, 4: one\n",
 }

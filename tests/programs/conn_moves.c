@@ -3,6 +3,7 @@
 
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <spawn.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
@@ -263,6 +264,53 @@ static void close_with_unknown_flags(int fd)
 	say("%d %s, %zd: %s", r, strerror(error), n, words);
 }
 
+/* A thread takes a table of its own, and closes what it does not need of it. */
+struct leaver {
+	int fd, set, by_range;
+};
+
+static void *leave_and_close(void *argument)
+{
+	const struct leaver *leaver = argument;
+	if ((leaver->by_range ? close_range(~0u, ~0u, CLOSE_RANGE_UNSHARE) : unshare(CLONE_FILES)) == -1)
+		say("no table of its own: %s\n", strerror(errno));
+	close(leaver->fd);
+	close(leaver->set);
+	return NULL;
+}
+
+static void go_on_beside_a_thread_that_leaves(int fd, int by_range)
+{
+	char words[16] = "";
+	pthread_t thread;
+	struct epoll_event event = {.events = EPOLLIN, .data.u64 = 12345};
+	struct timeval patience = {5, 0};
+	struct leaver leaver = {.fd = fd, .set = epoll_create1(0), .by_range = by_range};
+	epoll_ctl(leaver.set, EPOLL_CTL_ADD, fd, &event);
+	await_queued(fd, 4);
+	pthread_create(&thread, NULL, leave_and_close, &leaver);
+	pthread_join(thread, NULL);
+	event.data.u64 = 0;
+	int ready = epoll_wait(leaver.set, &event, 1, 3000);
+	ssize_t n = recv(fd, words, 4, MSG_DONTWAIT);
+	say("%d of %d, %zd: %s", ready, (int)event.data.u64, n, words);
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	send(fd, "x", 1, 0);
+	ready = epoll_wait(leaver.set, &event, 1, 3000);
+	n = recv(fd, words, 4, 0);
+	say("%d of %d, %zd: %s", ready, (int)event.data.u64, n, words);
+}
+
+static void go_on_beside_an_unsharer(int fd)
+{
+	go_on_beside_a_thread_that_leaves(fd, 0);
+}
+
+static void go_on_beside_a_range_closer(int fd)
+{
+	go_on_beside_a_thread_that_leaves(fd, 1);
+}
+
 /* It has a number that the soft limit would not allow any more. */
 static void duplicate_beyond_the_limit(int fd)
 {
@@ -296,6 +344,8 @@ WANTED_ELSEWHERE(pidfd_spawned, send_one_and_receive, spawn_for_a_pidfd)
 WANTED_ELSEWHERE(pidfd_spawned_by_path, send_one_and_receive, spawn_for_a_pidfd_by_path)
 WANTED_ELSEWHERE(unshared_numbers, send_one_and_receive, leave_the_others_descriptors)
 WANTED_ELSEWHERE(refused_copy, send_one_and_receive, duplicate_with_unknown_flags)
+WANTED_ELSEWHERE(thread_unshares, send_one_and_receive, go_on_beside_an_unsharer)
+WANTED_ELSEWHERE(thread_unshares_a_range, send_one_and_receive, go_on_beside_a_range_closer)
 WANTED_ELSEWHERE(refused_range, send_one_and_receive, close_with_unknown_flags)
 WANTED_ELSEWHERE(refused_by_the_limit, send_one_and_receive, duplicate_beyond_the_limit)
 
@@ -387,6 +437,8 @@ int main(int argc, char **argv)
 		{"pidfd-spawned-by-path", pidfd_spawned_by_path},
 		{"unshared-numbers", unshared_numbers},
 		{"refused-copy", refused_copy},
+		{"thread-unshares", thread_unshares},
+		{"thread-unshares-a-range", thread_unshares_a_range},
 		{"refused-range", refused_range},
 		{"refused-by-the-limit", refused_by_the_limit},
 		{"handed-on", handed_on},
