@@ -284,7 +284,16 @@ static int copied(int fd, int copy, bool past_us)
 	if (past_us || is_stdio(copy))
 		lf_fd_defuse(fd, LF_REASON_STDIO, true);
 	uintptr_t entry = lf_table_get(fd);
-	if (lf_table_kind(entry) == LF_KIND_EPOLL)
+	bool is_set = lf_table_kind(entry) == LF_KIND_EPOLL;
+	if ((unsigned)copy >= LF_TABLE_SIZE) {
+		/* Calls by that number are the kernel's: of a socket, or of what a set may have in it. */
+		if (is_set)
+			lf_pairing_stop_following();
+		else
+			lf_fd_defuse(fd, LF_REASON_IO_OUTSIDE_LIBC, true);
+		return copy;
+	}
+	if (is_set)
 		lf_epoll_add_descriptor(lf_table_pointer(entry), copy);
 	struct lf_sock *sock = lf_sock_pin(fd);
 	if (sock) {

@@ -12,7 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define LF_TABLE_SIZE (1u << 20) /* fs.nr_open's default; descriptors above stay plain */
+#define LF_TABLE_SIZE (1u << 20) /* fs.nr_open's default; above, all is plain */
 
 enum lf_kind {
 	LF_KIND_NONE = 0,

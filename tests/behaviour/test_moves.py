@@ -76,3 +76,16 @@ def test_the_library_of_a_socket_that_lives_on_elsewhere_is_gone(
 ) -> None:
     said = same(plain, lazily_fused, programs / "conn_moves", scenario)
     assert said == "3 bytes, 0 bytes, another program got xyz, then the end\n"
+
+
+HIGH = {"high-number": "4: one\none two three\n", "high-set": "1 of 12345, 4: one\n"}
+
+
+@pytest.mark.parametrize("what", HIGH)
+def test_a_number_above_the_library_s_table_is_the_socket_s_too(
+    plain: Session, fused: Session, programs: Path, what: str
+) -> None:
+    said = same(plain, fused, programs / "conn_moves", what)
+    if said.startswith("no "):
+        pytest.skip(said.strip())
+    assert said == HIGH[what]

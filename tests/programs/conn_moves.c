@@ -328,6 +328,84 @@ static void duplicate_beyond_the_limit(int fd)
 	say("%d %s, %zd: %s", r, strerror(error), n, words);
 }
 
+/* --- a copy of a higher number than the library's table has room for --- */
+
+enum { ABOVE_THE_TABLE = (1 << 20) + 5 };
+
+/* The copy, or -1: this user may not have such numbers. */
+static int copy_above_the_table(int fd)
+{
+	struct rlimit limit;
+	unsigned before = 0;
+	FILE *file = fopen("/proc/sys/fs/nr_open", "r+");
+	if (!file || fscanf(file, "%u", &before) != 1)
+		return -1;
+	if (before <= ABOVE_THE_TABLE) {
+		rewind(file);
+		fprintf(file, "%d\n", ABOVE_THE_TABLE + 64);
+		fflush(file);
+	}
+	getrlimit(RLIMIT_NOFILE, &limit);
+	limit.rlim_cur = ABOVE_THE_TABLE + 1;
+	if (limit.rlim_max < limit.rlim_cur)
+		limit.rlim_max = limit.rlim_cur;
+	int copy = setrlimit(RLIMIT_NOFILE, &limit) == -1 ? -1 : dup2(fd, ABOVE_THE_TABLE);
+	if (before <= ABOVE_THE_TABLE) {
+		rewind(file);
+		fprintf(file, "%u\n", before);
+	}
+	fclose(file);
+	return copy;
+}
+
+static void use_both_numbers(int fd)
+{
+	char words[8] = "";
+	struct timeval patience = {3, 0};
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	await_queued(fd, 4);
+	int copy = copy_above_the_table(fd);
+	if (copy == -1) {
+		say("no such number here: %s\n", strerror(errno));
+		return;
+	}
+	ssize_t n = recv(copy, words, 4, 0);
+	say("%zd: %s", n, words);
+	send(fd, "one ", 4, 0);
+	send(copy, "two ", 4, 0);
+	send(fd, "three", 5, 0);
+	(void)!recv(fd, words, 1, 0);
+}
+
+static void send_one_and_say_what_comes(int fd)
+{
+	char words[16] = "";
+	send(fd, "one\n", 4, 0);
+	(void)!recv(fd, words, 13, MSG_WAITALL);
+	say("%s\n", words);
+	send(fd, "x", 1, 0);
+	pause();
+}
+
+/* A set, too. */
+static void wait_by_both_numbers(int fd)
+{
+	char words[8] = "";
+	struct epoll_event event = {.events = EPOLLIN, .data.u64 = 12345};
+	int set = epoll_create1(0);
+	epoll_ctl(set, EPOLL_CTL_ADD, fd, &event);
+	await_queued(fd, 4);
+	int copy = copy_above_the_table(set);
+	if (copy == -1) {
+		say("no such number here: %s\n", strerror(errno));
+		return;
+	}
+	close(set);
+	int ready = epoll_wait(copy, &event, 1, 3000);
+	ssize_t n = recv(fd, words, 4, MSG_DONTWAIT);
+	say("%d of %d, %zd: %s", ready, (int)event.data.u64, n, words);
+}
+
 #define WANTED_ELSEWHERE(name, client, server) \
 	static void name(void)                 \
 	{                                      \
@@ -344,6 +422,8 @@ WANTED_ELSEWHERE(pidfd_spawned, send_one_and_receive, spawn_for_a_pidfd)
 WANTED_ELSEWHERE(pidfd_spawned_by_path, send_one_and_receive, spawn_for_a_pidfd_by_path)
 WANTED_ELSEWHERE(unshared_numbers, send_one_and_receive, leave_the_others_descriptors)
 WANTED_ELSEWHERE(refused_copy, send_one_and_receive, duplicate_with_unknown_flags)
+WANTED_ELSEWHERE(high_number, send_one_and_say_what_comes, use_both_numbers)
+WANTED_ELSEWHERE(high_set, send_one_and_receive, wait_by_both_numbers)
 WANTED_ELSEWHERE(thread_unshares, send_one_and_receive, go_on_beside_an_unsharer)
 WANTED_ELSEWHERE(thread_unshares_a_range, send_one_and_receive, go_on_beside_a_range_closer)
 WANTED_ELSEWHERE(refused_range, send_one_and_receive, close_with_unknown_flags)
@@ -437,6 +517,8 @@ int main(int argc, char **argv)
 		{"pidfd-spawned-by-path", pidfd_spawned_by_path},
 		{"unshared-numbers", unshared_numbers},
 		{"refused-copy", refused_copy},
+		{"high-number", high_number},
+		{"high-set", high_set},
 		{"thread-unshares", thread_unshares},
 		{"thread-unshares-a-range", thread_unshares_a_range},
 		{"refused-range", refused_range},
