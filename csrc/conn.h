@@ -299,6 +299,8 @@ bool lf_hold_end_for_tcp(struct lf_hold *hold, const struct lf_handlers *before,
 int lf_wait(struct lf_sock *sock, int fd, const struct lf_wait *wait);
 /* In a forked child, where nobody waits yet. */
 void lf_wait_after_fork(void);
+/* This thread is about to close it: a wait of its own that still counts was jumped out of. */
+void lf_wait_forget(const struct lf_sock *sock);
 /* The first half of it, which looks at memory only. True: look again. */
 bool lf_wait_spin(struct lf_sock *sock, const struct lf_wait *wait);
 /* Sleeps on TCP alone, for a call that the kernel itself would not let wait any more.

@@ -910,6 +910,7 @@ void lf_conn_before_close(struct lf_sock *sock, int fd)
 		lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
 	if (!lf_sock_paired(sock) || !lf_slot_is_held_by(sock->slot, 1))
 		return;
+	lf_wait_forget(sock);
 	bool resets = abandon_ring(sock, fd);
 	/* Not before: to a peer that finds us dead in there, it would mean that FIN came first. */
 	lf_conn_announce_end(sock);

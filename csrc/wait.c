@@ -168,9 +168,9 @@ static bool peer_is_here(const struct lf_sock *sock, enum lf_want want)
 }
 
 /* The wait of this thread that is under way. One that a handler has jumped out of (siglongjmp)
- * stands here until the thread waits again: otherwise its socket had one waiter too many for
- * ever, and its bell were never drained. A handler that waits itself takes the wait which it
- * interrupted for such a one; rightly, since ppoll returns after a handler. */
+ * stands here until the thread waits again, or closes the socket: otherwise that had one waiter too
+ * many for ever, and its bell were never drained, nor its ring closed. A handler that waits or closes
+ * takes the wait which it interrupted for such a one; rightly, since ppoll returns after a handler. */
 static _Thread_local struct under_way {
 	_Atomic(struct lf_sock *) sock; /* NULL: none */
 	uint32_t generation;
@@ -187,6 +187,12 @@ static void drop(void)
 		return;
 	atomic_fetch_sub(&sock->readers, reads);
 	lf_wait_end(sock);
+}
+
+void lf_wait_forget(const struct lf_sock *sock)
+{
+	if (atomic_load(&under_way.sock) == sock)
+		drop();
 }
 
 struct waiting {

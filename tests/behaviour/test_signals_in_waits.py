@@ -52,6 +52,13 @@ def test_a_jump_out_of_a_wait_leaves_no_waiter_behind(
     assert "it slept" in same(plain, fused, programs / "wait_signals", "jumps")
 
 
+def test_a_close_after_a_jump_out_of_a_receive_is_told_to_the_peer(
+    plain: Session, fused: Session, programs: Path
+) -> None:
+    said = same(plain, fused, programs / "wait_signals", "close-after-a-jump")
+    assert said.startswith("jumped\nsend: ")
+
+
 def test_real_time_signals_that_are_held_back_keep_their_order(
     plain: Session, fused: Session, programs: Path
 ) -> None:

@@ -356,6 +356,40 @@ static void receive_after_jumps(int fd)
 	receive_asleep(fd);
 }
 
+static void send_until_it_fails(int fd)
+{
+	static char much[1 << 16];
+	signal(SIGPIPE, SIG_IGN);
+	await_go(fd);
+	kill(getppid(), SIGUSR1);
+	await_stage(1);
+	struct pollfd p = {.fd = fd, .events = POLLOUT};
+	int writable = 1;
+	ssize_t sent = 0;
+	while (writable == 1 && sent >= 0) {
+		writable = poll(&p, 1, 3000);
+		sent = writable == 1 ? send(fd, much, sizeof(much), MSG_DONTWAIT) : 0;
+		if (sent == -1 && errno == EAGAIN)
+			sent = 0;
+		else if (sent == -1)
+			say("send: %s\n", strerror(errno));
+	}
+	if (writable != 1)
+		say("it hangs\n");
+	shared->stage = 2;
+}
+
+/* A receive with a time limit, as many a program has it, which then gives the connection up. */
+static void close_after_a_jump(int fd)
+{
+	signal(SIGUSR1, jump);
+	wait_for_jump(fd);
+	close(fd);
+	shared->stage = 1;
+	await_stage(2);
+}
+
+static void run_close_after_a_jump(void) { act(send_until_it_fails, close_after_a_jump); }
 static void run_pending(void) { act(send_much_later, receive_with_one_pending); }
 static void run_jumps(void) { act(send_after_jumps, receive_after_jumps); }
 
@@ -620,6 +654,7 @@ int main(int argc, char **argv)
 		{"numbers", run_numbers},
 		{"pending", run_pending},
 		{"jumps", run_jumps},
+		{"close-after-a-jump", run_close_after_a_jump},
 		{"order", run_order},
 		{"jump-out-of-send", run_jump_out_of_send},
 		{"receiving-handler", run_receiving_handler},
