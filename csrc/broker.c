@@ -5,6 +5,7 @@
 #include "clock.h"
 #include "config.h"
 #include "conn.h"
+#include "defer.h"
 #include "pairing.h"
 #include "real.h"
 #include "tap.h"
@@ -21,8 +22,7 @@
 
 enum { MAILBOX = 4096, RETRY_MS = 1000 };
 
-/* Recursive: what a message sets off may have to be reported. Only ever tried: a signal
- * handler in the midst of it must come to an end. */
+/* Recursive: what a message sets off may have to be reported. Only ever tried, see rank.h. */
 static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 static _Atomic int connection = -1;
 static _Atomic(_Atomic uint32_t *) mailbox;
@@ -31,6 +31,22 @@ static _Atomic uint32_t lookups; /* while there is no mailbox yet */
 static int64_t not_before;       /* lf_now() of the next try to connect */
 /* The same once a try has failed: while one is being made, it may be worth waiting for. */
 static _Atomic int64_t in_vain_before;
+
+/* What is called under it may be where a cancelled thread ends. */
+static bool try_lock(void)
+{
+	lf_defer_begin();
+	if (pthread_mutex_trylock(&lock) == 0)
+		return true;
+	lf_defer_end();
+	return false;
+}
+
+static void unlock(void)
+{
+	pthread_mutex_unlock(&lock);
+	lf_defer_end();
+}
 
 /* Under lock. */
 static void disconnect(void)
@@ -111,7 +127,7 @@ static bool take_turn(bool patient)
 {
 	enum { PATIENCE_NS = 250 * 1000 * 1000 };
 	int64_t deadline = patient ? lf_deadline(PATIENCE_NS) : 0;
-	while (pthread_mutex_trylock(&lock) != 0) {
+	while (!try_lock()) {
 		if (!patient || lf_now() >= deadline)
 			return false;
 		sched_yield();
@@ -134,7 +150,7 @@ bool lf_broker_send(enum lf_wire_type type, struct lf_wire_head *message, size_t
 	bool sent = connect_to_broker() && send_packet(atomic_load(&connection), message, size);
 	if (!sent && atomic_load(&connection) >= 0 && errno != EAGAIN)
 		disconnect();
-	pthread_mutex_unlock(&lock);
+	unlock();
 	return sent;
 }
 
@@ -299,7 +315,7 @@ static bool take(struct packet *packet)
 
 void lf_broker_receive(void)
 {
-	if (pthread_mutex_trylock(&lock) != 0)
+	if (!try_lock())
 		return; /* somebody is at it */
 	int saved = errno;
 	int fd = atomic_load(&connection);
@@ -317,7 +333,7 @@ void lf_broker_receive(void)
 	if (fd >= 0 && (packet.size == 0 || (packet.size == -1 && errno != EAGAIN && errno != EINTR)))
 		disconnect();
 	lf_tap_tidy();
-	pthread_mutex_unlock(&lock);
+	unlock();
 	errno = saved;
 }
 
@@ -329,11 +345,11 @@ void lf_broker_moved(int from, int to)
 
 bool lf_broker_leave(void)
 {
-	if (pthread_mutex_trylock(&lock) != 0)
+	if (!try_lock())
 		return false;
 	bool left = atomic_load(&connection) >= 0;
 	disconnect();
-	pthread_mutex_unlock(&lock);
+	unlock();
 	return left;
 }
 
