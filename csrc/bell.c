@@ -20,6 +20,7 @@
 #include "invariant.h"
 #include "options.h"
 #include "real.h"
+#include "uncancelled.h"
 
 #include <errno.h>
 #include <sys/socket.h>
@@ -109,6 +110,6 @@ void lf_bell_drain(struct lf_sock *sock)
 		return;
 	char bytes[256]; /* a flooder keeps its own end awake, nobody else's */
 	int saved = errno;
-	(void)lf_real.recvfrom(bell, bytes, sizeof(bytes), MSG_DONTWAIT, NULL, NULL);
+	(void)lf_uncancelled_recv(bell, bytes, sizeof(bytes), 0);
 	errno = saved;
 }

@@ -17,6 +17,7 @@
 #include "states.h"
 #include "tap.h"
 #include "tcp_states.h"
+#include "uncancelled.h"
 
 #include <errno.h>
 #include <linux/tcp.h>
@@ -95,7 +96,7 @@ static size_t unread_by_peer(struct lf_sock *sock)
 static bool tcp_has_failed(struct lf_sock *sock, int fd)
 {
 	struct pollfd p = {.fd = fd};
-	if ((atomic_load(&sock->slot->shut) & LF_SHUT_WR) || lf_real.poll(&p, 1, 0) != 1 ||
+	if ((atomic_load(&sock->slot->shut) & LF_SHUT_WR) || lf_uncancelled_poll(&p, 1, 0) != 1 ||
 	    !(p.revents & POLLHUP))
 		return false;
 	int error = 0;
@@ -268,7 +269,7 @@ enum { DEATH_MS = 50 }; /* between the closing of two descriptors in one exit(2)
 static bool bell_hung_up(struct lf_sock *sock, int timeout_ms)
 {
 	struct pollfd p = {.fd = atomic_load(&sock->bell)};
-	return lf_real.poll(&p, 1, timeout_ms) == 1 && (p.revents & (POLLHUP | POLLERR)) &&
+	return lf_uncancelled_poll(&p, 1, timeout_ms) == 1 && (p.revents & (POLLHUP | POLLERR)) &&
 	       p.fd == atomic_load(&sock->bell); /* still, so it was all the time */
 }
 
@@ -292,7 +293,7 @@ static void await_end_of_ring(struct lf_sock *sock, int fd, int64_t deadline)
 		lf_sock_each(service);
 		struct pollfd p = {.fd = atomic_load(&sock->bell), .events = POLLIN};
 		struct lf_defer_pause pause = lf_defer_pause();
-		int rung = lf_real.poll(&p, 1, 1);
+		int rung = lf_uncancelled_poll(&p, 1, 1);
 		lf_defer_resume(pause);
 		if (rung == 1) {
 			if (p.fd == atomic_load(&sock->bell) && (p.revents & (POLLHUP | POLLERR)))
@@ -300,7 +301,7 @@ static void await_end_of_ring(struct lf_sock *sock, int fd, int64_t deadline)
 			lf_bell_drain(sock);
 			/* Closed past us: then we look again without being rung. */
 			if (p.revents & POLLNVAL)
-				lf_real.poll(NULL, 0, 1);
+				lf_uncancelled_nap(1000000);
 		}
 	}
 }
@@ -530,12 +531,12 @@ static bool tcp_has_ended(struct lf_sock *sock, int fd, int timeout_ms)
 {
 	struct pollfd p = {.fd = fd, .events = POLLRDHUP};
 	if (!(atomic_load(&sock->slot->shut) & LF_SHUT_RD))
-		return lf_real.poll(&p, 1, timeout_ms) == 1;
+		return lf_uncancelled_poll(&p, 1, timeout_ms) == 1;
 	/* Our own shutdown looks like the peer's to poll. */
 	while (!lf_conn_fin_has_come(fd)) {
 		if (timeout_ms-- <= 0)
 			return false;
-		lf_real.poll(NULL, 0, 1);
+		lf_uncancelled_nap(1000000);
 	}
 	return true;
 }
@@ -610,7 +611,7 @@ static void leave_to_tcp(struct lf_sock *sock, int fd, bool fin)
 		atomic_store(&sock->out->c.wish, LF_WISH_TAKEN);
 		take_back(sock, fd, LF_REASON_PEER_GONE);
 		/* Of much, it is the sending itself that met the reset. */
-		if (error && (atomic_load(&slot->reset) || (lf_real.poll(&p, 1, ANSWER_MS) == 1 &&
+		if (error && (atomic_load(&slot->reset) || (lf_uncancelled_poll(&p, 1, ANSWER_MS) == 1 &&
 							    tcp_has_failed(sock, fd))))
 			atomic_store(&slot->error, error);
 	} else {
@@ -624,10 +625,8 @@ static void await_verdict(struct lf_sock *sock)
 {
 	int64_t deadline = lf_deadline(2 * DEATH_MS * INT64_C(1000000));
 	int saved = errno;
-	while (atomic_load(&sock->hung_up) == LF_HUNG_UP && lf_now() < deadline) {
-		struct timespec nap = {0, 50000};
-		nanosleep(&nap, NULL);
-	}
+	while (atomic_load(&sock->hung_up) == LF_HUNG_UP && lf_now() < deadline)
+		lf_uncancelled_nap(50000);
 	errno = saved;
 }
 
@@ -695,7 +694,7 @@ static void break_off(struct lf_sock *sock)
 static bool tcp_is_closed(int fd)
 {
 	struct pollfd p = {.fd = fd};
-	return lf_real.poll(&p, 1, 0) == 1 && (p.revents & POLLHUP);
+	return lf_uncancelled_poll(&p, 1, 0) == 1 && (p.revents & POLLHUP);
 }
 
 void lf_conn_tcp_failed(struct lf_sock *sock, int fd)

@@ -8,6 +8,7 @@
 #include "conn.h"
 #include "options.h"
 #include "real.h"
+#include "uncancelled.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -76,7 +77,7 @@ static void await_room(int fd, int timeout_ms)
 {
 	struct pollfd p = {.fd = fd, .events = POLLOUT};
 	struct lf_defer_pause pause = lf_defer_pause();
-	lf_real.poll(&p, 1, timeout_ms);
+	(void)lf_uncancelled_poll(&p, 1, timeout_ms);
 	lf_defer_resume(pause);
 }
 

@@ -7,6 +7,7 @@
 #include "pairing.h"
 #include "real.h"
 #include "tap.h"
+#include "uncancelled.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -114,7 +115,7 @@ static ssize_t tcp_send(int fd, const struct lf_io *io)
 static bool tcp_is_broken(int fd)
 {
 	struct pollfd p = {.fd = fd};
-	return lf_real.poll(&p, 1, 0) == 1 && (p.revents & (POLLERR | POLLHUP));
+	return lf_uncancelled_poll(&p, 1, 0) == 1 && (p.revents & (POLLERR | POLLHUP));
 }
 
 static ssize_t plain_send(struct lf_sock *sock, int fd, struct lf_io *io)
@@ -324,6 +325,7 @@ static void check_reader(struct lf_sock *sock, int fd)
 	uint64_t now = lf_ticks();
 	if (looked_just_now(sock, now))
 		return;
+	pthread_testcancel(); /* a thread that never has to wait for room ends here */
 	bool fin_seen = atomic_load_explicit(&sock->fin_seen, memory_order_relaxed);
 	atomic_store_explicit(&sock->tx_looked, now, memory_order_relaxed);
 	uint64_t head = atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed);
@@ -772,7 +774,7 @@ static short ends_of_tcp(struct lf_sock *sock)
 {
 	struct pollfd p = {.fd = atomic_load(&sock->fd), .events = POLLRDHUP};
 	int saved = errno;
-	int r = lf_real.poll(&p, 1, 0);
+	int r = lf_uncancelled_poll(&p, 1, 0);
 	errno = saved;
 	if (r != 1)
 		return 0;

@@ -9,6 +9,7 @@
 #include "invariant.h"
 #include "rank.h"
 #include "real.h"
+#include "uncancelled.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -91,7 +92,7 @@ static uint32_t ring_events(const struct lf_registration *reg)
 	plain |= (short)(asked & LF_OUT_BITS);
 	if (bits && plain) {
 		struct pollfd p = {.fd = reg->fd, .events = plain};
-		if (lf_real.poll(&p, 1, 0) == 1)
+		if (lf_uncancelled_poll(&p, 1, 0) == 1)
 			bits |= (uint32_t)(uint16_t)(p.revents & plain);
 	}
 	return bits;

@@ -10,11 +10,13 @@
 #include "shortage.h"
 #include "signals.h"
 #include "start.h"
+#include "uncancelled.h"
 
 #include <fcntl.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -140,7 +142,7 @@ static bool is_plain(uintptr_t entry)
 	       !lf_sock_paired(lf_table_pointer(entry)); /* a stale place can be looked at, too */
 }
 
-LF_EXPORT int close(int fd)
+static int close_one(int fd)
 {
 	uintptr_t entry = lf_table_get(fd);
 	if (!entry)
@@ -161,6 +163,16 @@ LF_EXPORT int close(int fd)
 	let_go(sock);
 	errno = saved;
 	return r;
+}
+
+LF_EXPORT int close(int fd)
+{
+	if (!lf_table_get(fd))
+		return lf_real.close(fd);
+	/* A thread that is cancelled leaves it open, and as it was. */
+	pthread_testcancel();
+	LF_UNCANCELLED(state);
+	return close_one(fd);
 }
 
 LF_EXPORT int __close(int fd)
@@ -209,6 +221,7 @@ static int close_around_hidden(unsigned first, unsigned last, int flags)
 	bool leaves = ((unsigned)flags & CLOSE_RANGE_UNSHARE) && !lf_alone();
 	if (leaves)
 		leave_the_table();
+	LF_UNCANCELLED(state);
 	unsigned from = first;
 	for (unsigned fd = first; fd <= last && fd < LF_TABLE_SIZE; fd++) {
 		uintptr_t entry = lf_table_get((int)fd);
@@ -219,7 +232,7 @@ static int close_around_hidden(unsigned first, unsigned last, int flags)
 				return -1;
 			from = fd + 1;
 		} else if (!((unsigned)flags & CLOSE_RANGE_CLOEXEC) && !leaves) {
-			(void)close((int)fd);
+			(void)close_one((int)fd);
 		}
 	}
 	return from > last ? 0 : lf_real.close_range(from, last, flags);
@@ -240,9 +253,10 @@ LF_EXPORT void closefrom(int first)
 	if (close_range(from, ~0u, 0) == 0)
 		return;
 	long limit = sysconf(_SC_OPEN_MAX);
+	LF_UNCANCELLED(state);
 	for (long fd = from; fd < limit; fd++)
 		if (!hidden((unsigned)fd))
-			(void)close((int)fd);
+			(void)close_one((int)fd);
 }
 
 /* --- copies --- */

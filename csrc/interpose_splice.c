@@ -12,6 +12,7 @@
 #include "conn.h"
 #include "real.h"
 #include "start.h"
+#include "uncancelled.h"
 
 #include <fcntl.h>
 #include <limits.h>
@@ -114,6 +115,7 @@ LF_EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t n)
 	struct lf_sock *sock = n > SSIZE_MAX ? NULL : lf_sock_pin(out);
 	if (!sock)
 		return sendfile_elsewhere(out, in, offset, n);
+	LF_UNCANCELLED(state); /* unlike splice, and however long it waits */
 	LF_PINNED(pinned, sock);
 	int saved = errno;
 	if (!never_waits(in)) {

@@ -9,11 +9,11 @@
 #include "rank.h"
 #include "real.h"
 #include "states.h"
+#include "uncancelled.h"
 
 #include <pthread.h>
 #include <stddef.h>
 #include <sys/mman.h>
-#include <time.h>
 
 enum { POOL_SOCKS = 131072 };
 
@@ -211,10 +211,8 @@ void lf_sock_each(void (*fn)(struct lf_sock *sock))
 
 void lf_sock_bell_is_free(struct lf_sock *sock)
 {
-	for (int naps = 0; atomic_load(&sock->bell_users) && naps < 1000; naps++) {
-		struct timespec nap = {0, 50000};
-		nanosleep(&nap, NULL);
-	}
+	for (int naps = 0; atomic_load(&sock->bell_users) && naps < 1000; naps++)
+		lf_uncancelled_nap(50000);
 }
 
 void lf_sock_bell_moved(int from, int to)

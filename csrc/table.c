@@ -5,6 +5,7 @@
 #include "rank.h"
 #include "real.h"
 #include "shortage.h"
+#include "uncancelled.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -104,11 +105,11 @@ static int duplicate_high(int fd, bool in_range)
 int lf_table_hide(int fd)
 {
 	int hidden = duplicate_high(fd, lf_shortage_allows(fd));
-	lf_real.close(fd);
+	lf_uncancelled_close(fd);
 	if (hidden == -1)
 		return -1;
 	if ((unsigned)hidden >= LF_TABLE_SIZE) {
-		lf_real.close(hidden);
+		lf_uncancelled_close(hidden);
 		return -1;
 	}
 	lf_table_set(hidden, LF_KIND_HIDDEN, NULL);
@@ -125,7 +126,7 @@ void lf_table_lost(int fd)
 void lf_table_unhide(int fd)
 {
 	lf_table_lost(fd);
-	lf_real.close(fd);
+	lf_uncancelled_close(fd);
 }
 
 int lf_table_hidden(void)

@@ -13,3 +13,11 @@ def test_later_connections_are_fused_after_a_thread_was_cancelled_as_it_claimed_
 ) -> None:
     said = same(plain, fused, programs / "cancelled", "first-sends")
     assert said == "14 threads were cancelled\n"
+
+
+def test_a_cancelled_thread_ends_in_the_same_calls(
+    plain: Session, fused: Session, programs: Path
+) -> None:
+    said = same(plain, fused, programs / "cancelled", "points")
+    assert said.count("came to its end") > 10
+    assert "\nsend: was ended" in said
