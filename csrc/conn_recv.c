@@ -16,6 +16,7 @@
 #include "pairing.h"
 #include "real.h"
 #include "states.h"
+#include "uncancelled.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -273,7 +274,7 @@ static void await_end(struct lf_sock *sock, int fd)
 	for (int ms = 0; ms < PATIENCE_MS && !ring_is_over(sock); ms++) {
 		struct pollfd bell = {.fd = atomic_load(&sock->bell)};
 		struct lf_defer_pause pause = lf_defer_pause();
-		int hung_up = lf_real.poll(&bell, 1, 1);
+		int hung_up = lf_uncancelled_poll(&bell, 1, 1);
 		lf_defer_resume(pause);
 		if (hung_up == 1 && (bell.revents & (POLLHUP | POLLERR))) {
 			/* Dead, it takes nothing back any more: what it left can be read. */
@@ -289,7 +290,7 @@ static void await_end(struct lf_sock *sock, int fd)
 static ssize_t step_taken_back(struct lf_sock *sock, int fd)
 {
 	struct pollfd tcp = {.fd = fd, .events = POLLIN | POLLRDHUP};
-	bool told = !(atomic_load(&sock->slot->shut) & LF_SHUT_RD) && lf_real.poll(&tcp, 1, 0) == 1;
+	bool told = !(atomic_load(&sock->slot->shut) & LF_SHUT_RD) && lf_uncancelled_poll(&tcp, 1, 0) == 1;
 	if (ring_is_over(sock)) {
 		lf_states_enter_rx(sock->slot, LF_RX_ENDED);
 		return LF_LOOK_AGAIN;
@@ -432,7 +433,7 @@ static ssize_t peek_beyond_the_switch(struct lf_sock *sock, int fd, struct lf_cu
 static bool tcp_has_been_seen(struct lf_sock *sock, int fd)
 {
 	struct pollfd p = {.fd = fd, .events = POLLIN};
-	return lf_rx(sock) != LF_RX_FUSED || goes_on_in_tcp(sock) || lf_real.poll(&p, 1, 0) == 1;
+	return lf_rx(sock) != LF_RX_FUSED || goes_on_in_tcp(sock) || lf_uncancelled_poll(&p, 1, 0) == 1;
 }
 
 bool lf_conn_enter_plain_rx(struct lf_sock *sock)
@@ -609,7 +610,7 @@ static bool more_beyond_the_switch(struct lf_sock *sock)
 static bool no_more_will_come(int fd)
 {
 	struct pollfd p = {.fd = fd, .events = POLLRDHUP | POLLPRI};
-	return lf_real.poll(&p, 1, 0) == 1;
+	return lf_uncancelled_poll(&p, 1, 0) == 1;
 }
 
 /* TCP's bytes have been taken up to urgent data, before which a receive ends, however many it is to

@@ -158,7 +158,7 @@ static ssize_t await_pipe(int pipe, short events, bool nonblocking)
 {
 	for (;;) {
 		struct pollfd p = {.fd = pipe, .events = events};
-		int r = lf_real.poll(&p, 1, 0);
+		int r = lf_uncancelled_poll(&p, 1, 0);
 		if (r == 1 && events == POLLOUT && (p.revents & POLLERR))
 			return broken_pipe(); /* whether or not the socket has bytes for it */
 		if (r == 1)
@@ -217,7 +217,7 @@ static ssize_t from_pipe(void *context, const struct iovec *pieces, int count, s
 static ssize_t write_what_fits(int pipe, const struct iovec *piece)
 {
 	struct pollfd p = {.fd = pipe, .events = POLLOUT};
-	if (lf_real.poll(&p, 1, 0) != 1) {
+	if (lf_uncancelled_poll(&p, 1, 0) != 1) {
 		errno = EAGAIN;
 		return -1;
 	}

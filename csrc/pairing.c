@@ -10,6 +10,7 @@
 #include "options.h"
 #include "real.h"
 #include "states.h"
+#include "uncancelled.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -326,7 +327,7 @@ void lf_pairing_await_fuse(struct lf_sock *sock, int fd, bool dontwait)
 		struct pollfd p = {.fd = lf_broker_fd(), .events = POLLIN};
 		if (p.fd < 0)
 			break;
-		lf_real.poll(&p, 1, most < 10000000 ? 1 : 10);
+		lf_uncancelled_poll(&p, 1, most < 10000000 ? 1 : 10);
 		lf_broker_receive();
 	}
 	learn_patience(in_vain, most);

@@ -15,6 +15,7 @@
 #include "defer.h"
 #include "epoll.h"
 #include "pairing.h"
+#include "poll_limit.h"
 #include "real.h"
 #include "start.h"
 
@@ -43,6 +44,7 @@ struct set {
 	bool must_poll;
 	bool changes; /* waits for what another thread may change past the kernel and the doorbells */
 	bool slept;
+	bool selects; /* for select(2), of which no RLIMIT_NOFILE is known */
 };
 
 /* A socket of ours. An epoll set that is itself waited for is the kernel's to judge. */
@@ -220,6 +222,12 @@ static bool leave_bells_out(struct set *set)
 	return had;
 }
 
+static int ppoll_as(bool selects, struct pollfd *fds, nfds_t n, const struct timespec *ts,
+		    const sigset_t *mask)
+{
+	return selects ? lf_ppoll(fds, n, ts, mask) : lf_real.ppoll(fds, n, ts, mask);
+}
+
 static int ask_kernel(struct set *set, int64_t ns, const sigset_t *mask)
 {
 	/* Another thread may take in the broker's answer, or end the ring, of whose room the
@@ -230,7 +238,7 @@ static int ask_kernel(struct set *set, int64_t ns, const sigset_t *mask)
 	bool capped = ns > longest;
 	struct timespec ts = lf_timespec(capped ? longest : ns);
 	struct timespec *limit = ns == LF_FOREVER && !capped ? NULL : &ts;
-	int r = lf_real.ppoll(set->kernel, set->kernel_n, limit, mask);
+	int r = ppoll_as(set->selects, set->kernel, set->kernel_n, limit, mask);
 	if (r == -1 && errno == EINVAL && leave_bells_out(set)) {
 		ts = lf_timespec(ns > LF_SHARED_SLEEP_NS ? LF_SHARED_SLEEP_NS : ns);
 		r = lf_real.ppoll(set->kernel, set->kernel_n, &ts, mask);
@@ -343,7 +351,7 @@ static int once(struct set *set, int64_t ns, const sigset_t *mask)
 		/* A signal that the mask lets in ends a call that has nothing to report. */
 		const struct timespec at_once = {0, 0};
 		prepare_kernel(set, false);
-		int r = lf_real.ppoll(set->kernel, set->kernel_n, &at_once, ready ? NULL : mask);
+		int r = ppoll_as(set->selects, set->kernel, set->kernel_n, &at_once, ready ? NULL : mask);
 		if (r == -1 && !(ready && errno == EINTR))
 			return -errno;
 		return merge(set);
@@ -434,8 +442,8 @@ static bool any_paired(const struct plain *plain)
 
 /* Of plain ones only: the kernel's call. False: `r` is no answer; there are others, or one was paired
  * during the call (`slept`), and what the kernel says may not be all. */
-static bool poll_plainly(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask, int *r,
-			 bool *slept)
+static bool poll_plainly(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask, bool selects,
+			 int *r, bool *slept)
 {
 	struct plain plain __attribute__((cleanup(leave_plain)));
 	plain.n = 0;
@@ -446,7 +454,7 @@ static bool poll_plainly(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_
 		ts = lf_timespec(ns);
 	if (ns)
 		lf_rank_sleeps();
-	*r = lf_real.ppoll(fds, n, ns == LF_FOREVER ? NULL : &ts, mask);
+	*r = ppoll_as(selects, fds, n, ns == LF_FOREVER ? NULL : &ts, mask);
 	if (*r == -1) {
 		*r = -errno;
 		return true;
@@ -456,14 +464,15 @@ static bool poll_plainly(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_
 }
 
 /* `slept`: the call has already, and since before that so many handlers have run. */
-static int poll_any(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask, bool slept,
-		    uint32_t handlers_run)
+static int poll_any(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask, bool selects,
+		    bool slept, uint32_t handlers_run)
 {
 	struct watched watched[ON_STACK];
 	struct pollfd kernel[2 * ON_STACK + 1];
 	LF_HOLD(hold);
 	struct set set __attribute__((cleanup(leave))) = {
-		.fds = fds, .n = n, .watched = watched, .kernel = kernel, .slept = slept};
+		.fds = fds, .n = n, .watched = watched, .kernel = kernel,
+		.slept = slept, .selects = selects};
 	if (n > ON_STACK && !allocate(&set)) {
 		set.n = 0;
 		return -ENOMEM;
@@ -497,7 +506,7 @@ static int poll_any(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *ma
 	}
 }
 
-int lf_poll(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask)
+static int poll_or_select(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask, bool selects)
 {
 	uint32_t handlers_run = lf_defer_calls();
 	/* Of plain ones the kernel keeps the time. While we are alone only a handler can have one paired
@@ -505,11 +514,16 @@ int lf_poll(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask)
 	bool finite = ns != LF_FOREVER && ns != 0, slept = false;
 	int64_t deadline = finite && !lf_alone() ? lf_deadline(ns) : LF_FOREVER;
 	int r;
-	if (poll_plainly(fds, n, ns, mask, &r, &slept))
+	if (poll_plainly(fds, n, ns, mask, selects, &r, &slept))
 		return r;
 	if (slept && deadline != LF_FOREVER && (ns = deadline - lf_now()) < 0)
 		ns = 0;
-	return poll_any(fds, n, ns, mask, slept, handlers_run);
+	return poll_any(fds, n, ns, mask, selects, slept, handlers_run);
+}
+
+int lf_poll(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask)
+{
+	return poll_or_select(fds, n, ns, mask, false);
 }
 
 /* --- select ---
@@ -671,7 +685,8 @@ int lf_select(int n, fd_set *r, fd_set *w, fd_set *x, int64_t ns, const sigset_t
 	gather(&s, n);
 	int64_t deadline = ns == LF_FOREVER ? LF_FOREVER : lf_deadline(ns);
 	for (;;) {
-		int ready = lf_poll(s.fds, s.count, ns, mask || !hold.on ? mask : &hold.before);
+		int ready = poll_or_select(s.fds, s.count, ns,
+					   mask || !hold.on ? mask : &hold.before, true);
 		if (ready < 0)
 			return ready;
 		if (!all_are_open(&s))

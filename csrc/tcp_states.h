@@ -10,6 +10,8 @@ enum lf_tcp_state {
 	LF_TCP_FIN_WAIT2 = 5,
 	LF_TCP_CLOSED = 7,
 	LF_TCP_CLOSE_WAIT = 8,
+	LF_TCP_LAST_ACK = 9,
+	LF_TCP_CLOSING = 11,
 };
 
 #endif

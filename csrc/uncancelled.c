@@ -3,7 +3,9 @@
 #include "uncancelled.h"
 
 #include "clock.h"
+#include "poll_limit.h"
 
+#include <errno.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -11,8 +13,12 @@
 /* By the system call that we sleep by in any case: a program's seccomp filter has to know no other. */
 static int poll_for(struct pollfd *fds, nfds_t n, int64_t ns)
 {
-	struct timespec ts = lf_timespec(ns);
-	return (int)syscall(SYS_ppoll, fds, n, &ts, NULL, (size_t)0);
+	struct timespec ts = lf_timespec(ns), rest = ts; /* it stores what is left */
+	int r = (int)syscall(SYS_ppoll, fds, n, &rest, NULL, (size_t)0);
+	if (r != -1 || errno != EINVAL)
+		return r;
+	LF_UNCANCELLED(state);
+	return lf_ppoll_by_select(fds, n, &ts, NULL);
 }
 
 int lf_uncancelled_poll(struct pollfd *fds, nfds_t n, int timeout_ms)

@@ -11,6 +11,7 @@
 #include "epoll.h"
 #include "invariant.h"
 #include "pause.h"
+#include "poll_limit.h"
 #include "real.h"
 #include "signals.h"
 
@@ -253,10 +254,10 @@ static int ppoll_telling_signals_apart(struct pollfd *fds, nfds_t n, const struc
 	uint64_t apart = lf_signals_restarting() & ~lf_signals_bits(&before);
 	struct lf_signals_fd woken __attribute__((cleanup(lf_signals_fd_done))) = lf_signals_fd(apart);
 	if (woken.fd == -1)
-		return lf_real.ppoll(fds, n, ts, base);
+		return lf_ppoll(fds, n, ts, base);
 	lf_signals_fill(&mask, lf_signals_bits(&before) | apart);
 	fds[n] = (struct pollfd){.fd = woken.fd, .events = POLLIN};
-	int r = lf_real.ppoll(fds, n + 1, ts, &mask);
+	int r = lf_ppoll(fds, n + 1, ts, &mask);
 	if (r <= 0 || !fds[n].revents)
 		return r;
 	if (base)
@@ -278,7 +279,7 @@ static int ppoll_for_a_call(struct pollfd *fds, nfds_t n, const struct timespec 
 {
 	if (lf_signals_returning())
 		return ppoll_telling_signals_apart(fds, n, ts, mask);
-	int r = lf_real.ppoll(fds, n, ts, mask);
+	int r = lf_ppoll(fds, n, ts, mask);
 	if (r == -1 && errno == EINTR && !lf_signals_returning())
 		errno = ERESTART;
 	return r;
@@ -344,7 +345,7 @@ static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait,
 		return 0;
 	const sigset_t *mask = wait->hold->on ? &wait->hold->before : NULL;
 	lf_rank_sleeps();
-	int r = wait->never_restarts ? lf_real.ppoll(fds, 2, limit, mask) :
+	int r = wait->never_restarts ? lf_ppoll(fds, 2, limit, mask) :
 				       ppoll_for_a_call(fds, 2, limit, mask);
 	/* Begun anew, the call looks at O_NONBLOCK again. */
 	if (r == -1 && errno == ERESTART)
