@@ -19,7 +19,8 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <sys/ioctl.h>
+#include <string.h>
+#include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -27,9 +28,10 @@
 #include <unistd.h>
 
 enum {
-	PIPE_BUSY = -5003,    /* beside conn.h's: the pipe is empty, or full */
-	MOST = 0x7ffff000,    /* MAX_RW_COUNT */
-	SURE_ROOM = PIPE_BUF, /* bytes that a pipe takes which poll(2) calls writable */
+	PIPE_BUSY = -5003,     /* beside conn.h's: the pipe is empty, or full */
+	MOST = 0x7ffff000,     /* MAX_RW_COUNT */
+	SURE_ROOM = PIPE_BUF,  /* bytes that a pipe takes which poll(2) calls writable */
+	PAGES_AT_ONCE = 65536, /* bytes: as many pages as a pipe has room for, unless set */
 };
 
 /* --- sendfile --- */
@@ -93,8 +95,13 @@ static ssize_t send_file(struct lf_sock *sock, int out, int in, off_t *offset, s
 	return (ssize_t)sent;
 }
 
-static ssize_t splice_in(struct lf_sock *sock, int in, int out, size_t n, unsigned flags);
-static bool is_pipe(int fd, int access, unsigned *flags);
+struct pipe_end {
+	int fd;
+	int mode; /* by F_GETFL */
+};
+
+static ssize_t splice_in(struct lf_sock *sock, int in, struct pipe_end out, size_t n, unsigned flags);
+static bool is_pipe(struct pipe_end *end, int access, unsigned *flags);
 
 /* To a pipe, sendfile is splice. */
 static ssize_t sendfile_elsewhere(int out, int in, off_t *offset, size_t n)
@@ -105,9 +112,10 @@ static ssize_t sendfile_elsewhere(int out, int in, off_t *offset, size_t n)
 	LF_PINNED(pinned, sock);
 	int saved = errno;
 	unsigned flags = 0;
-	if (n == 0 || !is_pipe(out, O_WRONLY, &flags))
+	struct pipe_end pipe = {.fd = out};
+	if (n == 0 || !is_pipe(&pipe, O_WRONLY, &flags))
 		return lf_real.sendfile(out, in, offset, n);
-	return lf_result(splice_in(sock, in, out, n < MOST ? n : MOST, flags), saved);
+	return lf_result(splice_in(sock, in, pipe, n < MOST ? n : MOST, flags), saved);
 }
 
 LF_EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t n)
@@ -136,15 +144,15 @@ LF_EXPORT ssize_t sendfile64(int out, int in, off64_t *offset, size_t n)
 
 /* --- pipes --- */
 
-/* A pipe's end, if fd is one that can be accessed so. Its O_NONBLOCK is as good as the flag. */
-static bool is_pipe(int fd, int access, unsigned *flags)
+/* Can it be accessed so? Its O_NONBLOCK is as good as the flag. */
+static bool is_pipe(struct pipe_end *end, int access, unsigned *flags)
 {
-	int mode = lf_real.fcntl(fd, F_GETFL);
+	int mode = end->mode = lf_real.fcntl(end->fd, F_GETFL);
 	if (mode == -1 || ((mode & O_ACCMODE) != access && (mode & O_ACCMODE) != O_RDWR))
 		return false;
 	if (mode & O_NONBLOCK)
 		*flags |= SPLICE_F_NONBLOCK;
-	return lf_real.fcntl(fd, F_GETPIPE_SZ) != -1;
+	return lf_real.fcntl(end->fd, F_GETPIPE_SZ) != -1;
 }
 
 static ssize_t broken_pipe(void)
@@ -170,17 +178,6 @@ static ssize_t await_pipe(int pipe, short events, bool nonblocking)
 	}
 }
 
-/* preadv2 and pwritev2 at the present position, whatever C library this is. */
-static ssize_t without_waiting(long call, int fd, const struct iovec *pieces, int count)
-{
-	return syscall(call, (long)fd, pieces, (long)count, -1L, -1L, (long)RWF_NOWAIT);
-}
-
-static bool refuses_nowait(ssize_t r)
-{
-	return r == -1 && (errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL);
-}
-
 static ssize_t result_of(ssize_t r)
 {
 	if (r != -1)
@@ -188,32 +185,19 @@ static ssize_t result_of(ssize_t r)
 	return errno == EAGAIN ? PIPE_BUSY : -errno;
 }
 
-/* Linux before 6.5 has no RWF_NOWAIT for pipes. vmsplice from a pipe is a read. */
-static ssize_t read_by_vmsplice(int pipe, const struct iovec *pieces, int count)
-{
-	if ((lf_real.fcntl(pipe, F_GETFL) & O_ACCMODE) == O_RDONLY)
-		return vmsplice(pipe, pieces, (size_t)count, SPLICE_F_NONBLOCK);
-	/* Open for both, it would give our pages to the pipe. */
-	int there = 0;
-	if (lf_real.ioctl(pipe, FIONREAD, &there) == -1 || there == 0) {
-		errno = EAGAIN;
-		return -1;
-	}
-	return lf_real.readv(pipe, pieces, 1); /* returns with what there is */
-}
-
+/* vmsplice from a pipe that is open for reading alone is a read; but what it leaves of a packet
+ * (O_DIRECT, pipe(2)) stays in the pipe as with splice, where a read throws it away. Not libc's, in
+ * which a thread may be cancelled. */
 static ssize_t from_pipe(void *context, const struct iovec *pieces, int count, size_t n)
 {
-	const int *pipe = context;
+	const struct pipe_end *pipe = context;
 	(void)n;
-	ssize_t r = without_waiting(SYS_preadv2, *pipe, pieces, count);
-	if (refuses_nowait(r))
-		r = read_by_vmsplice(*pipe, pieces, count);
-	return result_of(r);
+	return result_of(syscall(SYS_vmsplice, (long)pipe->fd, pieces, (long)count,
+				 (long)SPLICE_F_NONBLOCK));
 }
 
-/* The same for writing, a little at a time: only a second writer of this pipe, which takes the
- * room between the two calls, can make us wait. */
+/* A write of a little, without RWF_NOWAIT, which pipes know since Linux 6.5: only a second writer
+ * of this pipe, which takes the room between the two calls, can make us wait. */
 static ssize_t write_what_fits(int pipe, const struct iovec *piece)
 {
 	struct pollfd p = {.fd = pipe, .events = POLLOUT};
@@ -225,13 +209,44 @@ static ssize_t write_what_fits(int pipe, const struct iovec *piece)
 			     piece->iov_len < SURE_ROOM ? piece->iov_len : SURE_ROOM);
 }
 
+/* Into a pipe with O_DIRECT each write is a packet, of which a reader gets a part and loses the
+ * rest; what splice brings is none. So the pipe gets pages, of a copy that nobody can change. */
+static ssize_t give_pages(int pipe, const struct iovec *pieces, int count, size_t n)
+{
+	if (n > PAGES_AT_ONCE)
+		n = PAGES_AT_ONCE;
+	char *copy = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (copy == MAP_FAILED)
+		return -1;
+	size_t copied = 0;
+	for (int i = 0; i < count && copied < n; i++) {
+		size_t part = pieces[i].iov_len < n - copied ? pieces[i].iov_len : n - copied;
+		memcpy(copy + copied, pieces[i].iov_base, part);
+		copied += part;
+	}
+	struct iovec all = {copy, copied};
+	ssize_t r = syscall(SYS_vmsplice, (long)pipe, &all, 1L, (long)SPLICE_F_NONBLOCK);
+	int error = errno;
+	munmap(copy, n);
+	errno = error;
+	return r;
+}
+
+static bool refuses_nowait(ssize_t r)
+{
+	return r == -1 && (errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL);
+}
+
 static ssize_t to_pipe(void *context, const struct iovec *pieces, int count, size_t n)
 {
-	const int *pipe = context;
-	(void)n;
-	ssize_t r = without_waiting(SYS_pwritev2, *pipe, pieces, count);
+	const struct pipe_end *pipe = context;
+	if (pipe->mode & O_DIRECT)
+		return result_of(give_pages(pipe->fd, pieces, count, n));
+	/* pwritev2 at the present position, whatever C library this is. */
+	ssize_t r = syscall(SYS_pwritev2, (long)pipe->fd, pieces, (long)count, -1L, -1L,
+			    (long)RWF_NOWAIT);
 	if (refuses_nowait(r))
-		r = write_what_fits(*pipe, pieces);
+		r = write_what_fits(pipe->fd, pieces);
 	return result_of(r);
 }
 
@@ -239,13 +254,16 @@ static ssize_t to_pipe(void *context, const struct iovec *pieces, int count, siz
 
 /* From a pipe to the socket: all that the pipe has, up to n; it is waited for before the first
  * byte only. SPLICE_F_NONBLOCK is for the pipe alone, splice_to_socket() in fs/splice.c. */
-static ssize_t splice_out(struct lf_sock *sock, int in, int out, size_t n, unsigned flags)
+static ssize_t splice_out(struct lf_sock *sock, struct pipe_end in, int out, size_t n, unsigned flags)
 {
 	size_t sent = 0;
 	ssize_t r = 0;
+	/* A fifo that is open for both: the kernel alone can take bytes off it without reading. */
+	if ((in.mode & O_ACCMODE) == O_RDWR)
+		lf_conn_return_to_tcp(sock, LF_REASON_SOCKET_OPTION);
 	while (sent < n) {
 		if (lf_tx(sock) == LF_TX_FUSED)
-			r = await_pipe(in, POLLIN, (flags & SPLICE_F_NONBLOCK) || sent);
+			r = await_pipe(in.fd, POLLIN, (flags & SPLICE_F_NONBLOCK) || sent);
 		if (r < 0)
 			break;
 		struct lf_handlers so_far = lf_handlers_so_far();
@@ -262,7 +280,7 @@ static ssize_t splice_out(struct lf_sock *sock, int in, int out, size_t n, unsig
 				break;
 			if (!lf_conn_enter_plain_tx(sock))
 				continue;
-			r = lf_real.splice(in, NULL, out, NULL, n - sent,
+			r = lf_real.splice(in.fd, NULL, out, NULL, n - sent,
 					   flags | (sent ? SPLICE_F_NONBLOCK : 0));
 			int error = errno;
 			lf_conn_may_have_stalled(sock);
@@ -281,11 +299,11 @@ static ssize_t splice_out(struct lf_sock *sock, int in, int out, size_t n, unsig
 /* From the socket to a pipe: first the pipe's room is waited for, then the socket's bytes, and
  * it ends with the first that come. Here, too, SPLICE_F_NONBLOCK is for the pipe alone,
  * tcp_splice_read() in net/ipv4/tcp.c. */
-static ssize_t splice_in(struct lf_sock *sock, int in, int out, size_t n, unsigned flags)
+static ssize_t splice_in(struct lf_sock *sock, int in, struct pipe_end out, size_t n, unsigned flags)
 {
 	for (;;) {
 		if (lf_sock_paired(sock)) {
-			ssize_t bad = await_pipe(out, POLLOUT, flags & SPLICE_F_NONBLOCK);
+			ssize_t bad = await_pipe(out.fd, POLLOUT, flags & SPLICE_F_NONBLOCK);
 			if (bad)
 				return bad;
 		}
@@ -300,7 +318,7 @@ static ssize_t splice_in(struct lf_sock *sock, int in, int out, size_t n, unsign
 			return -EINTR;
 		if (!lf_conn_enter_plain_rx(sock))
 			continue;
-		r = lf_real.splice(in, NULL, out, NULL, n, flags);
+		r = lf_real.splice(in, NULL, out.fd, NULL, n, flags);
 		int error = errno;
 		lf_conn_leave_plain_rx(sock, r);
 		/* Before urgent data it ends, too. */
@@ -328,10 +346,11 @@ LF_EXPORT ssize_t splice(int in, off64_t *off_in, int out, off64_t *off_out, siz
 	LF_PINNED(pinned, sock);
 	int saved = errno;
 	unsigned all = flags;
+	struct pipe_end pipe = {.fd = sending ? in : out};
 	if (off_in || off_out || !knows(flags) ||
-	    !is_pipe(sending ? in : out, sending ? O_RDONLY : O_WRONLY, &all))
+	    !is_pipe(&pipe, sending ? O_RDONLY : O_WRONLY, &all))
 		return lf_real.splice(in, off_in, out, off_out, n, flags);
-	return lf_result(sending ? splice_out(sock, in, out, n, all) :
-				   splice_in(sock, in, out, n, all),
+	return lf_result(sending ? splice_out(sock, pipe, out, n, all) :
+				   splice_in(sock, in, pipe, n, all),
 			 saved);
 }

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <sys/ioctl.h>
 #include <sys/sendfile.h>
+#include <sys/stat.h>
 
 enum { MUCH = 1 << 20 };
 static uint8_t much[MUCH], taken[MUCH];
@@ -261,6 +262,126 @@ static void into_a_full_socket(void)
 	act(sleep_long, splice_into_a_full_socket);
 }
 
+/* --- pipes that keep packets apart --- */
+
+static int packets_by_the_writer_only;
+
+static void splice_parts_of_packets(int fd)
+{
+	int p[2];
+	fill();
+	(void)!pipe2(p, packets_by_the_writer_only ? 0 : O_DIRECT);
+	fcntl(p[1], F_SETFL, O_DIRECT);
+	(void)!write(p[1], much, 1000);
+	(void)!write(p[1], much + 1000, 500);
+	tell("part of a packet", splice(p[0], NULL, fd, NULL, 100, 0));
+	tell("more of it", splice(p[0], NULL, fd, NULL, 200, SPLICE_F_NONBLOCK));
+	tell("the rest, and the next", splice(p[0], NULL, fd, NULL, 5000, SPLICE_F_NONBLOCK));
+	tell("nothing", splice(p[0], NULL, fd, NULL, 5000, SPLICE_F_NONBLOCK));
+	end(fd);
+}
+
+static void from_a_pipe_of_packets(void)
+{
+	act(splice_parts_of_packets, receive_to_the_end);
+}
+
+static void from_a_pipe_whose_writer_makes_packets(void)
+{
+	packets_by_the_writer_only = 1;
+	act(splice_parts_of_packets, receive_to_the_end);
+}
+
+static void splice_from_a_fifo_open_for_both(int fd)
+{
+	char name[64];
+	snprintf(name, sizeof(name), "/tmp/names_splice.%d", getpid());
+	mkfifo(name, 0600);
+	int both = open(name, O_RDWR | O_NONBLOCK);
+	unlink(name);
+	fill();
+	fcntl(both, F_SETFL, O_DIRECT | O_NONBLOCK);
+	(void)!write(both, much, 1000);
+	send(fd, "before", 6, 0);
+	tell("part of a packet", splice(both, NULL, fd, NULL, 100, 0));
+	tell("the rest", splice(both, NULL, fd, NULL, 5000, 0));
+	tell("nothing", splice(both, NULL, fd, NULL, 5000, 0));
+	send(fd, "after", 5, 0);
+	end(fd);
+}
+
+static void from_a_fifo_that_is_open_for_both(void)
+{
+	act(splice_from_a_fifo_open_for_both, receive_to_the_end);
+}
+
+static void send_a_thousand(int fd)
+{
+	char byte;
+	fill();
+	send(fd, much, 1000, 0);
+	recv(fd, &byte, 1, 0);
+	end(fd);
+}
+
+static void splice_into_packets(int fd)
+{
+	int p[2];
+	fill();
+	(void)!pipe2(p, O_DIRECT);
+	fcntl(p[0], F_SETFL, O_NONBLOCK);
+	while (recv(fd, taken, 1000, MSG_PEEK) < 1000)
+		;
+	tell("into a pipe", splice(fd, NULL, p[1], NULL, 600, 0));
+	tell("and the rest", splice(fd, NULL, p[1], NULL, 1000, 0));
+	tell("a few", read(p[0], taken, 10));
+	tell("all others", read(p[0], taken + 10, 2000));
+	tell("nothing", read(p[0], taken + 1000, 2000));
+	say("%s\n", memcmp(much, taken, 1000) ? "wrong" : "in order");
+	for (int n = 0; n < 16; n++)
+		(void)!write(p[1], "p", 1);
+	tell("into a full pipe", splice(fd, NULL, p[1], NULL, 600, SPLICE_F_NONBLOCK));
+	while (read(p[0], taken, 1) == 1)
+		;
+	send(fd, "x", 1, 0);
+	tell("the stream's end", splice(fd, NULL, p[1], NULL, 1000, 0));
+}
+
+static void into_a_pipe_of_packets(void)
+{
+	act(send_a_thousand, splice_into_packets);
+}
+
+static void splice_much_into_packets(int fd)
+{
+	int p[2];
+	size_t sum = 0;
+	fill();
+	(void)!pipe2(p, O_DIRECT);
+	fcntl(p[0], F_SETFL, O_NONBLOCK);
+	wait_ms(100);
+	while (sum < MUCH) {
+		ssize_t n = splice(fd, NULL, p[1], NULL, MUCH - sum, 0);
+		if (n <= 0)
+			break;
+		for (ssize_t got = 0; got < n;) {
+			ssize_t r = read(p[0], taken + sum + got, 999);
+			if (r <= 0) {
+				tell("read", r);
+				return;
+			}
+			got += r;
+		}
+		sum += (size_t)n;
+	}
+	say("%zu bytes, %s\n", sum, memcmp(much, taken, MUCH) ? "wrong" : "in order");
+}
+
+static void much_into_a_pipe_of_packets(void)
+{
+	act(send_much, splice_much_into_packets);
+}
+
 /* --- interrupted --- */
 
 static int pipe_of_the_handler = -1;
@@ -403,6 +524,11 @@ int main(int argc, char **argv)
 		{"from_a_full_pipe", from_a_full_pipe},
 		{"beside_a_splice_that_waits", beside_a_splice_that_waits},
 		{"into_a_full_socket", into_a_full_socket},
+		{"from_a_pipe_of_packets", from_a_pipe_of_packets},
+		{"from_a_pipe_whose_writer_makes_packets", from_a_pipe_whose_writer_makes_packets},
+		{"from_a_fifo_that_is_open_for_both", from_a_fifo_that_is_open_for_both},
+		{"into_a_pipe_of_packets", into_a_pipe_of_packets},
+		{"much_into_a_pipe_of_packets", much_into_a_pipe_of_packets},
 		{"interrupted", interrupted},
 		{"impossible", impossible},
 		{"sendfile_from_a_device", sendfile_from_a_device},
