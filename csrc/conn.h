@@ -322,6 +322,10 @@ void lf_wait_arm(struct lf_sock *sock, enum lf_want want);
 bool lf_wait_disarm_reader(struct lf_sock *sock);
 /* Takes the doorbell's bytes away, unless others than `mine` of the waiters rely on them. */
 bool lf_wait_drain(struct lf_sock *sock, uint32_t mine);
+/* Woken by a doorbell that lf_wait_drain() would not empty, with nothing for us to be had: lets those
+ * who rely on it run, for ever longer if it is no news, lest all wake each other for ever. Not to be
+ * called while counted. `longest`: ns. */
+void lf_wait_give_way(const struct lf_sock *sock, int64_t longest);
 /* Spins on `look` for as long as a sleep would cost, if that has been paying off for this
  * socket. True: look() said yes. `alone`: the one we wait for can't run beside us. `want`: where
  * the spin is counted. */

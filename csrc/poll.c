@@ -43,6 +43,7 @@ struct set {
 	bool expects;  /* eager: answers of the broker are due */
 	bool must_poll;
 	bool changes; /* waits for what another thread may change past the kernel and the doorbells */
+	struct lf_sock *left; /* its bell has woken us, and is left to others that wait */
 	bool slept;
 	bool selects; /* for select(2), of which no RLIMIT_NOFILE is known */
 };
@@ -276,7 +277,8 @@ static void drain(struct set *set, struct lf_sock *sock)
 		for (nfds_t i = 0; i < set->n; i++)
 			mine += set->watched[i].sock == sock && set->watched[i].waiting;
 	}
-	(void)lf_wait_drain(sock, mine);
+	if (!lf_wait_drain(sock, mine))
+		set->left = sock;
 }
 
 static void count_sleeps(const struct set *set)
@@ -497,6 +499,9 @@ static int poll_any(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *ma
 			if (left <= 0)
 				return 0;
 		}
+		if (set.left)
+			lf_wait_give_way(set.left, left);
+		set.left = NULL;
 		set.fused = set.expects = set.must_poll = set.changes = false;
 		for (nfds_t i = 0; i < n; i++)
 			if (set.watched[i].sock)

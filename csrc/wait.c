@@ -307,10 +307,58 @@ bool lf_hold_end_for_tcp(struct lf_hold *hold, const struct lf_handlers *before,
 	return moved ? now.calls != then.calls : now.ends != then.ends;
 }
 
+/* Of a doorbell that this thread may not empty: how often it has woken it since it was last rung. */
+static _Thread_local struct vain {
+	const struct lf_sock *sock;
+	uint64_t rings;
+	uint32_t times;
+} vain __attribute__((tls_model("initial-exec")));
+
+enum { YIELDS = 2, NAP_NS = 50 * 1000, DOUBLINGS = 8 };
+
+void lf_wait_give_way(const struct lf_sock *sock, int64_t longest)
+{
+	uint64_t rings = atomic_load_explicit(&sock->in->reader.rings, memory_order_relaxed) +
+			 atomic_load_explicit(&sock->out->writer.rings, memory_order_relaxed);
+	if (vain.sock != sock || vain.rings != rings)
+		vain = (struct vain){.sock = sock, .rings = rings};
+	uint32_t times = vain.times;
+	vain.times += times < YIELDS + DOUBLINGS;
+	if (times < YIELDS) {
+		sched_yield();
+		return;
+	}
+	int64_t ns = (int64_t)NAP_NS << (times - YIELDS);
+	struct timespec ts = lf_timespec(ns < longest ? ns : longest > 0 ? longest : 0);
+	lf_rank_sleeps();
+	(void)lf_real.ppoll(NULL, 0, &ts, NULL);
+}
+
+static void stop_reading(struct lf_sock **sock)
+{
+	if (*sock)
+		atomic_fetch_sub(&(*sock)->readers, 1);
+}
+
+/* Others rely on the bell that has woken us. Not counted any more, we leave it to the last of them,
+ * and have all the time: who relies on no bell looks at the ring before it sleeps again. As a reader
+ * we stay (recv_after_close()); signals with handlers are held, so none jumps out of here. */
+static void leave_to_others(struct lf_sock *sock, const struct lf_wait *wait, struct waiting *waiting)
+{
+	bool reads = wait->want == LF_WANT_READ;
+	struct lf_sock *reading __attribute__((cleanup(stop_reading), unused)) = reads ? sock : NULL;
+	atomic_fetch_add(&sock->readers, (uint32_t)reads);
+	stop_waiting(waiting);
+	if (stirred(sock, wait))
+		sched_yield();
+	else
+		lf_wait_give_way(sock, wait->deadline == LF_FOREVER ? LF_FOREVER :
+								      wait->deadline - lf_now());
+}
+
 enum { SEEN_SLEEP_NS = 1000 * 1000 };
 
-static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait,
-		      const struct waiting *waiting)
+static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait, struct waiting *waiting)
 {
 	int64_t ns = LF_FOREVER;
 	if (wait->deadline != LF_FOREVER) {
@@ -367,7 +415,7 @@ static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait,
 		if (atomic_load(&sock->waiters) > 1)
 			lf_epoll_stop_counting(sock);
 		if (!still_counted(waiting) || !lf_wait_drain(sock, 1))
-			sched_yield(); /* let the other sleeper see it too */
+			leave_to_others(sock, wait, waiting);
 	}
 	return 0;
 }

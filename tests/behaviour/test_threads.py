@@ -123,3 +123,13 @@ def test_a_thread_that_fell_asleep_on_a_plain_socket_hears_of_it_once_it_is_fuse
 ) -> None:
     said = same(plain, fused, programs / "plain_sleepers", how, timeout=180)
     assert said == "every answer was heard\n"
+
+
+@pytest.mark.parametrize(
+    "how", ["recv_alone", "poll_alone", "recv_and_poll", "recv_and_epoll", "poll_and_epoll"]
+)
+def test_many_threads_that_wait_for_one_socket_rest_between_its_bytes(
+    plain: Session, lazily_fused: Session, programs: Path, how: str
+) -> None:
+    said = same(plain, lazily_fused, programs / "herd", how)
+    assert said == "each byte was answered\nthey rest\n"

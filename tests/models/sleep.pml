@@ -17,7 +17,7 @@
  * `rests`: it ends up asleep, not in a loop around a bell that nobody may empty, though the thread
  * with the epoll set has left its entry cold and gone on to other things. (Two that both wait for
  * ever can, in lockstep, each leave the bell to the other: that takes a scheduler which never
- * breaks step, and is left out.)
+ * breaks step, and is left out; lf_wait_give_way() breaks it, by naps of threads that are not counted.)
  *
  * A receive that may not rely on the bell (lf_wait_begin() false: LF_SHARED_SLEEP_NS) may wake at
  * any moment; every other sleep ends by the bell alone.
