@@ -630,9 +630,10 @@ ssize_t lf_conn_send(struct lf_sock *sock, int fd, struct lf_io *io)
 			return -EBADF;
 		if (lf_sock_paired(sock) && lf_tx(sock) == LF_TX_PLAIN)
 			try_fuse(sock, fd);
-		ssize_t n = lf_tx(sock) == LF_TX_FUSED ? fused_send(sock, fd, io) :
-							 plain_send(sock, fd, io);
-		if (n == LF_USE_TCP) { /* a send of no bytes */
+		ssize_t n = lf_tx(sock) != LF_TX_FUSED	? plain_send(sock, fd, io) :
+			    io->flags & MSG_FASTOPEN ? LF_USE_TCP :
+							fused_send(sock, fd, io);
+		if (n == LF_USE_TCP) { /* of no bytes, or refused: it is connected already */
 			n = lf_real.sendmsg(fd, io->msg, io->flags);
 			return n == -1 ? -errno : n;
 		}

@@ -174,6 +174,16 @@ LF_EXPORT ssize_t writev(int fd, const struct iovec *iov, int count)
 	return is_no_socket(r) ? lf_real.writev(fd, iov, count) : r;
 }
 
+/* What means nothing to a socket, but is taken. All others the kernel refuses, or knows since lately. */
+enum { RWF_TAKEN = RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND };
+
+static ssize_t refused(struct lf_sock *sock)
+{
+	lf_sock_unpin(sock);
+	errno = EOPNOTSUPP;
+	return -1;
+}
+
 /* With offset -1 these two are readv and writev, for sockets too. */
 LF_EXPORT ssize_t preadv2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
 {
@@ -183,6 +193,8 @@ LF_EXPORT ssize_t preadv2(int fd, const struct iovec *iov, int count, off_t offs
 	struct lf_sock *sock = offset == -1 && ordinary(iov, count) ? lf_sock_pin(fd) : NULL;
 	if (!sock)
 		return real(fd, iov, count, offset, flags);
+	if (flags & ~RWF_TAKEN)
+		return refused(sock);
 	return receive_into(sock, fd, iov, count, flags & RWF_NOWAIT ? MSG_DONTWAIT : 0);
 }
 
@@ -194,6 +206,8 @@ LF_EXPORT ssize_t pwritev2(int fd, const struct iovec *iov, int count, off_t off
 	struct lf_sock *sock = offset == -1 && ordinary(iov, count) ? lf_sock_pin(fd) : NULL;
 	if (!sock)
 		return real(fd, iov, count, offset, flags);
+	if (flags & ~RWF_TAKEN)
+		return refused(sock);
 	return transmit_from(sock, fd, iov, count, flags & RWF_NOWAIT ? MSG_DONTWAIT : 0);
 }
 

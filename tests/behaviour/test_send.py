@@ -90,3 +90,10 @@ def test_a_shutdown_under_a_send_that_goes_on_in_tcp_is_no_error_for_receives(
 ) -> None:
     said = same(plain, fused, programs / "conn_send", "shutdown-under-a-send")
     assert said == 'a part was sent\npoll: 0; then 5: "hello"\n'
+
+
+def test_flags_that_no_socket_takes_are_refused_as_ever(
+    plain: Session, fused: Session, programs: Path
+) -> None:
+    said = same(plain, fused, programs / "conn_send", "refused-flags")
+    assert said.endswith("pwritev2 with flags of files: 3\nthe peer got 3\n")

@@ -514,6 +514,49 @@ static void shutdown_under_a_send(void)
 	act(answer_late, shut_down_under_a_send);
 }
 
+/* --- flags that the kernel refuses --- */
+
+static void send_with_flags(int fd)
+{
+	struct iovec piece = {"abc", 3};
+	struct msghdr msg = {.msg_iov = &piece, .msg_iovlen = 1};
+	struct mmsghdr msgs = {.msg_hdr = msg};
+	char bytes[4];
+	struct iovec room = {bytes, 3};
+	ssize_t n = send(fd, "abc", 3, MSG_FASTOPEN);
+	say("send: %zd %s\n", n, n < 0 ? strerror(errno) : "");
+	n = sendmsg(fd, &msg, MSG_FASTOPEN);
+	say("sendmsg: %zd %s\n", n, n < 0 ? strerror(errno) : "");
+	n = sendmmsg(fd, &msgs, 1, MSG_FASTOPEN);
+	say("sendmmsg: %zd %s\n", n, n < 0 ? strerror(errno) : "");
+	for (unsigned flag = 0x40; flag; flag <<= 1) {
+		if (flag == 0x100)
+			continue; /* RWF_NOSIGNAL, which Linux knows since 6.18 */
+		n = pwritev2(fd, &piece, 1, -1, (int)flag);
+		if (n != -1 || errno != EOPNOTSUPP)
+			say("pwritev2, %#x: %zd\n", flag, n);
+		n = preadv2(fd, &room, 1, -1, (int)(flag | RWF_NOWAIT));
+		if (n != -1 || errno != EOPNOTSUPP)
+			say("preadv2, %#x: %zd\n", flag, n);
+	}
+	n = pwritev2(fd, &piece, 1, -1, RWF_NOWAIT | RWF_DSYNC | RWF_APPEND);
+	say("pwritev2 with flags of files: %zd\n", n);
+	shutdown(fd, SHUT_WR);
+	recv(fd, bytes, 1, 0);
+}
+
+static void say_what_came(int fd)
+{
+	char bytes[100];
+	ssize_t n = recv(fd, bytes, sizeof(bytes), MSG_WAITALL);
+	say("the peer got %zd\n", n);
+}
+
+static void refused_flags(void)
+{
+	act(send_with_flags, say_what_came);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct scenario scenarios[] = {
@@ -528,6 +571,7 @@ int main(int argc, char **argv)
 		{"room-again", room_again},
 		{"signal-in-sendfile", signal_in_sendfile},
 		{"shutdown-under-a-send", shutdown_under_a_send},
+		{"refused-flags", refused_flags},
 		{NULL, NULL},
 	};
 	return act_out(scenarios, argc, argv);
