@@ -301,6 +301,8 @@ static ssize_t splice_out(struct lf_sock *sock, struct pipe_end in, int out, siz
  * tcp_splice_read() in net/ipv4/tcp.c. */
 static ssize_t splice_in(struct lf_sock *sock, int in, struct pipe_end out, size_t n, unsigned flags)
 {
+	/* The kernel looks at O_NONBLOCK once. */
+	bool waits = lf_sock_paired(sock) && !lf_sock_nonblocking(sock);
 	for (;;) {
 		if (lf_sock_paired(sock)) {
 			ssize_t bad = await_pipe(out.fd, POLLOUT, flags & SPLICE_F_NONBLOCK);
@@ -324,6 +326,13 @@ static ssize_t splice_in(struct lf_sock *sock, int in, struct pipe_end out, size
 		/* Before urgent data it ends, too. */
 		if (r == 0 && lf_sock_paired(sock) && lf_conn_fin_has_come(in))
 			return lf_conn_end_of_stream(sock, in);
+		if (r == -1 && error == EAGAIN && waits && lf_sock_nonblocking(sock) &&
+		    !atomic_load(&sock->slot->rcvtimeo)) {
+			ssize_t bad = lf_wait_tcp(in, POLLIN);
+			if (bad)
+				return bad;
+			continue;
+		}
 		return r == -1 ? -error : r;
 	}
 }

@@ -158,6 +158,13 @@ FOUND = {
         ),
         pairing="nudge",
     ),
+    "a splice that began blocking and goes on by TCP": _program(
+        _splice("server", 29),
+        _by("server", "nonblocking", how="ioctl", on=True),
+        _splice("client", 29, "MSG_DONTWAIT"),
+        _send("client", "write", 29),
+        defuse_at=2,
+    ),
     "a signal to a receive of several messages": _program(
         _send("client", "sendmsg", 5),
         _by("server", "receive", how="recvmmsg", size=1 << 16, flags=["MSG_WAITALL"]),
