@@ -55,6 +55,10 @@ class Blocked:
         return str(self.step["do"])
 
 
+def _is_onto_an_open_number(step: Step) -> bool:
+    return bool(step["do"] == "copy" and step["how"] == "dup2")
+
+
 def label_of(step: Step) -> str:
     who = step["by"] + ("'s child" if step["child"] else "")
     shown = []
@@ -430,9 +434,8 @@ class Director:
 
     @staticmethod
     def _may_leave_the_ring(step: Step) -> bool:
-        onto_an_open_number = step["do"] == "copy" and step["how"] == "dup2"
         leaving = {*_HANDING_ON, "exec writer", "set option", "epoll ctl"}
-        return onto_an_open_number or step["do"] in leaving
+        return _is_onto_an_open_number(step) or step["do"] in leaving
 
     def _waits_for_room(self) -> bool:
         """A poll that waits for a full ring: TCP's buffers are empty once that is left."""
@@ -487,8 +490,9 @@ class Director:
             return True
         if self._takes_what_has_come(OTHER[step["by"]]):
             return False
-        # TCP counts what its packets take, which may be twice of what is in them.
-        if out.bounded and step["size"] < 4 * LARGE:
+        # TCP counts what its packets take, which may be twice of what is in them; and a reader that
+        # has been sent much has let its own buffer grow.
+        if out.bounded and step["size"] < (8 << 20 if out.received > out.certain else 4 * LARGE):
             return False
         return step["size"] >= LARGE and not out.urgent and not step["flags"]
 
@@ -544,7 +548,8 @@ class Director:
             self._shut[side] |= _WAYS[step["how"]]
         if step["do"] in {*_HANDING_ON, "exec writer"}:
             self._handed_on.add(side)
-        if step["do"] in ("set option", "epoll ctl") or "MSG_OOB" in step.get("flags", ()):
+        leaves = step["do"] in ("set option", "epoll ctl") or _is_onto_an_open_number(step)
+        if leaves or "MSG_OOB" in step.get("flags", ()):
             self._pristine = False
         if step["do"] in ("close", "cover", "shutdown") and not self._streams[side].fits(0):
             self._may_not_see_the_end.add(OTHER[side])
