@@ -63,6 +63,9 @@ ssize_t lf_conn_recv_into(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 /* A receive has met TCP's FIN, where the ring has no part in what comes, but may have in what goes.
  * 0: that is the end; or a negative errno, which TCP would have said. */
 ssize_t lf_conn_end_of_stream(struct lf_sock *sock, int fd);
+/* The kernel's own call has told this; an error that ends the connection, as it says once, is not to be
+ * told again when the peer is found dead. Returns it. */
+ssize_t lf_conn_kernel_said(struct lf_sock *sock, int fd, ssize_t n);
 
 /* Around a kernel call that receives (or waits to receive) past the two functions above:
  * while one is under way the direction can't leave TCP. False: it already has. */

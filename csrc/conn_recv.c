@@ -88,6 +88,13 @@ ssize_t lf_conn_end_of_stream(struct lf_sock *sock, int fd)
 	return -(ssize_t)error_for_receive(sock->slot);
 }
 
+ssize_t lf_conn_kernel_said(struct lf_sock *sock, int fd, ssize_t n)
+{
+	if (n < 0 && n != -EAGAIN && n != -EINTR && n != -EPIPE && lf_sock_paired(sock))
+		lf_conn_tcp_failed(sock, fd);
+	return n;
+}
+
 /* We have shut it down ourselves: there is no more, unless TCP has an error to tell. */
 static ssize_t after_shutdown(struct lf_sock *sock, int fd)
 {
@@ -489,11 +496,13 @@ static ssize_t plain_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 		ssize_t n = tcp_receive(fd, io, io->flags | (over ? MSG_DONTWAIT : 0));
 		if (over && n <= 0)
 			return -(ssize_t)error_for_receive(slot);
+		if (n == -1)
+			return lf_conn_kernel_said(sock, fd, -errno);
 		if (n > 0 && !(io->flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE)))
 			atomic_fetch_add(&slot->tcp_rcvd, (uint64_t)n);
 		if (n == 0 && lf_sock_paired(sock))
 			return lf_conn_end_of_stream(sock, fd);
-		return n == -1 ? -errno : n;
+		return n;
 	}
 	if (!lf_conn_enter_plain_rx(sock))
 		return LF_LOOK_AGAIN;

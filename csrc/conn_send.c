@@ -136,9 +136,10 @@ static ssize_t plain_send(struct lf_sock *sock, int fd, struct lf_io *io)
 	lf_rank_sleeps();
 	ssize_t n = tcp_send(fd, io);
 	call.sent = n;
+	int error = errno;
 	if (n == -1 || (size_t)n < cursor_of(io->msg).left)
 		lf_conn_may_have_stalled(sock);
-	return n == -1 ? -errno : n;
+	return n == -1 ? lf_conn_kernel_said(sock, fd, -error) : n;
 }
 
 /* The peer may have set SO_RCVBUF since. */

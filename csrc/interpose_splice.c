@@ -333,7 +333,7 @@ static ssize_t splice_in(struct lf_sock *sock, int in, struct pipe_end out, size
 				return bad;
 			continue;
 		}
-		return r == -1 ? -error : r;
+		return r == -1 ? lf_conn_kernel_said(sock, in, -error) : r;
 	}
 }
 

@@ -442,7 +442,8 @@ class Director:
     def _waits_for_room(self) -> bool:
         """A poll that waits for a full ring: TCP's buffers are empty once that is left."""
         polling = any(b.kind in ("poll", "epoll wait") for b in self._blocked)
-        return polling and any(stream.full for stream in self._streams.values())
+        full = any(stream.full for stream in self._streams.values())
+        return polling and (full or any(self._sending(side) for side in SIDES))
 
     def _can_be_defused(self) -> bool:
         """TCP resets where it is to take in again what an end that is shut both ways has not

@@ -158,6 +158,16 @@ FOUND = {
         ),
         pairing="nudge",
     ),
+    "a reset that the kernel told before the peer was killed": _program(
+        _send("server", "write", 100),
+        _by("server", "shutdown", how="SHUT_RDWR"),
+        _by("client", "exec writer", size=2),
+        _by("server", "poll", how="ppoll", events=["EPOLLRDNORM"], timeout=0),
+        _by("client", "kill"),
+        _receive("server", 1000),
+        _receive("server", 1000),
+        _receive("server", 1000),
+    ),
     "a splice that began blocking and goes on by TCP": _program(
         _splice("server", 29),
         _by("server", "nonblocking", how="ioctl", on=True),
