@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 CSRC = Path(__file__).parents[2] / "csrc"
-PARTS = ("defer.c", "invariant.c", "lock.c", "rank.c", "slot.c", "states.c")
+PARTS = ("defer.c", "departure.c", "invariant.c", "lock.c", "rank.c", "slot.c", "states.c")
 SOURCE = Path(__file__).with_name("broken.c")
 USES = re.findall(r'^\t\{"(.*?)", \w+\},$', SOURCE.read_text(), re.MULTILINE)
 

@@ -11,11 +11,13 @@
 #include "epoll.h"
 #include "options.h"
 #include "pairing.h"
+#include "poll_limit.h"
 #include "real.h"
 #include "signals.h"
 #include "sim.h"
 #include "start.h"
 #include "tap.h"
+#include "uncancelled.h"
 
 #include <linux/sockios.h>
 #include <linux/tcp.h>
@@ -249,6 +251,21 @@ struct lf_real lf_real = {
 	.shutdown = k_shutdown,
 };
 
+int lf_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *ts, const sigset_t *mask)
+{
+	return k_ppoll(fds, n, ts, mask);
+}
+
+int lf_uncancelled_poll(struct pollfd *fds, nfds_t n, int ms)
+{
+	return k_poll(fds, n, ms);
+}
+
+ssize_t lf_uncancelled_recv(int fd, void *bytes, size_t n, int flags)
+{
+	return k_recvfrom(fd, bytes, n, flags | MSG_DONTWAIT, NULL, NULL);
+}
+
 int sim_clock(clockid_t clock, struct timespec *now)
 {
 	(void)clock;
@@ -314,6 +331,8 @@ void lf_epoll_refresh(struct lf_sock *sock) { (void)sock; }
 void lf_epoll_room(struct lf_sock *sock) { (void)sock; }
 void lf_epoll_stop_counting(struct lf_sock *sock) { (void)sock; }
 bool lf_in_borrowed_memory(void) { return false; }
+void lf_uncancelled_nap(int64_t ns) { (void)ns; }
+bool lf_slot_is_held_by(struct lf_slot *slot, uint32_t holders) { return slot->holders == holders; }
 int lf_option_ask(int fd, int level, int name, int otherwise) { (void)fd, (void)level, (void)name; return otherwise; }
 uint32_t lf_options_receive_limit(const struct lf_sock *sock) { (void)sock; return 0; }
 void lf_pairing_advance(struct lf_sock *sock, int fd) { (void)sock, (void)fd; }
@@ -372,10 +391,11 @@ static void pair(enum lf_mark mark, uint32_t limit)
 			.out = &segment.dir[end], .in = &segment.dir[1 - end],
 			.out_ring = {ring, ring, ring_size, 0}, .in_ring = {ring, ring, ring_size, 0},
 			.ring_size = ring_size, .out_index = 0,
-			.out_limit = limit, .bell = 20 + end, .let_go = 1,
+			.bell = 20 + end, .let_go = 1,
 		};
 		slots[end].holders = 1;
 		slots[end].rcvlowat = 1;
+		slots[end].tx_limit = limit;
 		slots[end].tx_backed = ring_size;
 		slots[end].tx = LF_TX_ENDED;
 		slots[end].rx = LF_RX_ENDED;
