@@ -110,7 +110,8 @@ LF_EXPORT ssize_t read(int fd, void *buf, size_t n)
 
 static __attribute__((noinline)) ssize_t write_sock(int fd, const void *buf, size_t n)
 {
-	struct lf_sock *sock = has_sense(n) ? lf_sock_pin(fd) : NULL;
+	/* Of no bytes, it still says what error the socket has. */
+	struct lf_sock *sock = n <= SSIZE_MAX ? lf_sock_pin(fd) : NULL;
 	return sock ? write_one(sock, fd, buf, n) : lf_real.write(fd, buf, n);
 }
 

@@ -158,6 +158,11 @@ FOUND = {
         ),
         pairing="nudge",
     ),
+    "a write of no bytes to a peer that was killed": _program(
+        _send("client", "send", 1000),
+        _by("server", "kill"),
+        _send("client", "write", 0),
+    ),
     "a reset that the kernel told before the peer was killed": _program(
         _send("server", "write", 100),
         _by("server", "shutdown", how="SHUT_RDWR"),
