@@ -3,6 +3,7 @@
 #include "uncancelled.h"
 
 #include "clock.h"
+#include "real.h"
 #include "poll_limit.h"
 
 #include <errno.h>
@@ -38,5 +39,6 @@ ssize_t lf_uncancelled_recv(int fd, void *buf, size_t n, int flags)
 
 int lf_uncancelled_close(int fd)
 {
-	return (int)syscall(SYS_close, fd);
+	LF_UNCANCELLED(state);
+	return lf_real.close(fd);
 }
