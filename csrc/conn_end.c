@@ -843,11 +843,11 @@ int lf_conn_shutdown(struct lf_sock *sock, int fd, int how)
 	int r = lf_real.shutdown(fd, how);
 	if (r == 0)
 		atomic_fetch_or(&slot->shut, bits);
-	if (locked)
+	if (locked) {
 		lf_lock_release(&slot->tx_lock, LF_RANK_TX);
-	/* A thread of ours that waits for room in an epoll set has none to wait for any more. */
-	if (locked)
+		/* A thread of ours that waits for room in an epoll set has none to wait for any more. */
 		lf_epoll_room(sock);
+	}
 	enum lf_rx rx = lf_rx(sock);
 	/* A writer that sleeps would on TCP find no window, and sleep on. */
 	if (r == 0 && rx != LF_RX_PLAIN && rx != LF_RX_ENDED &&

@@ -746,8 +746,8 @@ bool lf_conn_writable(struct lf_sock *sock)
 		return true;
 	/* As TCP has it: writable once a third of the buffer is free. By the tail as last seen,
 	 * if that is enough. */
-	uint32_t limit = atomic_load_explicit(&sock->slot->tx_limit, memory_order_relaxed);
-	limit = follow_peers_limit(sock, limit);
+	uint32_t limit = follow_peers_limit(
+		sock, atomic_load_explicit(&sock->slot->tx_limit, memory_order_relaxed));
 	if (leaves_a_third(sock, atomic_load_explicit(&sock->slot->tx_tail, memory_order_relaxed),
 			   limit))
 		return true;

@@ -289,37 +289,25 @@ LF_EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_
 typedef int lf_pidfd_spawn(int *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *,
 			   char *const[], char *const[]);
 
-LF_EXPORT int pidfd_spawn(int *pidfd, const char *path, const posix_spawn_file_actions_t *actions,
-			  const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
-{
-	static lf_pidfd_spawn *real;
-	if (!real)
-		real = lf_real_symbol("pidfd_spawn");
-	lf_start();
-	if (!real)
-		return ENOSYS;
-	before_spawn(actions);
-	int error = real(pidfd, path, actions, attr, argv, envp);
-	if (error == 0 && pidfd)
-		lf_fd_born(*pidfd);
-	return error;
-}
+#define PIDFD_SPAWN(name)                                                                           \
+	LF_EXPORT int name(int *pidfd, const char *file, const posix_spawn_file_actions_t *actions,   \
+			   const posix_spawnattr_t *attr, char *const argv[], char *const envp[])     \
+	{                                                                                             \
+		static lf_pidfd_spawn *real;                                                          \
+		if (!real)                                                                            \
+			real = lf_real_symbol(#name);                                                 \
+		lf_start();                                                                           \
+		if (!real)                                                                            \
+			return ENOSYS;                                                                \
+		before_spawn(actions);                                                                \
+		int error = real(pidfd, file, actions, attr, argv, envp);                             \
+		if (error == 0 && pidfd)                                                              \
+			lf_fd_born(*pidfd);                                                           \
+		return error;                                                                         \
+	}
 
-LF_EXPORT int pidfd_spawnp(int *pidfd, const char *file, const posix_spawn_file_actions_t *actions,
-			   const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
-{
-	static lf_pidfd_spawn *real;
-	if (!real)
-		real = lf_real_symbol("pidfd_spawnp");
-	lf_start();
-	if (!real)
-		return ENOSYS;
-	before_spawn(actions);
-	int error = real(pidfd, file, actions, attr, argv, envp);
-	if (error == 0 && pidfd)
-		lf_fd_born(*pidfd);
-	return error;
-}
+PIDFD_SPAWN(pidfd_spawn)
+PIDFD_SPAWN(pidfd_spawnp)
 
 LF_EXPORT FILE *popen(const char *command, const char *mode)
 {

@@ -202,8 +202,9 @@ static void learn_send_options(struct lf_slot *slot, int fd)
 
 /* Threads of ours that wait for it may find it ready now: the kernel wakes them for that. Those in poll
  * look by themselves now and then, see arm_all() in poll.c. */
-static void tell_sleepers(struct lf_sock *sock)
+static void limits_changed(struct lf_sock *sock)
 {
+	lf_conn_limits_changed(sock);
 	if (lf_sock_paired(sock))
 		lf_epoll_room(sock);
 }
@@ -213,8 +214,7 @@ static void note_tcp_option(struct lf_sock *sock, int fd, int name)
 	if (name != TCP_NOTSENT_LOWAT && name != TCP_USER_TIMEOUT)
 		return;
 	learn_send_options(sock->slot, fd);
-	lf_conn_limits_changed(sock);
-	tell_sleepers(sock);
+	limits_changed(sock);
 }
 
 void lf_option_note(struct lf_sock *sock, int fd, int level, int name, const void *value,
@@ -236,25 +236,21 @@ void lf_option_note(struct lf_sock *sock, int fd, int level, int name, const voi
 		break;
 	case SO_RCVLOWAT:
 		learn_low_water(slot, fd);
-		lf_conn_limits_changed(sock);
-		tell_sleepers(sock);
+		limits_changed(sock);
 		break;
 	case SO_RCVBUF:
 	case SO_RCVBUFFORCE:
 		note_buffer(&slot->rcvbuf, fd, SO_RCVBUF);
-		lf_conn_limits_changed(sock);
-		tell_sleepers(sock);
+		limits_changed(sock);
 		break;
 	case SO_SNDBUF:
 	case SO_SNDBUFFORCE:
 		note_buffer(&slot->sndbuf, fd, SO_SNDBUF);
-		lf_conn_limits_changed(sock);
-		tell_sleepers(sock);
+		limits_changed(sock);
 		break;
 	case SO_BUF_LOCK:
 		learn_buffers(slot, fd);
-		lf_conn_limits_changed(sock);
-		tell_sleepers(sock);
+		limits_changed(sock);
 		break;
 	default:
 		break;
