@@ -134,13 +134,6 @@ FOUND = {
         _receive("server", 1000),
         _receive("server", 1000),
     ),
-    "urgent data to a peer killed that had wished its unread bytes back": _program(
-        _send("server", "write", 3),
-        _by("client", "copy", how="dup2"),
-        _by("client", "kill"),
-        _send("server", "send", 1, "MSG_OOB"),
-        _receive("server", 1000),
-    ),
     "an option after a peer was killed that had wished its unread bytes back": _program(
         _send("server", "write", 3),
         _by("client", "copy", how="dup2"),
