@@ -259,8 +259,9 @@ bool lf_conn_service(struct lf_sock *sock, int fd)
 }
 
 /* Any socket of this process may be the other end of the one we wait for. */
-static void service(struct lf_sock *other)
+static void service(struct lf_sock *other, void *context)
 {
+	(void)context;
 	lf_conn_service(other, atomic_load(&other->fd));
 }
 
@@ -290,7 +291,7 @@ static void await_end_of_ring(struct lf_sock *sock, int fd, int64_t deadline)
 	       lf_now() < deadline) {
 		/* It may be waiting for us in the same way, or be this very process. */
 		lf_conn_service(sock, fd);
-		lf_sock_each(service);
+		lf_sock_each(service, NULL);
 		struct pollfd p = {.fd = atomic_load(&sock->bell), .events = POLLIN};
 		struct lf_defer_pause pause = lf_defer_pause();
 		int rung = lf_uncancelled_poll(&p, 1, 1);

@@ -330,11 +330,9 @@ LF_EXPORT int dup(int fd)
 	return lf_table_get(fd) ? copied(fd, copy, false) : copy;
 }
 
-static _Thread_local int wanted_number __attribute__((tls_model("initial-exec")));
-
-static void give_up_wanted_number(struct lf_sock *sock)
+static void give_up_number(struct lf_sock *sock, void *fd)
 {
-	if (atomic_load(&sock->bell) == wanted_number)
+	if (atomic_load(&sock->bell) == *(const int *)fd)
 		(void)lf_conn_give_up_bell(sock);
 }
 
@@ -355,8 +353,7 @@ static struct lf_sock *make_way(int fd)
 		(void)lf_broker_leave();
 	} else {
 		lf_signals_fd_moved(fd, -1);
-		wanted_number = fd;
-		lf_sock_each(give_up_wanted_number);
+		lf_sock_each(give_up_number, &fd);
 	}
 	return NULL;
 }

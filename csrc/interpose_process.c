@@ -48,9 +48,6 @@ LF_EXPORT pid_t __fork(void)
 
 /* --- exec --- */
 
-/* One time limit for all sockets of one exec. */
-static _Thread_local int64_t deadline __attribute__((tls_model("initial-exec")));
-
 /* Somebody goes on with the socket beside the new program: the parent whose memory this
  * process borrows, or a process that was forked. */
 static bool others_stay(const struct lf_sock *sock)
@@ -67,20 +64,19 @@ static bool inherited(const struct lf_sock *sock)
 	return flags != -1 && !(flags & FD_CLOEXEC);
 }
 
-static void defuse_if_inherited(struct lf_sock *sock)
+static void defuse_if_inherited(struct lf_sock *sock, void *deadline)
 {
 	if (inherited(sock))
-		lf_conn_defuse_until(sock, atomic_load(&sock->fd), LF_REASON_EXEC, others_stay(sock), deadline);
+		lf_conn_defuse_until(sock, atomic_load(&sock->fd), LF_REASON_EXEC, others_stay(sock),
+				     *(const int64_t *)deadline);
 }
-
-/* What lf_departure_begin() gave this thread, for the walk through all sockets. */
-static _Thread_local int departure __attribute__((tls_model("initial-exec")));
 
 /* This process counts as a holder no more, though it may still be at work, or come back. Others may
  * be paired then, and leave it behind without their segment: where nobody would know of it, it goes
  * on counting. */
-static void count_out(struct lf_sock *sock)
+static void count_out(struct lf_sock *sock, void *begun)
 {
+	int departure = *(const int *)begun;
 	if (departure == LF_NO_DEPARTURE && lf_sock_shared(sock) && !lf_sock_paired(sock))
 		return;
 	lf_departure_leaves(departure, sock->slot);
@@ -90,18 +86,18 @@ static void count_out(struct lf_sock *sock)
 
 /* A process that is about to become another program takes no part in any ring. What the
  * program inherits was defused, so that nobody takes that socket for unshared. */
-static void leave_for_exec(struct lf_sock *sock)
+static void leave_for_exec(struct lf_sock *sock, void *begun)
 {
 	if (lf_sock_shared(sock))
-		count_out(sock);
+		count_out(sock, begun);
 }
 
-static void return_to(struct lf_sock *sock)
+static void return_to(struct lf_sock *sock, void *begun)
 {
 	if (!atomic_exchange(&sock->left, 0))
 		return;
 	atomic_fetch_add(&sock->slot->holders, 1);
-	lf_departure_returns(departure, sock->slot);
+	lf_departure_returns(*(const int *)begun, sock->slot);
 }
 
 /* The kernel gives another thread the first one's number before it lets go of what that one holds. */
@@ -116,13 +112,13 @@ static int before_exec(void)
 	if (!lf_started)
 		return LF_NO_DEPARTURE;
 	int saved = errno, begun = LF_NO_DEPARTURE;
-	deadline = lf_deadline(LF_TAKE_BACK_NS);
-	lf_sock_each(defuse_if_inherited);
+	/* One time limit for all sockets of one exec. */
+	int64_t deadline = lf_deadline(LF_TAKE_BACK_NS);
+	lf_sock_each(defuse_if_inherited, &deadline);
 	if (!lf_in_borrowed_memory()) {
 		if (keeps_its_number())
 			begun = lf_departure_begin();
-		departure = begun;
-		lf_sock_each(leave_for_exec);
+		lf_sock_each(leave_for_exec, &begun);
 	}
 	errno = saved;
 	return begun;
@@ -133,8 +129,7 @@ static int still_here(int begun, int r)
 {
 	int saved = errno;
 	if (lf_started && !lf_in_borrowed_memory()) {
-		departure = begun;
-		lf_sock_each(return_to);
+		lf_sock_each(return_to, &begun);
 		lf_departure_end(begun);
 	}
 	errno = saved;
@@ -232,21 +227,17 @@ static bool may_be_duplicated(int fd)
 	return fd >= 0 && (atomic_load(&ever_duplicated[fd / 64]) >> (fd % 64) & 1);
 }
 
-static void defuse_for_spawn(struct lf_sock *sock)
-{
-	lf_conn_defuse_until(sock, atomic_load(&sock->fd), LF_REASON_EXEC, true, deadline);
-}
+struct spawning {
+	bool may_duplicate;
+	int64_t deadline; /* one for all sockets */
+};
 
-static void defuse_what_stays_here(struct lf_sock *sock)
+static void defuse_for_spawn(struct lf_sock *sock, void *context)
 {
-	if (inherited(sock))
-		defuse_for_spawn(sock);
-}
-
-static void defuse_what_may_be_duplicated(struct lf_sock *sock)
-{
-	if (inherited(sock) || may_be_duplicated(atomic_load(&sock->fd)))
-		defuse_for_spawn(sock);
+	const struct spawning *spawning = context;
+	int fd = atomic_load(&sock->fd);
+	if (inherited(sock) || (spawning->may_duplicate && may_be_duplicated(fd)))
+		lf_conn_defuse_until(sock, fd, LF_REASON_EXEC, true, spawning->deadline);
 }
 
 LF_EXPORT int posix_spawn_file_actions_adddup2(posix_spawn_file_actions_t *actions, int fd, int to)
@@ -264,8 +255,8 @@ static void before_spawn(const posix_spawn_file_actions_t *actions)
 	if (!lf_started)
 		return;
 	int saved = errno;
-	deadline = lf_deadline(LF_TAKE_BACK_NS);
-	lf_sock_each(actions ? defuse_what_may_be_duplicated : defuse_what_stays_here);
+	struct spawning spawning = {actions != NULL, lf_deadline(LF_TAKE_BACK_NS)};
+	lf_sock_each(defuse_for_spawn, &spawning);
 	errno = saved;
 }
 
@@ -337,8 +328,9 @@ LF_EXPORT int wordexp(const char *words, wordexp_t *into, int flags)
 
 /* --- exit --- */
 
-static void close_here(struct lf_sock *sock)
+static void close_here(struct lf_sock *sock, void *context)
 {
+	(void)context;
 	lf_conn_before_close(sock, atomic_load(&sock->fd));
 }
 
@@ -347,10 +339,10 @@ static void leave_all(void)
 	static _Atomic bool left;
 	if (!lf_started || lf_in_borrowed_memory() || atomic_exchange(&left, true))
 		return;
-	lf_sock_each(close_here);
+	lf_sock_each(close_here, NULL);
 	/* Until the kernel has ended this thread: others run on while it flushes. */
-	departure = lf_departure_begin();
-	lf_sock_each(count_out);
+	int departure = lf_departure_begin();
+	lf_sock_each(count_out, &departure);
 }
 
 __attribute__((destructor)) static void at_exit(void)

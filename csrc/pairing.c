@@ -95,12 +95,11 @@ static bool is_tcp(int fd)
 }
 
 static _Atomic bool stopped;
-/* One time limit for all sockets. */
-static _Thread_local int64_t deadline __attribute__((tls_model("initial-exec")));
 
-static void defuse(struct lf_sock *sock)
+static void defuse(struct lf_sock *sock, void *deadline)
 {
-	lf_conn_defuse_until(sock, atomic_load(&sock->fd), LF_REASON_IO_OUTSIDE_LIBC, false, deadline);
+	lf_conn_defuse_until(sock, atomic_load(&sock->fd), LF_REASON_IO_OUTSIDE_LIBC, false,
+			     *(const int64_t *)deadline);
 }
 
 void lf_pairing_stop(void)
@@ -108,8 +107,9 @@ void lf_pairing_stop(void)
 	int saved = errno;
 	/* Dekker with claim(), seq_cst: it stores CLAIMED, then loads this. */
 	atomic_store(&stopped, true);
-	deadline = lf_deadline(LF_TAKE_BACK_NS);
-	lf_sock_each(defuse);
+	/* One time limit for all sockets. */
+	int64_t deadline = lf_deadline(LF_TAKE_BACK_NS);
+	lf_sock_each(defuse, &deadline);
 	errno = saved;
 }
 
@@ -170,8 +170,9 @@ void lf_pairing_let_go(struct lf_sock *sock)
 	lf_sock_let_go(sock);
 }
 
-static void let_go_of_plain(struct lf_sock *sock)
+static void let_go_of_plain(struct lf_sock *sock, void *context)
 {
+	(void)context;
 	enum lf_rx rx = lf_rx(sock);
 	if (lf_tx(sock) != LF_TX_FUSED && (rx == LF_RX_PLAIN || rx == LF_RX_ENDED) &&
 	    !atomic_load(&sock->slot->error) && !atomic_load(&sock->slot->reset))
@@ -182,7 +183,7 @@ void lf_pairing_stop_following(void)
 {
 	int saved = errno;
 	lf_pairing_stop();
-	lf_sock_each(let_go_of_plain);
+	lf_sock_each(let_go_of_plain, NULL);
 	errno = saved;
 }
 

@@ -25,8 +25,6 @@ enum {
 #define PEACE_NS (INT64_C(60) * 1000000000) /* after a shortage nothing is hidden in the range */
 
 static _Atomic int64_t last_shortage; /* on lf_now()'s clock, 0: never */
-static _Thread_local int wanted __attribute__((tls_model("initial-exec")));
-static _Thread_local int soft_limit __attribute__((tls_model("initial-exec")));
 
 static int soft(void)
 {
@@ -36,11 +34,18 @@ static int soft(void)
 	return (int)limit.rlim_cur;
 }
 
-static void give_back(struct lf_sock *sock)
+struct search {
+	int soft_limit; /* numbers below it are of use */
+	int wanted;
+};
+
+static void give_back(struct lf_sock *sock, void *context)
 {
+	struct search *search = context;
 	int bell = atomic_load(&sock->bell);
-	if (wanted > 0 && bell >= 0 && bell < soft_limit && lf_conn_give_up_bell(sock))
-		wanted--;
+	if (search->wanted > 0 && bell >= 0 && bell < search->soft_limit &&
+	    lf_conn_give_up_bell(sock))
+		search->wanted--;
 }
 
 bool lf_shortage_relieve(void)
@@ -49,12 +54,11 @@ bool lf_shortage_relieve(void)
 		return false;
 	int saved = errno;
 	atomic_store(&last_shortage, lf_now());
-	soft_limit = soft();
-	wanted = AT_ONCE;
-	lf_sock_each(give_back);
-	bool relieved = wanted < AT_ONCE || lf_signals_give_back(soft_limit);
+	struct search search = {.soft_limit = soft(), .wanted = AT_ONCE};
+	lf_sock_each(give_back, &search);
+	bool relieved = search.wanted < AT_ONCE || lf_signals_give_back(search.soft_limit);
 	int broker = lf_broker_fd();
-	if (!relieved && broker >= 0 && broker < soft_limit)
+	if (!relieved && broker >= 0 && broker < search.soft_limit)
 		relieved = lf_broker_leave();
 	errno = saved;
 	return relieved;

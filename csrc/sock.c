@@ -194,7 +194,7 @@ void lf_sock_unpin(struct lf_sock *sock)
 	drop(sock);
 }
 
-void lf_sock_each(void (*fn)(struct lf_sock *sock))
+void lf_sock_each(void (*fn)(struct lf_sock *sock, void *context), void *context)
 {
 	uint32_t n = atomic_load(&used);
 	for (uint32_t i = 0; i < n; i++) {
@@ -204,7 +204,7 @@ void lf_sock_each(void (*fn)(struct lf_sock *sock))
 		if (!sock)
 			continue;
 		if (sock == &pool[i])
-			fn(sock);
+			fn(sock, context);
 		lf_sock_unpin(sock);
 	}
 }
@@ -330,13 +330,15 @@ void lf_sock_let_go(struct lf_sock *sock)
 		lf_sock_release(sock);
 }
 
-static void one_more_holder(struct lf_sock *sock)
+static void one_more_holder(struct lf_sock *sock, void *context)
 {
+	(void)context;
 	atomic_fetch_add(&sock->slot->holders, 1);
 }
 
-static void one_holder_less(struct lf_sock *sock)
+static void one_holder_less(struct lf_sock *sock, void *context)
 {
+	(void)context;
 	if (sock->born < forks_with_this_one)
 		lf_count_down(&sock->slot->holders);
 }
@@ -346,7 +348,7 @@ void lf_sock_before_fork(void)
 	lf_mutex_lock(&gate, LF_RANK_GATE);
 	lf_departures_before_fork();
 	forks_with_this_one = ++forks;
-	lf_sock_each(one_more_holder);
+	lf_sock_each(one_more_holder, NULL);
 }
 
 void lf_sock_after_fork_in_parent(void)
@@ -356,11 +358,12 @@ void lf_sock_after_fork_in_parent(void)
 
 void lf_sock_fork_failed(void)
 {
-	lf_sock_each(one_holder_less);
+	lf_sock_each(one_holder_less, NULL);
 }
 
-static void child_resets(struct lf_sock *sock)
+static void child_resets(struct lf_sock *sock, void *context)
 {
+	(void)context;
 	/* Threads that exist no more. */
 	atomic_store(&sock->bell_users, 0);
 	atomic_store(&sock->readers, 0);
@@ -382,7 +385,7 @@ void lf_sock_after_fork_in_child(void)
 	struct lf_sock *old = atomic_exchange(&spare, NULL);
 	if (old)
 		give_back(old); /* its slot is the parent's */
-	lf_sock_each(child_resets);
+	lf_sock_each(child_resets, NULL);
 	/* Sockets that another thread was just letting go of: this process never counted
 	 * as their holder, but it did inherit the doorbell. */
 	uint32_t n = atomic_load(&used);

@@ -105,8 +105,8 @@ struct lf_sock *lf_sock_pin_id(uint64_t id);
 uint64_t lf_sock_id(const struct lf_sock *sock);
 void lf_sock_unpin(struct lf_sock *sock);
 
-/* Calls fn for each live socket, pinned. */
-void lf_sock_each(void (*fn)(struct lf_sock *sock));
+/* Calls fn with `context` for each live socket, pinned. */
+void lf_sock_each(void (*fn)(struct lf_sock *sock, void *context), void *context);
 
 /* After `bell` was changed: waits until no thread uses the number that stood there. They are
  * in the middle of a call that does not wait, so this is short; in vain only for one that a

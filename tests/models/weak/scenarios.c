@@ -344,7 +344,11 @@ enum lf_reason lf_sock_commit(struct lf_sock *sock) { (void)sock; return LF_REAS
 void lf_sock_decline(struct lf_sock *sock, enum lf_reason reason) { (void)sock, (void)reason; }
 void lf_sock_decline_later(struct lf_sock *sock, enum lf_reason reason) { (void)sock, (void)reason; }
 /* The other sockets of a process; there are none. */
-void lf_sock_each(void (*fn)(struct lf_sock *sock)) { (void)fn; }
+void lf_sock_each(void (*fn)(struct lf_sock *sock, void *context), void *context)
+{
+	(void)fn;
+	(void)context;
+}
 int lf_table_hide(int fd) { return fd; }
 void lf_table_unhide(int fd) { (void)fd; }
 void lf_tap_end(struct lf_sock *sock, enum lf_capture_kind kind) { (void)sock, (void)kind; }
