@@ -264,7 +264,7 @@ enum lf_want { LF_WANT_READ, LF_WANT_WRITE };
 struct lf_wait {
 	enum lf_want want;
 	size_t need;      /* reading: bytes in the ring that are enough */
-	int64_t deadline; /* on lf_now()'s clock, or LF_FOREVER */
+	int64_t deadline; /* on lf_now()'s clock, or LF_FOREVER; see lf_wait_limit() */
 	/* The program set a timeout, or part has been moved: signals always interrupt. */
 	bool never_restarts;
 	bool seen_in_tcp; /* it has bytes that are to stay there: don't let it wake us for those */
@@ -298,8 +298,10 @@ void lf_hold_end(struct lf_hold *hold);
  * one has. */
 bool lf_hold_end_for_tcp(struct lf_hold *hold, const struct lf_handlers *before, bool moved);
 
+/* The time limit that SO_RCVTIMEO or SO_SNDTIMEO sets to a call that begins now. */
+void lf_wait_limit(const struct lf_sock *sock, struct lf_wait *wait);
 /* Returns 0 (look again), -EINTR or -EAGAIN (the deadline has passed). */
-int lf_wait(struct lf_sock *sock, int fd, const struct lf_wait *wait);
+int lf_wait(struct lf_sock *sock, int fd, struct lf_wait *wait);
 /* In a forked child, where nobody waits yet. */
 void lf_wait_after_fork(void);
 /* This thread is about to close it: a wait of its own that still counts was jumped out of. */

@@ -516,14 +516,13 @@ static ssize_t plain_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 
 static struct lf_wait reading_wait(struct lf_sock *sock, size_t need, struct lf_hold *hold)
 {
-	int64_t timeout = atomic_load_explicit(&sock->slot->rcvtimeo, memory_order_relaxed);
-	return (struct lf_wait){
+	struct lf_wait wait = {
 		.want = LF_WANT_READ,
 		.need = need < sock->ring_size ? need : sock->ring_size,
-		.deadline = timeout ? lf_deadline(timeout) : LF_FOREVER,
-		.never_restarts = timeout != 0,
 		.hold = hold,
 	};
+	lf_wait_limit(sock, &wait);
+	return wait;
 }
 
 /* What the kernel has after part of a receive came from the ring; `awaited` bytes of it are waited
@@ -680,7 +679,7 @@ static ssize_t take_what_is_left(struct lf_sock *sock, struct lf_cursor *cursor,
  * with the open file, so this one does with the ring; TCP is out of reach: its number may be
  * anybody's. The last such receive sees to the rest of the closing. */
 static ssize_t recv_after_close(struct lf_sock *sock, struct lf_cursor *cursor, int flags,
-				const struct lf_wait *wait)
+				struct lf_wait *wait)
 {
 	ssize_t n;
 	int r = 0;

@@ -438,13 +438,9 @@ static void after_put(struct lf_sock *sock, int fd, bool moved)
 
 static struct lf_wait writing_wait(struct lf_sock *sock, struct lf_hold *hold)
 {
-	int64_t timeout = atomic_load_explicit(&sock->slot->sndtimeo, memory_order_relaxed);
-	return (struct lf_wait){
-		.want = LF_WANT_WRITE,
-		.deadline = timeout ? lf_deadline(timeout) : LF_FOREVER,
-		.never_restarts = timeout != 0,
-		.hold = hold,
-	};
+	struct lf_wait wait = {.want = LF_WANT_WRITE, .hold = hold};
+	lf_wait_limit(sock, &wait);
+	return wait;
 }
 
 /* By ourselves: no error that is kept. Another thread notes it after the kernel has done it, under

@@ -356,9 +356,18 @@ static void leave_to_others(struct lf_sock *sock, const struct lf_wait *wait, st
 								      wait->deadline - lf_now());
 }
 
+void lf_wait_limit(const struct lf_sock *sock, struct lf_wait *wait)
+{
+	const _Atomic int64_t *option = wait->want == LF_WANT_READ ? &sock->slot->rcvtimeo :
+								     &sock->slot->sndtimeo;
+	int64_t timeout = atomic_load_explicit(option, memory_order_relaxed);
+	wait->deadline = timeout ? lf_deadline(timeout) : LF_FOREVER;
+	wait->never_restarts = timeout != 0;
+}
+
 enum { SEEN_SLEEP_NS = 1000 * 1000 };
 
-static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait, struct waiting *waiting)
+static int sleep_once(struct lf_sock *sock, int fd, struct lf_wait *wait, struct waiting *waiting)
 {
 	int64_t ns = LF_FOREVER;
 	if (wait->deadline != LF_FOREVER) {
@@ -395,9 +404,11 @@ static int sleep_once(struct lf_sock *sock, int fd, const struct lf_wait *wait, 
 	lf_rank_sleeps();
 	int r = wait->never_restarts ? lf_ppoll(fds, 2, limit, mask) :
 				       ppoll_for_a_call(fds, 2, limit, mask);
-	/* Begun anew, the call looks at O_NONBLOCK again. */
-	if (r == -1 && errno == ERESTART)
+	/* Begun anew, the call looks at O_NONBLOCK and the time limit again. */
+	if (r == -1 && errno == ERESTART) {
+		lf_wait_limit(sock, wait);
 		return lf_sock_nonblocking(sock) ? -EAGAIN : 0;
+	}
 	if (r == -1)
 		return -errno;
 	if (r == 0)
@@ -457,7 +468,7 @@ bool lf_wait_spin(struct lf_sock *sock, const struct lf_wait *wait)
 	       stirred(sock, wait);
 }
 
-int lf_wait(struct lf_sock *sock, int fd, const struct lf_wait *wait)
+int lf_wait(struct lf_sock *sock, int fd, struct lf_wait *wait)
 {
 	if (!wait->spun && lf_wait_spin(sock, wait))
 		return 0;

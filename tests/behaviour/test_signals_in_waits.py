@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,14 @@ def test_a_change_of_user_by_another_thread_goes_unnoticed(
 ) -> None:
     said = same(plain, fused, programs / "wait_signals", f"setuid-{call}")
     assert said == f"{call.split('-')[0]}: 1\n"
+
+
+@pytest.mark.parametrize("call", ["recv", "send"])
+def test_a_time_limit_set_under_a_call_binds_it_once_a_handler_has_restarted_it(
+    plain: Session, fused: Session, programs: Path, call: str
+) -> None:
+    said = same(plain, fused, programs / "wait_signals", f"limit-{call}")
+    assert said == f"{call}: -1 {os.strerror(errno.EAGAIN)}\n"
 
 
 @pytest.mark.parametrize("scenario", ["stop", "stop-handlers"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import struct
 from typing import Any
 
 from differential.strategies import Program, Step
@@ -50,6 +51,8 @@ def _splice(side: str, size: int, *flags: str) -> Step:
 def _option(side: str, name: str, value: str) -> Step:
     return _by(side, "set option", level="SOL_SOCKET", name=name, value=value)
 
+
+_SIXTY_MS = struct.pack("ll", 0, 60000).hex()
 
 FOUND = {
     "a ONESHOT entry, and the peer is killed with bytes unread": _program(
@@ -150,6 +153,13 @@ FOUND = {
             _by("client", "poll", how="select", events=["EPOLLIN", "EPOLLOUT"], timeout=0),
         ),
         pairing="nudge",
+    ),
+    "a time limit set under a receive that a handler restarts": _program(
+        _receive("server", 1000),
+        _option("server", "SO_RCVTIMEO", _SIXTY_MS),
+        _by("server", "signal", restart=True),
+        _by("client", "poll", how="poll", events=["EPOLLIN"], timeout=200),
+        _send("client", "send", 3),
     ),
     "a write of no bytes to a peer that was killed": _program(
         _send("client", "send", 1000),

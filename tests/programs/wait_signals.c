@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <setjmp.h>
+#include <stdbool.h>
 #include <sys/epoll.h>
 #include <sys/sendfile.h>
 #include <sys/time.h>
@@ -34,13 +35,16 @@ static void await_go(int fd)
 	usleep(MOMENT_US / 2);
 }
 
-static void fill(int fd)
+/* Whether there was room. */
+static bool fill(int fd)
 {
 	static char much[1 << 16];
+	bool had_room = false;
 	while (send(fd, much, sizeof(much), MSG_DONTWAIT) > 0)
-		;
+		had_room = true;
 	while (send(fd, much, 1, MSG_DONTWAIT) > 0)
-		;
+		had_room = true;
+	return had_room;
 }
 
 static void drain(int fd, int ms)
@@ -193,6 +197,50 @@ static void run_setuid_handlers(void)
 	act(send_late, receive_while_user_changes_and_handlers_return);
 }
 static void run_setuid_send(void) { act(read_late, send_while_user_changes); }
+
+/* --- a time limit that is set while a call waits, and binds it when it is begun anew --- */
+
+static pthread_t limited;
+
+static void *limit_and_signal(void *fd)
+{
+	struct timeval limit = {.tv_usec = MOMENT_US};
+	usleep(MOMENT_US * 2);
+	setsockopt(*(int *)fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	setsockopt(*(int *)fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+	pthread_kill(limited, SIGUSR1);
+	return NULL;
+}
+
+static void in_time(int fd, void (*call)(int))
+{
+	pthread_t thread;
+	handle(SIGUSR1, SA_RESTART);
+	limited = pthread_self();
+	pthread_create(&thread, NULL, limit_and_signal, &fd);
+	call(fd);
+	pthread_join(thread, NULL);
+}
+
+static void send_one_more(int fd) { say_result("send", send(fd, "x", 1, 0)); }
+
+static void receive_in_time(int fd) { in_time(fd, receive_one); }
+static void send_in_time(int fd)
+{
+	go(fd);
+	for (int full = 0; full < 8; usleep(MOMENT_US)) /* TCP moves on what it had taken */
+		full = fill(fd) ? 0 : full + 1;
+	in_time(fd, send_one_more);
+}
+
+static void do_nothing(int fd)
+{
+	await_go(fd);
+	sleep(5);
+}
+
+static void run_limit_recv(void) { act(do_nothing, receive_in_time); }
+static void run_limit_send(void) { act(do_nothing, send_in_time); }
 
 /* --- stopped and continued --- */
 
@@ -649,6 +697,8 @@ int main(int argc, char **argv)
 		{"setuid-recv", run_setuid_recv},
 		{"setuid-recv-handlers", run_setuid_handlers},
 		{"setuid-send", run_setuid_send},
+		{"limit-recv", run_limit_recv},
+		{"limit-send", run_limit_send},
 		{"stop", run_stop},
 		{"stop-handlers", run_stop_handlers},
 		{"numbers", run_numbers},
