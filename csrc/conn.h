@@ -102,6 +102,8 @@ uint32_t lf_conn_waits_since(struct lf_sock *sock, uint32_t now);
 bool lf_conn_has_input(struct lf_sock *sock, size_t need);
 /* The same, or anything else that a waiting receive must look at. */
 bool lf_conn_readable(struct lf_sock *sock, size_t need);
+/* What is to be read next was sent by TCP before the ring. */
+bool lf_conn_tcp_comes_first(const struct lf_sock *sock);
 bool lf_conn_writable(struct lf_sock *sock);
 /* Before arming for room: tells the peer how little must be left unread. */
 void lf_conn_say_when_writable(struct lf_sock *sock);

@@ -582,8 +582,7 @@ static uint64_t ring_input(struct lf_sock *sock)
 	return unread_in_ring(sock, atomic_load_explicit(&slot->rx_tail, memory_order_relaxed));
 }
 
-/* What comes next was sent by TCP before the ring. */
-static bool tcp_comes_first(const struct lf_sock *sock)
+bool lf_conn_tcp_comes_first(const struct lf_sock *sock)
 {
 	const struct lf_slot *slot = sock->slot;
 	if (lf_rx(sock) == LF_RX_DRAIN)
@@ -602,7 +601,7 @@ static bool more_beyond_the_switch(struct lf_sock *sock)
 	case LF_RX_DRAIN:
 		if (ring_input(sock))
 			return true;
-		if (tcp_comes_first(sock))
+		if (lf_conn_tcp_comes_first(sock))
 			return false;
 		__attribute__((fallthrough)); /* the peer may have left its ring before a byte was in it */
 	case LF_RX_FUSED:
@@ -653,7 +652,7 @@ static void go_on_in_ring(struct lf_sock *sock)
 	struct lf_slot *slot = sock->slot;
 	if (lf_rx(sock) == LF_RX_READY &&
 	    atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) != LF_MARK_PLAIN &&
-	    !tcp_comes_first(sock)) {
+	    !lf_conn_tcp_comes_first(sock)) {
 		atomic_store(&slot->rx_tcp_left, 0);
 		lf_states_enter_rx(slot, LF_RX_DRAIN);
 	}
@@ -687,7 +686,7 @@ static ssize_t recv_after_close(struct lf_sock *sock, struct lf_cursor *cursor, 
 	while ((n = take_what_is_left(sock, cursor, flags)) == 0 && r == 0 && cursor->left &&
 	       !ring_is_over(sock) && !atomic_load(&sock->hung_up) &&
 	       !atomic_load(&sock->slot->reset) && !atomic_load(&sock->slot->error) &&
-	       !tcp_comes_first(sock))
+	       !lf_conn_tcp_comes_first(sock))
 		r = lf_wait(sock, -1, wait);
 	if (atomic_load(&sock->readers) == 0)
 		lf_conn_close_ring(sock);

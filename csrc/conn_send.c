@@ -13,6 +13,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -786,6 +787,18 @@ static short ends_of_tcp(struct lf_sock *sock)
 	return (p.revents & (POLLERR | POLLHUP | POLLRDHUP)) | readable;
 }
 
+/* Neither TCP nor the ring behind it has as many as the low-water mark asks for, but both together. */
+static bool enough_with_tcp(struct lf_sock *sock, size_t lowat)
+{
+	if (lowat < 2 || !lf_conn_tcp_comes_first(sock))
+		return false;
+	size_t ring = lf_conn_unread(sock);
+	int tcp = 0, saved = errno;
+	bool known = ring && lf_real.ioctl(atomic_load(&sock->fd), FIONREAD, &tcp) == 0;
+	errno = saved;
+	return known && tcp > 0 && (size_t)tcp + ring >= lowat;
+}
+
 short lf_conn_ready(struct lf_sock *sock, short *known)
 {
 	*known = 0;
@@ -804,7 +817,7 @@ short lf_conn_ready(struct lf_sock *sock, short *known)
 			       1 :
 			       lf_conn_low_water(sock);
 	/* Not lf_conn_readable(): a readable socket must not answer EAGAIN. */
-	if (lf_conn_has_input(sock, lowat))
+	if (lf_conn_has_input(sock, lowat) || enough_with_tcp(sock, lowat))
 		bits |= POLLIN | POLLRDNORM;
 	if (lf_tx(sock) == LF_TX_FUSED) {
 		*known = POLLOUT | POLLWRNORM | POLLWRBAND;

@@ -161,6 +161,19 @@ FOUND = {
         _by("client", "poll", how="poll", events=["EPOLLIN"], timeout=200),
         _send("client", "send", 3),
     ),
+    "a low-water mark that TCP and the ring reach together": dataclasses.replace(
+        _program(
+            _send("client", "send", 1000),
+            _send("client", "send", 4096),
+            _by("server", "poll", how="ppoll", events=["EPOLLIN", "EPOLLOUT"], timeout=30),
+            _enter("server", "EPOLLIN", "EPOLLET"),
+            _await("server", "epoll_wait", 30),
+            _receive("server", 500),
+            _await("server", "epoll_wait", 0),
+        ),
+        before=[_option("server", "SO_RCVLOWAT", "d0070000")],
+        pair_at=1,
+    ),
     "a write of no bytes to a peer that was killed": _program(
         _send("client", "send", 1000),
         _by("server", "kill"),
