@@ -422,6 +422,9 @@ class Director:
             case "set option":
                 if step["name"] == "SO_RCVLOWAT" and "receive" in busy:
                     return False  # see "receive"
+                bound = {"SO_RCVTIMEO": "receive", "SO_SNDTIMEO": "send"}.get(step["name"])
+                if bound in busy:
+                    return False  # the part that goes on by TCP is bound by it (docs/semantics.md)
                 if step["name"] == "SO_TIMESTAMP" and come.unread:
                     return False  # they may get that of later bytes, which the kernel joins to them
                 return step["name"] != "SO_RCVBUF" or come.exact

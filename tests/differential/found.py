@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import struct
 from typing import Any
 
 from differential.strategies import Program, Step
@@ -51,8 +50,6 @@ def _splice(side: str, size: int, *flags: str) -> Step:
 def _option(side: str, name: str, value: str) -> Step:
     return _by(side, "set option", level="SOL_SOCKET", name=name, value=value)
 
-
-_SIXTY_MS = struct.pack("ll", 0, 60000).hex()
 
 FOUND = {
     "a ONESHOT entry, and the peer is killed with bytes unread": _program(
@@ -153,13 +150,6 @@ FOUND = {
             _by("client", "poll", how="select", events=["EPOLLIN", "EPOLLOUT"], timeout=0),
         ),
         pairing="nudge",
-    ),
-    "a time limit set under a receive that a handler restarts": _program(
-        _receive("server", 1000),
-        _option("server", "SO_RCVTIMEO", _SIXTY_MS),
-        _by("server", "signal", restart=True),
-        _by("client", "poll", how="poll", events=["EPOLLIN"], timeout=200),
-        _send("client", "send", 3),
     ),
     "a low-water mark that TCP and the ring reach together": dataclasses.replace(
         _program(
