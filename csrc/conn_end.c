@@ -900,14 +900,18 @@ static bool abandon_ring(struct lf_sock *sock, int fd)
 	return resets;
 }
 
-void lf_conn_before_close(struct lf_sock *sock, int fd)
+void lf_conn_service_at_last(struct lf_sock *sock, int fd)
 {
-	/* Our last chance to take back what the peer asked for. */
 	lf_conn_service(sock, fd);
 	/* Another thread of ours is at it, and needs the number. */
 	if (lf_sock_paired(sock) && lf_conn_is_resending(sock) &&
 	    lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
 		lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
+}
+
+void lf_conn_before_close(struct lf_sock *sock, int fd)
+{
+	lf_conn_service_at_last(sock, fd);
 	if (!lf_sock_paired(sock) || !lf_slot_is_held_by(sock->slot, 1))
 		return;
 	lf_wait_forget(sock);

@@ -64,11 +64,15 @@ static bool inherited(const struct lf_sock *sock)
 	return flags != -1 && !(flags & FD_CLOEXEC);
 }
 
+/* What is not inherited, exec closes. In borrowed memory the parent goes on with it. */
 static void defuse_if_inherited(struct lf_sock *sock, void *deadline)
 {
+	int fd = atomic_load(&sock->fd);
 	if (inherited(sock))
-		lf_conn_defuse_until(sock, atomic_load(&sock->fd), LF_REASON_EXEC, others_stay(sock),
+		lf_conn_defuse_until(sock, fd, LF_REASON_EXEC, others_stay(sock),
 				     *(const int64_t *)deadline);
+	else if (!lf_in_borrowed_memory())
+		lf_conn_service_at_last(sock, fd);
 }
 
 /* This process counts as a holder no more, though it may still be at work, or come back. Others may

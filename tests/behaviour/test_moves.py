@@ -78,6 +78,14 @@ def test_the_library_of_a_socket_that_lives_on_elsewhere_is_gone(
     assert said == "3 bytes, 0 bytes, another program got xyz, then the end\n"
 
 
+def test_a_sender_that_becomes_another_program_leaves_nothing_behind_in_the_ring(
+    plain: Session, lazily_fused: Session, programs: Path
+) -> None:
+    """The peer, another program by then, has waited for the bytes for a second and gone on."""
+    said = same(plain, lazily_fused, programs / "conn_moves", "sender-becomes-another")
+    assert said == "another program got xyz, then the end\n"
+
+
 HIGH = {"high-number": "4: one\none two three\n", "high-set": "1 of 12345, 4: one\n"}
 
 

@@ -441,12 +441,17 @@ static void older_file_actions(void)
 
 static const char *myself;
 
-static void become_one_who_reads(int fd)
+static void become_one_who(const char *does, int fd)
 {
 	char number[16];
 	snprintf(number, sizeof(number), "%d", fd);
-	execl(myself, myself, "reads-to-the-end", number, NULL);
+	execl(myself, myself, does, number, NULL);
 	abort();
+}
+
+static void become_one_who_reads(int fd)
+{
+	become_one_who("reads-to-the-end", fd);
 }
 
 static void hand_on(int fd)
@@ -464,17 +469,22 @@ static void hand_on_as_input(int fd)
 	become_one_who_reads(STDIN_FILENO);
 }
 
-static int reads_to_the_end(int fd)
+static int only_reads(int fd)
 {
 	char bytes[64];
 	size_t got = 0;
 	ssize_t n;
-	send(fd, "bye", 3, 0);
-	shutdown(fd, SHUT_WR);
 	while ((n = recv(fd, bytes + got, sizeof(bytes) - got, 0)) > 0)
 		got += (size_t)n;
 	say("another program got %.*s, then %s\n", (int)got, bytes, n == 0 ? "the end" : strerror(errno));
 	return 0;
+}
+
+static int reads_to_the_end(int fd)
+{
+	send(fd, "bye", 3, 0);
+	shutdown(fd, SHUT_WR);
+	return only_reads(fd);
 }
 
 static void be_busy_for_long(int fd)
@@ -501,6 +511,33 @@ static void handed_on_as_input(void)
 	act(hand_on_as_input, be_busy_for_long);
 }
 
+/* --- the sender becomes another program, too, which does not inherit its end --- */
+
+static void hand_on_silently(int fd)
+{
+	usleep(200 * 1000);
+	become_one_who("only-reads", fd);
+}
+
+static void be_busy_then_become_another(int fd)
+{
+	send(fd, "xyz", 3, 0);
+	usleep(3500 * 1000);
+	fcntl(fd, F_SETFD, FD_CLOEXEC);
+	become_one_who("waits", fd);
+}
+
+static int waits(void)
+{
+	siginfo_t info;
+	return waitid(P_ALL, 0, &info, WEXITED);
+}
+
+static void sender_becomes_another(void)
+{
+	act(hand_on_silently, be_busy_then_become_another);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct scenario scenarios[] = {
@@ -525,10 +562,15 @@ int main(int argc, char **argv)
 		{"refused-by-the-limit", refused_by_the_limit},
 		{"handed-on", handed_on},
 		{"handed-on-as-input", handed_on_as_input},
+		{"sender-becomes-another", sender_becomes_another},
 		{NULL, NULL},
 	};
 	myself = argv[0];
 	if (argc == 3 && strcmp(argv[1], "reads-to-the-end") == 0)
 		return reads_to_the_end(atoi(argv[2]));
+	if (argc == 3 && strcmp(argv[1], "only-reads") == 0)
+		return only_reads(atoi(argv[2]));
+	if (argc == 3 && strcmp(argv[1], "waits") == 0)
+		return waits();
 	return act_out(scenarios, argc, argv);
 }
