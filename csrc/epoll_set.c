@@ -374,6 +374,9 @@ void lf_epoll_after_fork_in_child(void)
 		if (epolls[i].closed)
 			give_back(&epolls[i]);
 	}
-	for (uint32_t i = 0; i < registrations_used; i++)
+	for (uint32_t i = 0; i < registrations_used; i++) {
+		if (registrations[i].counted)
+			lf_count_down(&registrations[i].sock->waiters);
 		registrations[i].counted = false;
+	}
 }

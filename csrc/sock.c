@@ -8,6 +8,7 @@
 #include "mapping.h"
 #include "rank.h"
 #include "real.h"
+#include "start.h"
 #include "states.h"
 #include "uncancelled.h"
 
@@ -26,6 +27,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
 static uint32_t forks; /* ever; under gate */
 static _Thread_local uint32_t forks_with_this_one __attribute__((tls_model("initial-exec")));
+static bool alone; /* the thread that forked last; under gate */
 
 bool lf_sock_init(void)
 {
@@ -348,6 +350,7 @@ void lf_sock_before_fork(void)
 	lf_mutex_lock(&gate, LF_RANK_GATE);
 	lf_departures_before_fork();
 	forks_with_this_one = ++forks;
+	alone = lf_alone();
 	lf_sock_each(one_more_holder, NULL);
 }
 
@@ -364,12 +367,16 @@ void lf_sock_fork_failed(void)
 static void child_resets(struct lf_sock *sock, void *context)
 {
 	(void)context;
-	/* Threads that exist no more. */
-	atomic_store(&sock->bell_users, 0);
-	atomic_store(&sock->readers, 0);
 	atomic_store(&sock->left, 0);
 	/* The claim was the parent's. */
 	(void)lf_states_pair(sock, LF_PAIRING_CLAIMED, LF_PAIRING_TRACKED);
+	/* What is counted are calls that a handler of this very thread, which forks, has interrupted:
+	 * they go on here, too. */
+	if (alone)
+		return;
+	/* Threads that exist no more. */
+	atomic_store(&sock->bell_users, 0);
+	atomic_store(&sock->readers, 0);
 	atomic_store(&sock->waiters, 0);
 	atomic_store(&sock->drains, 0);
 	/* Only the forking thread exists here: the table's use and this one's pin. */

@@ -228,7 +228,7 @@ static void stop_waiting(struct waiting *waiting)
 
 void lf_wait_after_fork(void)
 {
-	atomic_store(&under_way.sock, NULL);
+	drop();
 }
 
 static void run_what_is_held(const sigset_t *before)

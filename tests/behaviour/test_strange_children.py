@@ -26,3 +26,18 @@ def test_a_child_that_there_never_was_has_no_sockets(
 ) -> None:
     said = same(plain, fused, programs / "strange_children", how)
     assert said == "no child: Resource temporarily unavailable\nand here it goes on\n"
+
+
+MADE_BY_HANDLERS = {
+    "in-a-receive": "1 back\n",
+    "in-a-poll": "the child ended with 0\nand here it goes on\n",
+}
+
+
+@pytest.mark.parametrize("call", MADE_BY_HANDLERS)
+def test_a_call_that_a_handler_has_interrupted_to_fork_goes_on_in_the_child(
+    plain: Session, fused: Session, programs: Path, call: str
+) -> None:
+    """What it counts for is counted there, too: the child is not to lose sight of its socket."""
+    said = same(plain, fused, programs / "strange_children", call)
+    assert said == MADE_BY_HANDLERS[call]

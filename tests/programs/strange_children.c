@@ -1,5 +1,5 @@
 /* strange_children.c - a child of another kind than fork's closes its copy of a socket that is not
- * fused yet, and opens others; the parent goes on. */
+ * fused yet, and opens others; the parent goes on. Or fork's, but made by a signal handler. */
 #include "two_ends.h"
 
 #include <linux/filter.h>
@@ -165,6 +165,96 @@ static void fork_alone_child(void)
 	go_on_after(by_fork_alone);
 }
 
+/* --- a handler forks in the middle of a call on a fused socket, which goes on in the child --- */
+
+static pid_t made_by_handler = -1;
+
+static void make_a_child(int signal)
+{
+	(void)signal;
+	made_by_handler = fork();
+}
+
+/* Then it says who read what it sends next. */
+static void interrupt_then_send(int fd)
+{
+	char byte;
+	usleep(300 * 1000);
+	kill(getppid(), SIGUSR1);
+	usleep(300 * 1000);
+	for (int i = 0; i < 2; i++)
+		if (send(fd, "x", 1, 0) != 1 || recv(fd, &byte, 1, 0) != 1)
+			abort();
+	if (recv(fd, &byte, 1, 0) != 1) /* the child is ready */
+		abort();
+	usleep(300 * 1000);
+	struct timeval patience = {5, 0};
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	(void)!send(fd, "y\n", 2, 0);
+	say("%zd back\n", recv(fd, &byte, 1, 0));
+	kill(getppid(), SIGUSR2);
+	pause();
+}
+
+static void give_back_one(int fd)
+{
+	char byte;
+	if (recv(fd, &byte, 1, 0) != 1 || send(fd, &byte, 1, 0) != 1)
+		abort();
+}
+
+static void fork_in_a_receive(int fd)
+{
+	const struct sigaction forks = {.sa_handler = make_a_child, .sa_flags = SA_RESTART};
+	sigset_t over;
+	int signal;
+	sigemptyset(&over);
+	sigaddset(&over, SIGUSR2);
+	sigprocmask(SIG_BLOCK, &over, NULL);
+	sigaction(SIGUSR1, &forks, NULL);
+	give_back_one(fd); /* in the parent and in the child, one byte each */
+	if (made_by_handler == 0) {
+		char command[64];
+		snprintf(command, sizeof(command), "echo >&%d; head -n1 <&%d >&%d", fd, fd, fd);
+		execl("/bin/sh", "sh", "-c", command, NULL);
+		abort();
+	}
+	sigwait(&over, &signal);
+	kill(made_by_handler, SIGKILL);
+	waitpid(made_by_handler, NULL, 0);
+}
+
+static void fork_in_a_poll(int fd)
+{
+	const struct sigaction forks = {.sa_handler = make_a_child};
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	int status = -1;
+	sigaction(SIGUSR1, &forks, NULL);
+	while (made_by_handler == -1)
+		(void)poll(&p, 1, -1);
+	if (made_by_handler == 0) {
+		give_back_one(fd);
+		close(fd);
+		for (int i = 0; i < 3; i++)
+			close(socket(AF_INET, SOCK_STREAM, 0));
+		_exit(0);
+	}
+	waitpid(made_by_handler, &status, 0);
+	say("the child ended with %d\n", status);
+	give_back_one(fd);
+	say("and here it goes on\n");
+}
+
+static void forked_in_a_receive(void)
+{
+	act(interrupt_then_send, fork_in_a_receive);
+}
+
+static void forked_in_a_poll(void)
+{
+	act(interrupt_then_send, fork_in_a_poll);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct scenario scenarios[] = {
@@ -175,6 +265,8 @@ int main(int argc, char **argv)
 		{"failed-forks-other-name", no_child_by_the_other_name},
 		{"system-call", system_call_child},
 		{"fork-alone", fork_alone_child},
+		{"in-a-receive", forked_in_a_receive},
+		{"in-a-poll", forked_in_a_poll},
 		{NULL, NULL},
 	};
 	return act_out(scenarios, argc, argv);
