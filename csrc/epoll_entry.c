@@ -417,7 +417,6 @@ static void return_entry(struct lf_registration *reg)
 	struct epoll_event event = reg->user;
 	if (reg->off)
 		event.events = 0;
-	lf_entry_remove_bell(reg);
 	(void)lf_real.epoll_ctl(atomic_load(&reg->ep->fd),
 				reg->in_kernel ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, reg->fd, &event);
 	lf_epoll_release(reg);
@@ -455,8 +454,12 @@ void lf_epoll_descriptor_closes(struct lf_sock *sock, int fd)
 			lf_epoll_release(reg);
 		else if (reg->gone)
 			lf_entry_release_gone(reg);
-		else if (reg->adopted && (named_here || may_be_held_elsewhere(sock)))
+		else if (reg->adopted && (named_here || may_be_held_elsewhere(sock))) {
+			/* A process that was forked with set and socket goes on to rely on it. */
+			if (named_here || !ep->shared || !lf_sock_shared(sock))
+				lf_entry_remove_bell(reg);
 			return_entry(reg);
+		}
 	}
 	lf_epoll_unlock(ep);
 }
@@ -469,10 +472,12 @@ void lf_epoll_let_go(struct lf_sock *sock)
 	struct lf_epoll *ep = reg->ep;
 	if (reg->gone)
 		lf_entry_release_gone(reg);
-	else if (reg->adopted && !ep->inherited)
+	else if (reg->adopted && !ep->inherited) {
+		lf_entry_remove_bell(reg);
 		return_entry(reg);
-	else
+	} else {
 		lf_epoll_release(reg);
+	}
 	lf_epoll_unlock(ep);
 }
 

@@ -22,3 +22,10 @@ def test_a_wait_tells_of_nothing_but_what_the_program_put_there(
     plain: Session, fused: Session, programs: Path, how: str, says: str
 ) -> None:
     assert same(plain, fused, programs / "odd_sets", how) == says
+
+
+def test_a_child_hears_in_a_set_of_a_socket_that_its_parent_has_closed(
+    plain: Session, fused: Session, programs: Path
+) -> None:
+    """As long as anybody holds the socket, its entry stays: so does what is rung by."""
+    assert same(plain, fused, programs / "odd_sets", "inherited") == "1 1 1 answers\n"

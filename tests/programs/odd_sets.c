@@ -1,6 +1,7 @@
 /* odd_sets.c - epoll sets that somebody else changes: a child that shares one, and puts a fused socket
- * of its own into it; a thread that closes one in which another sleeps; and one that gets a socket whose
- * doorbell's number the program has needed. */
+ * of its own into it; a thread that closes one in which another sleeps; one that gets a socket whose
+ * doorbell's number the program has needed; and one that a child has inherited with the socket in it,
+ * which the parent closes. */
 #include "two_ends.h"
 
 #include <pthread.h>
@@ -139,12 +140,57 @@ static void without_a_bell(void)
 	act(answer, add_without_a_bell);
 }
 
+static void ask_later(int fd)
+{
+	struct timeval patience = {5, 0};
+	char byte = 'x';
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	usleep(500 * 1000);
+	for (int i = 0; i < 3; i++) {
+		(void)!send(fd, &byte, 1, 0);
+		say("%d ", (int)recv(fd, &byte, 1, 0));
+	}
+	kill(getppid(), SIGUSR1);
+	pause();
+}
+
+static void answer_in_a_child(int fd)
+{
+	struct epoll_event event = {.events = EPOLLIN};
+	sigset_t over;
+	int signal;
+	char byte;
+	sigemptyset(&over);
+	sigaddset(&over, SIGUSR1);
+	sigprocmask(SIG_BLOCK, &over, NULL);
+	set = epoll_create1(0);
+	epoll_ctl(set, EPOLL_CTL_ADD, fd, &event);
+	pid_t pid = fork();
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		while (epoll_wait(set, &event, 1, -1) == 1 && recv(fd, &byte, 1, 0) == 1)
+			(void)!send(fd, &byte, 1, 0);
+		_exit(0);
+	}
+	usleep(200 * 1000);
+	close(fd);
+	sigwait(&over, &signal);
+	kill(pid, SIGKILL);
+	say("answers\n");
+}
+
+static void inherited(void)
+{
+	act(ask_later, answer_in_a_child);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct scenario scenarios[] = {
 		{"shared", shared},
 		{"closed", closed},
 		{"without-a-bell", without_a_bell},
+		{"inherited", inherited},
 		{NULL, NULL},
 	};
 	return act_out(scenarios, argc, argv);
