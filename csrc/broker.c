@@ -22,7 +22,7 @@
 
 enum { MAILBOX = 4096, RETRY_MS = 1000 };
 
-/* Recursive: what a message sets off may have to be reported. Only ever tried, see rank.h. */
+/* Recursive: what a message sets off may have to be reported. Only ever tried, but by fork, see rank.h. */
 static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 static _Atomic int connection = -1;
 static _Atomic(_Atomic uint32_t *) mailbox;
@@ -353,7 +353,20 @@ bool lf_broker_leave(void)
 	return left;
 }
 
-void lf_broker_after_fork(void)
+/* A child is not to inherit what has come from the broker and nobody has taken in hand: it could never
+ * close it, and while it had a doorbell of its parent's the peer could not hear of that one's death. */
+void lf_broker_before_fork(void)
+{
+	lf_defer_begin();
+	pthread_mutex_lock(&lock);
+}
+
+void lf_broker_after_fork_in_parent(void)
+{
+	unlock();
+}
+
+void lf_broker_after_fork_in_child(void)
 {
 	pthread_mutexattr_t recursive;
 	pthread_mutexattr_init(&recursive);

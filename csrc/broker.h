@@ -23,6 +23,9 @@ int lf_broker_fd(void);
 void lf_broker_moved(int from, int to);
 /* Gives its descriptor back; a later claim connects anew. False: there was none. */
 bool lf_broker_leave(void);
-void lf_broker_after_fork(void);
+/* fork: nothing is being taken in meanwhile. */
+void lf_broker_before_fork(void);
+void lf_broker_after_fork_in_parent(void);
+void lf_broker_after_fork_in_child(void);
 
 #endif

@@ -1,8 +1,9 @@
 /* rank.h - in which order locks may be taken; checked at run time in the invariants build.
  *
  * A thread takes locks in rising rank only, so no two can wait for each other. Locks that
- * are only ever tried (the broker's) can't take part in a deadlock and have no rank. Nor do fork's
- * locks of all epoll sets, of which it takes many: see epoll_set.c.
+ * are only ever tried (the broker's) can't take part in a deadlock and have no rank: fork alone waits
+ * for that one, before it takes any other. Nor do fork's locks of all epoll sets, of which it takes
+ * many: see epoll_set.c.
  *
  * Nor does a thread sleep while it holds one, but where lf_defer_pause() says so.
  */

@@ -76,6 +76,7 @@ void lf_memory_is_lent(void)
 
 static void before_fork(void)
 {
+	lf_broker_before_fork();
 	lf_sock_before_fork();
 	lf_epoll_before_fork();
 	lf_table_before_fork();
@@ -87,6 +88,7 @@ static void after_fork_in_parent(void)
 	lf_epoll_after_fork_in_parent();
 	lf_table_after_fork_in_parent();
 	lf_sock_after_fork_in_parent();
+	lf_broker_after_fork_in_parent();
 }
 
 static void after_fork_in_child(void)
@@ -100,7 +102,7 @@ static void after_fork_in_child(void)
 	lf_table_after_fork();
 	lf_epoll_after_fork_in_child();
 	lf_sock_after_fork_in_child();
-	lf_broker_after_fork();
+	lf_broker_after_fork_in_child();
 	lf_tap_after_fork();
 	lf_defer_after_fork(); /* last: handlers run from here on */
 }

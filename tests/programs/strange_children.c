@@ -2,8 +2,10 @@
  * fused yet, and opens others; the parent goes on. Or fork's, but made by a signal handler. */
 #include "two_ends.h"
 
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stddef.h>
 
@@ -255,6 +257,69 @@ static void forked_in_a_poll(void)
 	act(interrupt_then_send, fork_in_a_poll);
 }
 
+/* --- fork's children, made while another thread's connection is being fused --- */
+
+static void *echo(void *unused)
+{
+	char byte;
+	while (recv(connection, &byte, 1, 0) == 1 && send(connection, &byte, 1, MSG_NOSIGNAL) == 1)
+		;
+	return unused;
+}
+
+static void ask_until_fused(int port)
+{
+	int64_t deadline = now_ms() + (getenv("LD_PRELOAD") ? 10000 : 300);
+	char byte = 'x';
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	if (connect_to(fd, port) == -1)
+		abort();
+	do
+		if (send(fd, &byte, 1, 0) != 1 || recv(fd, &byte, 1, 0) != 1)
+			abort();
+	while (!has_a_segment() && now_ms() < deadline);
+	say_whether_fused();
+	close(fd);
+}
+
+/* What a child that closes its copy opens next has this number. */
+static int first_number_in_a_child(void)
+{
+	int status = 0;
+	pid_t child = fork();
+	if (child == 0) {
+		close(connection);
+		_exit(open("/dev/null", O_RDONLY));
+	}
+	waitpid(child, &status, 0);
+	return WEXITSTATUS(status);
+}
+
+static void beside_a_thread(void)
+{
+	int status, others = 0;
+	for (int i = 0; i < 5; i++) {
+		int port, listener = listen_somewhere(&port);
+		pthread_t thread;
+		pid_t client = fork();
+		if (client == 0) {
+			close(listener);
+			ask_until_fused(port);
+			_exit(0);
+		}
+		connection = accept(listener, NULL, NULL);
+		close(listener);
+		no_delay(connection);
+		int first = first_number_in_a_child();
+		pthread_create(&thread, NULL, echo, NULL);
+		while (waitpid(client, &status, WNOHANG) == 0)
+			others += first_number_in_a_child() != first;
+		pthread_join(thread, NULL);
+		close(connection);
+	}
+	say("%d children had other numbers\n", others);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct scenario scenarios[] = {
@@ -267,6 +332,7 @@ int main(int argc, char **argv)
 		{"fork-alone", fork_alone_child},
 		{"in-a-receive", forked_in_a_receive},
 		{"in-a-poll", forked_in_a_poll},
+		{"beside-a-thread", beside_a_thread},
 		{NULL, NULL},
 	};
 	return act_out(scenarios, argc, argv);
