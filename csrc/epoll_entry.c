@@ -167,9 +167,22 @@ static void arm(struct lf_registration *reg)
 		lf_wait_arm(reg->sock, LF_WANT_WRITE);
 }
 
+static bool enter_bell(struct lf_registration *reg, int op, uint32_t events);
+
+/* The set is the kernel's one, from which the process that we come from takes the doorbell when it closes
+ * the socket. Either it has, and we put it back; or it finds the word, and does. */
+static void say_that_we_wait(struct lf_registration *reg)
+{
+	reg->heard = true;
+	atomic_store(&reg->sock->slot->heard_in_heirs, 1);
+	(void)enter_bell(reg, EPOLL_CTL_ADD, EPOLLIN);
+}
+
 /* Arms it and lets it go cold, unless it turns out to be ready: true. */
 static bool make_cold(struct lf_registration *reg)
 {
+	if (reg->ep->inherited && !reg->heard)
+		say_that_we_wait(reg);
 	widen(reg);
 	bool bell = lf_wait_begin(reg->sock) && !lf_sock_must_poll(reg->sock);
 	arm(reg);
@@ -455,9 +468,11 @@ void lf_epoll_descriptor_closes(struct lf_sock *sock, int fd)
 		else if (reg->gone)
 			lf_entry_release_gone(reg);
 		else if (reg->adopted && (named_here || may_be_held_elsewhere(sock))) {
-			/* A process that was forked with set and socket goes on to rely on it. */
-			if (named_here || !ep->shared || !lf_sock_shared(sock))
-				lf_entry_remove_bell(reg);
+			lf_entry_remove_bell(reg);
+			/* See say_that_we_wait(). Else it stays out: once the number is closed we could not
+			 * take it out, and would be woken by it for ever. */
+			if (!named_here && atomic_load(&sock->slot->heard_in_heirs))
+				lf_entry_enter_bell(reg);
 			return_entry(reg);
 		}
 	}

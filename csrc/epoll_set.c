@@ -362,6 +362,10 @@ void lf_epoll_after_fork_in_parent(void)
 
 void lf_epoll_after_fork_in_child(void)
 {
+	/* Nobody sleeps here yet. Who does looks at each of them first, see say_that_we_wait(). */
+	for (uint32_t i = 0; i < registrations_used; i++)
+		if (registrations[i].counted)
+			lf_epoll_make_hot(&registrations[i]);
 	/* It is this thread that holds them; see lf_defer_after_fork(). */
 	pthread_mutex_unlock(&pool_lock);
 	uint32_t n = atomic_load(&epolls_used);
@@ -373,10 +377,5 @@ void lf_epoll_after_fork_in_child(void)
 		epolls[i].inherited = epolls[i].exact = true;
 		if (epolls[i].closed)
 			give_back(&epolls[i]);
-	}
-	for (uint32_t i = 0; i < registrations_used; i++) {
-		if (registrations[i].counted)
-			lf_count_down(&registrations[i].sock->waiters);
-		registrations[i].counted = false;
 	}
 }

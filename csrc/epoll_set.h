@@ -67,6 +67,7 @@ struct lf_registration {
 	bool gone;               /* the program has deleted it */
 	bool in_kernel;          /* adopted: its entry is there, with this mask: */
 	uint32_t kernel_events;
+	bool heard;              /* in an inherited set: the others have been told that we wait for it */
 	bool counted;            /* armed, and one of sock->waiters */
 	uint8_t warmth;          /* sleeps after which it is made hot again, unless it has news */
 	uint8_t vain;            /* looks at it while hot since it had news */

@@ -64,7 +64,8 @@ struct lf_slot {
 	uint32_t next_free;         /* the owner's free list: index + 1 */
 	_Atomic uint64_t departing; /* see departure.h: who of those that left may still be here */
 	_Atomic uint32_t departures; /* how many ever left */
-	uint8_t pad0[128 - 92];
+	_Atomic uint32_t heard_in_heirs; /* 1: a forked process waits for it in a set that it inherited */
+	uint8_t pad0[128 - 96];
 
 	/* Sending. */
 	struct lf_lock tx_lock;

@@ -24,8 +24,9 @@ def test_a_wait_tells_of_nothing_but_what_the_program_put_there(
     assert same(plain, fused, programs / "odd_sets", how) == says
 
 
+@pytest.mark.parametrize("how", ["inherited", "inherited-after-a-sleep"])
 def test_a_child_hears_in_a_set_of_a_socket_that_its_parent_has_closed(
-    plain: Session, fused: Session, programs: Path
+    plain: Session, fused: Session, programs: Path, how: str
 ) -> None:
     """As long as anybody holds the socket, its entry stays: so does what is rung by."""
-    assert same(plain, fused, programs / "odd_sets", "inherited") == "1 1 1 answers\n"
+    assert same(plain, fused, programs / "odd_sets", how) == "1 1 1 answers\n"

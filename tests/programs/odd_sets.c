@@ -154,6 +154,8 @@ static void ask_later(int fd)
 	pause();
 }
 
+static int slept_in;
+
 static void answer_in_a_child(int fd)
 {
 	struct epoll_event event = {.events = EPOLLIN};
@@ -165,6 +167,8 @@ static void answer_in_a_child(int fd)
 	sigprocmask(SIG_BLOCK, &over, NULL);
 	set = epoll_create1(0);
 	epoll_ctl(set, EPOLL_CTL_ADD, fd, &event);
+	if (slept_in)
+		(void)epoll_wait(set, &event, 1, 100);
 	pid_t pid = fork();
 	if (pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -184,6 +188,12 @@ static void inherited(void)
 	act(ask_later, answer_in_a_child);
 }
 
+static void inherited_after_a_sleep(void)
+{
+	slept_in = 1;
+	act(ask_later, answer_in_a_child);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct scenario scenarios[] = {
@@ -191,6 +201,7 @@ int main(int argc, char **argv)
 		{"closed", closed},
 		{"without-a-bell", without_a_bell},
 		{"inherited", inherited},
+		{"inherited-after-a-sleep", inherited_after_a_sleep},
 		{NULL, NULL},
 	};
 	return act_out(scenarios, argc, argv);
