@@ -349,14 +349,36 @@ static void leave_all(void)
 	lf_sock_each(count_out, &departure);
 }
 
+#ifdef __GLIBC__
+/* A destructor of ours would come before those of the libraries that the program is linked with, which
+ * may still use their sockets. Of what exit calls, the dynamic linker's call of all destructors was
+ * registered later than this is, so it comes before it; and with this library's name, ours would take it
+ * along. */
+int __cxa_atexit(void (*function)(void *), void *argument, void *library);
+
+static void at_exit(void *nothing)
+{
+	(void)nothing;
+	leave_all();
+}
+
+static void register_for_exit(void)
+{
+	(void)__cxa_atexit(at_exit, NULL, NULL);
+}
+#else
+static void register_for_exit(void) {}
+
 __attribute__((destructor)) static void at_exit(void)
 {
 	leave_all();
 }
+#endif
 
 /* quick_exit runs no destructors. The first to be registered is the last to be called. */
 __attribute__((constructor)) static void at_start(void)
 {
+	register_for_exit();
 	(void)at_quick_exit(leave_all);
 }
 

@@ -28,3 +28,11 @@ def test_a_process_holds_its_socket_until_it_is_gone(
 ) -> None:
     """A parent's close meanwhile is not the last; once it is gone, it is in nobody's way."""
     assert same(plain, lazily_fused, programs / "departures", scenario) == SCENARIOS[scenario]
+
+
+def test_who_exits_has_his_sockets_until_the_last_destructor(
+    plain: Session, lazily_fused: Session, programs: Path
+) -> None:
+    """What was unread when exit began, and is read there, resets nothing."""
+    said = same(plain, lazily_fused, programs / "parting", "")
+    assert said == "bye, the end, and it is gone\n"
