@@ -46,7 +46,8 @@ void lf_epoll_catch_up(struct lf_sock *sock, int fd);
 void lf_epoll_refresh(struct lf_sock *sock);
 /* Nobody sleeps in its set: it need not rely on the doorbell. */
 void lf_epoll_stop_counting(struct lf_sock *sock);
-/* There is room for a sender that had too little: who sleeps in its set is to look. */
+/* There is room for a sender that had too little, or another change of ours that nobody is rung for:
+ * who sleeps in its set is to look, or who waits there next. */
 void lf_epoll_room(struct lf_sock *sock);
 /* Its doorbell goes away before its socket does. */
 void lf_epoll_bell_closes(struct lf_sock *sock);

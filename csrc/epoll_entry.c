@@ -391,7 +391,9 @@ void lf_epoll_room(struct lf_sock *sock)
 	if (!reg)
 		return;
 	struct lf_epoll *ep = reg->ep;
-	if (reg->adopted && !reg->off && !reg->gone && ep->sleepers) {
+	if (reg->adopted && !reg->off && !reg->gone) {
+		/* Nobody may sleep there just now; but it may have been left cold by who did, and be rung
+		 * for no more. */
 		lf_epoll_make_hot(reg);
 		lf_entry_tell_sleepers(ep);
 	}

@@ -129,3 +129,10 @@ def test_our_own_shutdown_of_reading_is_told_at_once(
 ) -> None:
     """Not taken for a peer's end that may be a death: it would be asked for again and again."""
     assert "events 0x0" not in same(plain, fused, program, "shut-reading")
+
+
+def test_what_a_thread_changes_between_two_waits_is_told_to_it(
+    plain: Session, fused: Session, program: Path
+) -> None:
+    """In the same way a room was lost that the peer made just when a send had found none."""
+    assert ": 0," not in same(plain, fused, program, "changed-between-waits")

@@ -880,6 +880,74 @@ static void shut_reading(void)
 	act(stay, shut_once);
 }
 
+/* --- what a thread does between two waits of its own makes the socket ready --- */
+
+static int left_cold(int fd, uint32_t events)
+{
+	struct epoll_event event;
+	int epfd = epoll_create1(0);
+	watch(epfd, fd, events);
+	if (epoll_wait(epfd, &event, 1, 50) != 0)
+		abort();
+	return epfd;
+}
+
+static void fill(int fd)
+{
+	static char bytes[1 << 16];
+	int small = 8 * 1024;
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
+	for (int i = 0; i < 3; i++, usleep(50000))
+		while (send(fd, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
+			;
+}
+
+static void shut_a_full_one(int fd)
+{
+	fill(fd);
+	int epfd = left_cold(fd, EPOLLOUT);
+	shutdown(fd, SHUT_WR);
+	say_of_one("shut", epfd, 1000);
+}
+
+static void make_room(int fd)
+{
+	int large = 400 * 1000;
+	fill(fd);
+	int epfd = left_cold(fd, EPOLLOUT | EPOLLET);
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &large, sizeof(large));
+	say_of_one("more room", epfd, 1000);
+}
+
+static void ask_for_less(int fd)
+{
+	int low_water = 100;
+	setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &low_water, sizeof(low_water));
+	shared->stage = 1;
+	await_stage(2);
+	int epfd = left_cold(fd, EPOLLIN | EPOLLET);
+	low_water = 1;
+	setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &low_water, sizeof(low_water));
+	say_of_one("less", epfd, 1000);
+}
+
+static void send_too_little(int fd)
+{
+	static char bytes[50];
+	await_stage(1);
+	(void)!send(fd, bytes, sizeof(bytes), 0);
+	shared->stage = 2;
+	pause();
+}
+
+static void changed_between_waits(void)
+{
+	act(stay, shut_a_full_one);
+	act(stay, make_room);
+	shared->stage = 0;
+	act(send_too_little, ask_for_less);
+}
+
 /* --- one that is always ready, and one whose peer sends on and on --- */
 
 static void go_on_sending(int fd)
@@ -1069,6 +1137,7 @@ int main(int argc, char **argv)
 		{"killed", killed},
 		{"dead-before", dead_before},
 		{"shut-reading", shut_reading},
+		{"changed-between-waits", changed_between_waits},
 		{NULL, NULL},
 	};
 	share();
