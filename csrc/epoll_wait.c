@@ -173,7 +173,7 @@ struct rung {
 	bool slept;
 };
 
-/* To be seen to after the lock is given back. */
+/* To be seen to after the lock is given back; of more than there is room for, the kernel tells again. */
 static void note(struct lf_registration *reg, bool hung_up, bool fin, struct rung *rung)
 {
 	struct lf_sock *pinned = rung->count < RUNG_MAX ? lf_sock_pin(reg->fd) : NULL;
@@ -189,8 +189,7 @@ static void note(struct lf_registration *reg, bool hung_up, bool fin, struct run
  * its entry is level-triggered (ONESHOT is ours to see to), or is changed here: an edge of its own. */
 static bool wait_for_verdict(struct lf_registration *reg, uint32_t kernel, struct rung *rung)
 {
-	if (!(kernel & EPOLLRDHUP) || rung->count == RUNG_MAX || reg->off || reg->gone ||
-	    !lf_conn_fin_is_doubtful(reg->sock))
+	if (!(kernel & EPOLLRDHUP) || reg->off || reg->gone || !lf_conn_fin_is_doubtful(reg->sock))
 		return false;
 	if ((reg->kernel_events & EPOLLET) && lf_entry_tell_kernel(reg) == -1)
 		return false;
@@ -204,13 +203,15 @@ static void bell_event(struct lf_registration *reg, uint32_t kernel, struct rung
 	bool hung_up = (kernel & (EPOLLHUP | EPOLLERR)) != 0;
 	if (!reg->off && !reg->gone)
 		lf_epoll_make_hot(reg);
-	if (hung_up)
-		lf_entry_remove_bell(reg); /* it would be reported for ever */
-	else if (kernel & EPOLLOUT)
+	if (!hung_up && (kernel & EPOLLOUT))
 		lf_entry_was_poked(reg);
 	if (!hung_up && !(kernel & EPOLLIN))
 		return; /* nobody rang */
-	if (!hung_up) {
+	if (rung->count == RUNG_MAX)
+		return; /* as it is, the kernel tells it again */
+	if (hung_up) {
+		lf_entry_remove_bell(reg); /* it would be reported for ever */
+	} else {
 		lf_counters_rung(sock, rung->slept);
 		(void)lf_wait_drain(sock, 0);
 	}

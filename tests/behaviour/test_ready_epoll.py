@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from behaviour.two_ends import same
+from conftest import PROGRAMS
 from sessions import Session
 
 
@@ -136,3 +138,18 @@ def test_what_a_thread_changes_between_two_waits_is_told_to_it(
 ) -> None:
     """In the same way a room was lost that the peer made just when a send had found none."""
     assert ": 0," not in same(plain, fused, program, "changed-between-waits")
+
+
+@pytest.mark.parametrize(
+    "events",
+    [["EPOLLOUT"], ["EPOLLIN", "EPOLLOUT", "EPOLLRDHUP", "EPOLLET"]],
+    ids="-".join,
+)
+def test_of_a_peer_with_many_connections_all_are_told_of_when_it_is_killed(
+    plain: Session, lazily_fused: Session, events: list[str]
+) -> None:
+    """One epoll_wait sees to no more than 64 doorbells; the others' were forgotten."""
+    command = [sys.executable, str(PROGRAMS / "killed_many.py"), *events]
+    said = plain.run(command, timeout=60).stdout
+    assert "150" in said
+    assert lazily_fused.run([*lazily_fused.prefix, *command], timeout=60).stdout == said
