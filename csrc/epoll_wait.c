@@ -15,6 +15,7 @@
 #include "rank.h"
 #include "real.h"
 #include "start.h"
+#include "uncancelled.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -185,11 +186,19 @@ static void note(struct lf_registration *reg, bool hung_up, bool fin, struct run
 	rung->bell[rung->count++].hung_up = hung_up;
 }
 
+/* Not all programs ask for it by its name. */
+static bool is_fin(const struct lf_registration *reg, uint32_t kernel)
+{
+	struct pollfd p = {.fd = reg->fd, .events = POLLRDHUP};
+	return (kernel & EPOLLRDHUP) ||
+	       ((kernel & LF_IN_BITS) && lf_uncancelled_poll(&p, 1, 0) == 1 && (p.revents & POLLRDHUP));
+}
+
 /* FIN of a peer that may be dying: told once it is known what it is. The kernel says it again, since
  * its entry is level-triggered (ONESHOT is ours to see to), or is changed here: an edge of its own. */
 static bool wait_for_verdict(struct lf_registration *reg, uint32_t kernel, struct rung *rung)
 {
-	if (!(kernel & EPOLLRDHUP) || reg->off || reg->gone || !lf_conn_fin_is_doubtful(reg->sock))
+	if (reg->off || reg->gone || !lf_conn_fin_is_doubtful(reg->sock) || !is_fin(reg, kernel))
 		return false;
 	if ((reg->kernel_events & EPOLLET) && lf_entry_tell_kernel(reg) == -1)
 		return false;
