@@ -30,22 +30,40 @@ static struct lf_cursor cursor_of(const struct msghdr *msg)
 	return lf_cursor_over(msg->msg_iov, msg->msg_iovlen);
 }
 
-static ssize_t tcp_recv(int fd, const struct lf_cursor *cursor, size_t most, int flags)
+/* `filled`, if not NULL: all that it offered, which may not be all of the cursor. */
+static ssize_t tcp_recv(int fd, const struct lf_cursor *cursor, size_t most, int flags, bool *filled)
 {
 	struct iovec pieces[PIECES];
 	struct msghdr msg = {.msg_iov = pieces};
-	size_t offset = cursor->offset;
+	size_t offset = cursor->offset, asked = 0;
+	if (offset == 0 && most >= cursor->left) { /* the program's own list, however long */
+		msg.msg_iov = (struct iovec *)(uintptr_t)cursor->iov;
+		msg.msg_iovlen = cursor->count;
+		asked = cursor->left;
+		most = 0;
+	}
 	for (size_t i = 0; i < cursor->count && msg.msg_iovlen < PIECES && most; i++) {
 		struct iovec piece = {(uint8_t *)cursor->iov[i].iov_base + offset,
 				      cursor->iov[i].iov_len - offset};
 		if (piece.iov_len > most)
 			piece.iov_len = most;
 		most -= piece.iov_len;
+		asked += piece.iov_len;
 		offset = 0;
 		pieces[msg.msg_iovlen++] = piece;
 	}
 	ssize_t n = lf_real.recvmsg(fd, &msg, (flags & (MSG_PEEK | MSG_TRUNC)) | MSG_DONTWAIT);
+	if (filled)
+		*filled = n > 0 && (size_t)n == asked;
 	return n == -1 ? -errno : n;
+}
+
+/* TCP's bytes have been taken up to urgent data, before which a receive ends, however many it is to
+ * wait for, tcp(7). */
+static bool is_at_urgent_data(int fd)
+{
+	int mark = 0;
+	return lf_real.ioctl(fd, SIOCATMARK, &mark) == 0 && mark;
 }
 
 static ssize_t recv_counted(struct lf_sock *sock, int fd, struct lf_cursor *cursor, size_t most,
@@ -61,12 +79,23 @@ static ssize_t recv_counted(struct lf_sock *sock, int fd, struct lf_cursor *curs
 	}
 	while (cursor->offset == cursor->iov->iov_len)
 		lf_cursor_advance(cursor, 0);
-	ssize_t n = tcp_recv(fd, cursor, most, flags);
-	if (n > 0 && !(flags & MSG_PEEK)) {
+	size_t sum = 0;
+	bool filled;
+	do {
+		ssize_t n = tcp_recv(fd, cursor, most - sum, flags, &filled);
+		if (n <= 0 && sum == 0)
+			return n;
+		if (n < 0 && n != -EAGAIN)
+			atomic_store(&sock->slot->error, (uint32_t)-n); /* for the next call */
+		if (n <= 0)
+			break;
+		sum += (size_t)n;
+		if (flags & MSG_PEEK)
+			break;
 		atomic_fetch_add(&sock->slot->tcp_rcvd, (uint64_t)n);
 		lf_cursor_advance(cursor, (size_t)n);
-	}
-	return n;
+	} while (filled && cursor->left && sum < most && !is_at_urgent_data(fd));
+	return (ssize_t)sum;
 }
 
 /* What a receive meets of the error that the socket has. EPIPE is none of its business: FIN
@@ -424,12 +453,12 @@ static ssize_t peek_beyond_the_switch(struct lf_sock *sock, int fd, struct lf_cu
 		if (atomic_load(&slot->rx_tcp_left) != (uint64_t)n)
 			return n;
 		if (ring_is_over(sock) && goes_on_in_tcp(sock)) /* not a byte between the two */
-			more = tcp_recv(fd, &whole, SIZE_MAX, flags) - n;
+			more = tcp_recv(fd, &whole, SIZE_MAX, flags, NULL) - n;
 		else if (!lf_conn_taken_back(sock))
 			more = take_from_ring(sock, &cursor, flags);
 	} else if (lf_rx(sock) == LF_RX_FUSED && goes_on_in_tcp(sock)) {
 		if (atomic_load(&sock->in->p.end_pos) == atomic_load(&slot->rx_tail) + (uint64_t)n)
-			more = tcp_recv(fd, &cursor, SIZE_MAX, flags);
+			more = tcp_recv(fd, &cursor, SIZE_MAX, flags, NULL);
 	}
 	return more > 0 ? n + more : n;
 }
@@ -618,14 +647,6 @@ static bool no_more_will_come(int fd)
 {
 	struct pollfd p = {.fd = fd, .events = POLLRDHUP | POLLPRI};
 	return lf_uncancelled_poll(&p, 1, 0) == 1;
-}
-
-/* TCP's bytes have been taken up to urgent data, before which a receive ends, however many it is to
- * wait for, tcp(7). */
-static bool is_at_urgent_data(int fd)
-{
-	int mark = 0;
-	return lf_real.ioctl(fd, SIOCATMARK, &mark) == 0 && mark;
 }
 
 /* A receive that may wait finds the ring empty and no sign that anything but bytes will come:
@@ -846,7 +867,7 @@ static ssize_t move_out_of_tcp(struct lf_sock *sock, int fd, const struct lf_bul
 	struct lf_cursor cursor = {.iov = &iov, .count = 1, .left = iov.iov_len};
 	/* Written past the library: the next step might find bytes in the ring in their place. */
 	bool beside = lf_rx(sock) == LF_RX_FUSED;
-	ssize_t n = beside ? tcp_recv(fd, &cursor, SIZE_MAX, MSG_PEEK) :
+	ssize_t n = beside ? tcp_recv(fd, &cursor, SIZE_MAX, MSG_PEEK, NULL) :
 			     step(sock, fd, &cursor, MSG_PEEK);
 	if (n <= 0)
 		return n;

@@ -102,3 +102,10 @@ def test_a_receive_ends_before_urgent_data(
     plain: Session, fused: Session, programs: Path, scenario: str
 ) -> None:
     assert same(plain, fused, programs / "conn_receive", scenario) == "bc def \n"
+
+
+def test_a_receive_by_tcp_beside_a_ring_fills_all_of_many_buffers(
+    plain: Session, fused: Session, programs: Path
+) -> None:
+    """A short one would mean that there is no more, to who waits for the next edge."""
+    assert same(plain, fused, programs / "conn_receive", "many-buffers") == "4000 4000 4000 4000\n"

@@ -591,6 +591,37 @@ static void urgent_behind_the_ring(void)
 	act(send_some_by_ring, receive_around_urgent_data);
 }
 
+/* --- a list of many buffers, by TCP beside a ring --- */
+
+enum { BUFFERS = 40, EACH = 100 };
+
+static void send_for_many_buffers(int fd)
+{
+	static char bytes[BUFFERS * EACH];
+	for (int i = 0; i < 3; i++)
+		send_by_tcp(fd, bytes, sizeof(bytes));
+	pause();
+}
+
+static void receive_into_many_buffers(int fd)
+{
+	static char bytes[BUFFERS][EACH];
+	static const int flags[3] = {MSG_PEEK, 0, MSG_TRUNC};
+	struct iovec iov[BUFFERS];
+	struct msghdr msg = {.msg_iov = iov, .msg_iovlen = BUFFERS};
+	usleep(300 * 1000);
+	for (int i = 0; i < BUFFERS; i++)
+		iov[i] = (struct iovec){bytes[i], EACH};
+	for (int i = 0; i < 3; i++)
+		say("%zd ", recvmsg(fd, &msg, flags[i]));
+	say("%zd\n", readv(fd, iov, BUFFERS));
+}
+
+static void many_buffers(void)
+{
+	act(send_for_many_buffers, receive_into_many_buffers);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct scenario scenarios[] = {
@@ -608,6 +639,7 @@ int main(int argc, char **argv)
 		{"shut-before-the-ring", shut_before_the_ring},
 		{"urgent-in-tcp", urgent_in_tcp},
 		{"urgent-behind-the-ring", urgent_behind_the_ring},
+		{"many-buffers", many_buffers},
 		{NULL, NULL},
 	};
 	return act_out(scenarios, argc, argv);
