@@ -72,6 +72,15 @@ void lf_entry_trim(struct lf_registration *reg)
  * one socket keeps it busy, rids itself of the others once looking at one has cost what a ring does. */
 enum { WARMTH = 16, MOST_WARM = 256, MOST_VAIN = 128, A_FEW = 2 };
 
+/* Edge-triggered, and bytes have come into the ring behind some that lie in TCP: input is what the
+ * kernel says, but that there is news of it the ring alone knows. */
+static bool has_news_behind_tcp(const struct lf_registration *reg)
+{
+	enum lf_rx rx = lf_rx(reg->sock);
+	return (reg->user.events & EPOLLET) && (rx == LF_RX_READY || rx == LF_RX_DRAIN) &&
+	       atomic_load_explicit(&reg->sock->in->p.head, memory_order_relaxed) != reg->seen_head;
+}
+
 /* What is ready, in the program's terms, as far as memory tells. */
 static uint32_t ring_events(const struct lf_registration *reg)
 {
@@ -90,7 +99,7 @@ static uint32_t ring_events(const struct lf_registration *reg)
 	uint32_t asked = reg->user.events & ~(uint32_t)(uint16_t)known;
 	short plain = (short)(asked & (lf_rx(reg->sock) == LF_RX_FUSED ? 0 : LF_IN_BITS));
 	plain |= (short)(asked & LF_OUT_BITS);
-	if (bits && plain) {
+	if (plain && (bits || has_news_behind_tcp(reg))) {
 		struct pollfd p = {.fd = reg->fd, .events = plain};
 		if (lf_uncancelled_poll(&p, 1, 0) == 1)
 			bits |= (uint32_t)(uint16_t)(p.revents & plain);

@@ -154,3 +154,12 @@ def test_of_a_peer_with_many_connections_all_are_told_of_when_it_is_killed(
     said = plain.run(command, timeout=60).stdout
     assert "150" in said
     assert lazily_fused.run([*lazily_fused.prefix, *command], timeout=60).stdout == said
+
+
+def test_input_by_ring_is_an_edge_while_earlier_input_lies_in_tcp(
+    plain: Session, lazily_fused: Session
+) -> None:
+    """Who peeks until there is enough waits for each."""
+    command = [sys.executable, str(PROGRAMS / "edges_at_the_switch.py")]
+    assert plain.run(command, timeout=60).stdout == "30 300\n"
+    assert lazily_fused.run([*lazily_fused.prefix, *command], timeout=100).stdout == "30 300\n"
