@@ -148,8 +148,8 @@ def test_what_a_thread_changes_between_two_waits_is_told_to_it(
 def test_of_a_peer_with_many_connections_all_are_told_of_when_it_is_killed(
     plain: Session, lazily_fused: Session, events: list[str]
 ) -> None:
-    """One epoll_wait sees to no more than 64 doorbells; the others' were forgotten. And a death was a FIN
-    to who does not ask for EPOLLRDHUP."""
+    """One epoll_wait sees to no more than 64 doorbells; the others' were forgotten. And a death
+    was told as a FIN to who does not ask for EPOLLRDHUP."""
     command = [sys.executable, str(PROGRAMS / "killed_many.py"), *events]
     said = plain.run(command, timeout=60).stdout
     assert "150" in said
