@@ -46,6 +46,6 @@ def test_a_call_that_a_handler_has_interrupted_to_fork_goes_on_in_the_child(
 def test_a_child_inherits_nothing_of_a_connection_that_is_just_being_fused(
     plain: Session, fused: Session, programs: Path
 ) -> None:
-    """A doorbell, say, which it could not know of, and would keep the peer from hearing of a death."""
+    """A doorbell, say, which it could not know of: the peer would not hear of a death."""
     said = same(plain, fused, programs / "strange_children", "beside-a-thread")
     assert said == "0 children had other numbers\n"
