@@ -9,6 +9,7 @@
 #include <sched.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/uio.h>
 
 /* --- two threads, asleep in receives of one byte each: whoever gets the first byte of a round
  * goes away, and the other must be woken for the second. A race, so many rounds of it. --- */
