@@ -697,11 +697,12 @@ int lf_select(int n, fd_set *r, fd_set *w, fd_set *x, int64_t ns, const sigset_t
 		if (!all_are_open(&s))
 			return -EBADF;
 		int bits = bits_ready(&s);
-		if (bits || ready == 0) {
+		/* poll has reasons to return that select has not (POLLHUP for writers): then it tells of
+		 * them though the time is over. */
+		if (bits || ready == 0 || ns == 0) {
 			give_back(&s);
 			return bits;
 		}
-		/* poll has reasons to return that select has not (POLLHUP for writers). */
 		lf_hold_begin(&hold);
 		if (lf_defer_calls() != handlers_run)
 			return -EINTR;

@@ -40,3 +40,10 @@ def test_poll_tells_of_the_file_that_has_the_number_now(
     plain: Session, fused: Session, program: Path
 ) -> None:
     same(plain, fused, program, "reused")
+
+
+def test_select_of_what_has_hung_up_ends_in_time(
+    plain: Session, fused: Session, program: Path
+) -> None:
+    """Without the mend a limit is forgotten: poll says POLLHUP, select has no word for it here."""
+    same(plain, fused, program, "hung_up")

@@ -238,6 +238,51 @@ static void reused(void)
 	act(send_after_a_while, reused_server);
 }
 
+/* --- select() of something that has hung up, and is asked for what does not tell of it --- */
+
+static void hang_up(int fd)
+{
+	shutdown(fd, SHUT_WR);
+	pause();
+}
+
+static void select_among_hung_up(const char *what, int fd, fd_set *writers, fd_set *urgent, int ms)
+{
+	struct timeval limit = {.tv_usec = ms * 1000L};
+	int r = select(fd + 1, NULL, writers, urgent, &limit);
+	say("%s, %d ms: %d\n", what, ms, r);
+}
+
+static void hung_up_server(int fd)
+{
+	char byte;
+	int ends[2];
+	fd_set set;
+	alarm(10);
+	recv(fd, &byte, 1, 0);
+	shutdown(fd, SHUT_WR);
+	for (int ms = 0; ms <= 50; ms += 50) {
+		FD_ZERO(&set);
+		FD_SET(fd, &set);
+		select_among_hung_up("urgent data of a socket", fd, NULL, &set, ms);
+		say("%s\n", FD_ISSET(fd, &set) ? "told" : "not told");
+	}
+	(void)!pipe(ends);
+	close(ends[1]);
+	FD_ZERO(&set);
+	FD_SET(ends[0], &set);
+	fd_set sockets;
+	FD_ZERO(&sockets);
+	FD_SET(fd, &sockets);
+	select_among_hung_up("room in a pipe's reading end", ends[0] > fd ? ends[0] : fd, &set,
+			     &sockets, 50);
+}
+
+static void hung_up(void)
+{
+	act(hang_up, hung_up_server);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct scenario scenarios[] = {
@@ -247,6 +292,7 @@ int main(int argc, char **argv)
 		{"interrupted_poll", interrupted_poll},
 		{"interrupted_epoll", interrupted_epoll},
 		{"reused", reused},
+		{"hung_up", hung_up},
 		{NULL, NULL},
 	};
 	return act_out(scenarios, argc, argv);
