@@ -835,7 +835,8 @@ ssize_t lf_conn_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 			if (n >= 0) {
 				io->msg->msg_flags = io->flags & MSG_CMSG_CLOEXEC;
 				io->msg->msg_controllen = 0;
-				io->msg->msg_namelen = 0;
+				if (io->msg->msg_name)
+					io->msg->msg_namelen = 0;
 			}
 		} else {
 			n = io->flags & MSG_DONTWAIT ? 0 : lf_pairing_await_input(sock, fd, &io->waits);

@@ -49,3 +49,9 @@ def test_the_kernel_answers_a_list_of_buffers_that_can_not_be(
 ) -> None:
     said = same(plain, fused, program, "nonsense")
     assert said == "nowhere: -1 Bad address\nnonsense: -1 Invalid argument\n"
+
+
+def test_the_length_of_a_name_that_nobody_asked_for_is_left_alone(
+    plain: Session, fused: Session, program: Path
+) -> None:
+    same(plain, fused, program, "without_a_name")

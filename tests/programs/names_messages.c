@@ -264,6 +264,32 @@ static void nonsense(void)
 	act(stay, send_nonsense);
 }
 
+/* --- no name is asked for --- */
+
+static void send_two_bytes(int fd)
+{
+	send(fd, "ab", 2, 0);
+	stay(fd);
+}
+
+static void receive_without_a_name(int fd)
+{
+	struct sockaddr_in name;
+	char byte;
+	struct iovec iov = {&byte, 1};
+	struct msghdr msg = {.msg_namelen = 77, .msg_iov = &iov, .msg_iovlen = 1};
+	ssize_t n = recvmsg(fd, &msg, 0);
+	say("no name: %zd, length %d\n", n, msg.msg_namelen);
+	msg.msg_name = &name;
+	n = recvmsg(fd, &msg, 0);
+	say("a name: %zd, length %d\n", n, msg.msg_namelen);
+}
+
+static void without_a_name(void)
+{
+	act(send_two_bytes, receive_without_a_name);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct scenario scenarios[] = {
@@ -273,6 +299,7 @@ int main(int argc, char **argv)
 		{"urgent", urgent},
 		{"kept_error", kept_error},
 		{"nonsense", nonsense},
+		{"without_a_name", without_a_name},
 		{NULL, NULL},
 	};
 	return act_out(scenarios, argc, argv);
