@@ -29,6 +29,7 @@
 
 enum {
 	PIPE_BUSY = -5003,     /* beside conn.h's: the pipe is empty, or full */
+	PIPE_ENDED = -5004,    /* it is empty, and nobody writes to it */
 	MOST = 0x7ffff000,     /* MAX_RW_COUNT */
 	SURE_ROOM = PIPE_BUF,  /* bytes that a pipe takes which poll(2) calls writable */
 	PAGES_AT_ONCE = 65536, /* bytes: as many pages as a pipe has room for, unless set */
@@ -55,17 +56,33 @@ static ssize_t read_pieces(void *context, const struct iovec *pieces, int count,
 }
 
 /* Anything else may wait for its bytes. One system call for each sendfile, beside its reading. */
-static bool never_waits(int file)
+static bool never_waits(int file, off_t *size)
 {
 	struct stat about;
-	return fstat(file, &about) == 0 && (S_ISREG(about.st_mode) || S_ISBLK(about.st_mode));
+	if (fstat(file, &about) == -1 || !(S_ISREG(about.st_mode) || S_ISBLK(about.st_mode)))
+		return false;
+	*size = about.st_size;
+	return true;
+}
+
+/* The kernel reads the file before it looks at the socket: of a file that is at its end it needs no
+ * room, nor anybody to send to. 1: there are bytes; 0: it is; or a negative errno. */
+static ssize_t has_more(const struct from_file *from, off_t size)
+{
+	char byte;
+	off_t at = from->offset ? *from->offset : lseek(from->fd, 0, SEEK_CUR);
+	if (at >= 0 && at < size)
+		return 1;
+	/* It may have grown; and of some (/proc) the size is 0. */
+	ssize_t r = pread(from->fd, &byte, 1, at);
+	return r == -1 ? -errno : r;
 }
 
 /* So much of a file at once: the reader is told of it before the next. */
 enum { FILE_PIECE = 256 * 1024 };
 
-/* Returns a count or a negative errno. */
-static ssize_t send_file(struct lf_sock *sock, int out, int in, off_t *offset, size_t n)
+/* Of a file that has `size` bytes, or more. Returns a count or a negative errno. */
+static ssize_t send_file(struct lf_sock *sock, int out, int in, off_t *offset, size_t n, off_t size)
 {
 	struct from_file from = {in, offset};
 	size_t sent = 0;
@@ -74,7 +91,9 @@ static ssize_t send_file(struct lf_sock *sock, int out, int in, off_t *offset, s
 	while (sent < n) {
 		size_t piece = n - sent < FILE_PIECE ? n - sent : FILE_PIECE;
 		struct lf_bulk bulk = {piece, true, sent != 0, read_pieces, &from, &hold, &so_far};
-		ssize_t r = lf_conn_send_from(sock, out, &bulk);
+		ssize_t r = lf_tx(sock) == LF_TX_FUSED ? has_more(&from, size) : 1;
+		if (r > 0)
+			r = lf_conn_send_from(sock, out, &bulk);
 		if (r == LF_USE_TCP) {
 			if (lf_hold_end_for_tcp(&hold, &so_far, sent != 0))
 				return sent ? (ssize_t)sent : -EINTR;
@@ -126,14 +145,15 @@ LF_EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t n)
 	LF_UNCANCELLED(state); /* unlike splice, and however long it waits */
 	LF_PINNED(pinned, sock);
 	int saved = errno;
-	if (!never_waits(in)) {
+	off_t size = INT64_MAX; /* of a device nobody knows */
+	if (!never_waits(in, &size)) {
 		/* A pipe, a socket: the kernel takes none. A device: all that follows goes with
 		 * it, by TCP. */
 		if (lseek(in, 0, SEEK_CUR) == -1)
 			return lf_real.sendfile(out, in, offset, n);
 		lf_conn_return_to_tcp(sock, LF_REASON_SOCKET_OPTION);
 	}
-	return lf_result(send_file(sock, out, in, offset, n < MOST ? n : MOST), saved);
+	return lf_result(send_file(sock, out, in, offset, n < MOST ? n : MOST, size), saved);
 }
 
 LF_EXPORT ssize_t sendfile64(int out, int in, off64_t *offset, size_t n)
@@ -169,6 +189,8 @@ static ssize_t await_pipe(int pipe, short events, bool nonblocking)
 		int r = lf_uncancelled_poll(&p, 1, 0);
 		if (r == 1 && events == POLLOUT && (p.revents & POLLERR))
 			return broken_pipe(); /* whether or not the socket has bytes for it */
+		if (r == 1 && events == POLLIN && p.revents == POLLHUP)
+			return PIPE_ENDED; /* whether or not the socket has room */
 		if (r == 1)
 			return 0;
 		if (nonblocking)
@@ -264,6 +286,8 @@ static ssize_t splice_out(struct lf_sock *sock, struct pipe_end in, int out, siz
 	while (sent < n) {
 		if (lf_tx(sock) == LF_TX_FUSED)
 			r = await_pipe(in.fd, POLLIN, (flags & SPLICE_F_NONBLOCK) || sent);
+		if (r == PIPE_ENDED)
+			return (ssize_t)sent;
 		if (r < 0)
 			break;
 		struct lf_handlers so_far = lf_handlers_so_far();

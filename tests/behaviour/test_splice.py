@@ -28,6 +28,7 @@ SCENARIOS = [
     "sendfile_from_a_device",
     "sendfile_to_a_pipe",
     "urgent_data",
+    "nothing_into_a_full_socket",
 ]
 
 

@@ -513,6 +513,34 @@ static void urgent_data(void)
 	act(send_urgent, splice_up_to_urgent_data);
 }
 
+/* --- nothing, which needs no room --- */
+
+static void splice_nothing_into_a_full_socket(int fd)
+{
+	char path[] = "/tmp/nothing-XXXXXX";
+	int p[2], file = mkstemp(path);
+	off_t behind = 5;
+	unlink(path);
+	(void)!pipe(p);
+	close(p[1]);
+	fill();
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	for (int64_t since = now_ms(); now_ms() - since < 300;)
+		if (send(fd, much, MUCH, 0) > 0 || send(fd, much, 1, 0) > 0)
+			since = now_ms();
+	tell("no byte more", send(fd, much, 1, 0));
+	fcntl(fd, F_SETFL, 0);
+	tell("an empty file", sendfile(fd, file, NULL, MUCH));
+	tell("behind its end", sendfile(fd, file, &behind, MUCH));
+	tell("a pipe without a writer", splice(p[0], NULL, fd, NULL, MUCH, 0));
+}
+
+static void nothing_into_a_full_socket(void)
+{
+	alarm(10);
+	act(sleep_long, splice_nothing_into_a_full_socket);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct scenario scenarios[] = {
@@ -534,6 +562,7 @@ int main(int argc, char **argv)
 		{"sendfile_from_a_device", sendfile_from_a_device},
 		{"sendfile_to_a_pipe", sendfile_to_a_pipe},
 		{"urgent_data", urgent_data},
+		{"nothing_into_a_full_socket", nothing_into_a_full_socket},
 		{NULL, NULL},
 	};
 	return act_out(scenarios, argc, argv);
