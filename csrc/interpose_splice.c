@@ -86,14 +86,22 @@ static ssize_t send_file(struct lf_sock *sock, int out, int in, off_t *offset, s
 {
 	struct from_file from = {in, offset};
 	size_t sent = 0;
+	bool by_ring = true;
 	struct lf_handlers so_far = lf_handlers_so_far();
 	LF_HOLD(hold);
 	while (sent < n) {
 		size_t piece = n - sent < FILE_PIECE ? n - sent : FILE_PIECE;
 		struct lf_bulk bulk = {piece, true, sent != 0, read_pieces, &from, &hold, &so_far};
-		ssize_t r = lf_tx(sock) == LF_TX_FUSED ? has_more(&from, size) : 1;
+		ssize_t r = by_ring && lf_tx(sock) == LF_TX_FUSED ? has_more(&from, size) : 1;
 		if (r > 0)
 			r = lf_conn_send_from(sock, out, &bulk);
+		if (r == -EINVAL && by_ring) {
+			/* With O_DIRECT a file may have to be read into memory, and pieces, that are
+			 * aligned; the kernel has such. */
+			lf_conn_return_to_tcp(sock, LF_REASON_SOCKET_OPTION);
+			by_ring = false;
+			continue;
+		}
 		if (r == LF_USE_TCP) {
 			if (lf_hold_end_for_tcp(&hold, &so_far, sent != 0))
 				return sent ? (ssize_t)sent : -EINTR;

@@ -29,6 +29,7 @@ SCENARIOS = [
     "sendfile_to_a_pipe",
     "urgent_data",
     "nothing_into_a_full_socket",
+    "sendfile_with_o_direct",
 ]
 
 

@@ -541,6 +541,30 @@ static void nothing_into_a_full_socket(void)
 	act(sleep_long, splice_nothing_into_a_full_socket);
 }
 
+/* --- a file that is read past the page cache: into aligned memory only --- */
+
+static void sendfile_from_a_direct_file(int fd)
+{
+	char path[] = "/var/tmp/direct-XXXXXX";
+	int file = mkstemp(path), direct = open(path, O_RDONLY | O_DIRECT);
+	off_t offset = 0;
+	unlink(path);
+	fill();
+	(void)!write(file, much, 65536);
+	tell("opened", direct == -1 ? -1 : 0);
+	send(fd, much, 3, 0);
+	tell("from the start", sendfile(fd, direct, &offset, 8192));
+	tell("from where it stands", sendfile(fd, direct, NULL, MUCH));
+	tell("at its end", sendfile(fd, direct, NULL, MUCH));
+	tell("and then", send(fd, much, 3, 0));
+	end(fd);
+}
+
+static void sendfile_with_o_direct(void)
+{
+	act(receive_to_the_end, sendfile_from_a_direct_file);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct scenario scenarios[] = {
@@ -563,6 +587,7 @@ int main(int argc, char **argv)
 		{"sendfile_to_a_pipe", sendfile_to_a_pipe},
 		{"urgent_data", urgent_data},
 		{"nothing_into_a_full_socket", nothing_into_a_full_socket},
+		{"sendfile_with_o_direct", sendfile_with_o_direct},
 		{NULL, NULL},
 	};
 	return act_out(scenarios, argc, argv);
