@@ -20,6 +20,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/ioctl.h>
 
@@ -831,6 +832,7 @@ ssize_t lf_conn_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 		bool plain = (rx == LF_RX_PLAIN || rx == LF_RX_ENDED) &&
 			     !has_error_for_receive(sock->slot);
 		if (lf_sock_paired(sock) && (!plain || lf_tx(sock) == LF_TX_FUSED)) {
+			pthread_testcancel(); /* a thread that never has to wait for bytes ends here */
 			n = fused_recv(sock, fd, io);
 			if (n >= 0) {
 				io->msg->msg_flags = io->flags & MSG_CMSG_CLOEXEC;

@@ -79,6 +79,7 @@ LF_EXPORT int pselect(int n, fd_set *r, fd_set *w, fd_set *x, const struct times
 	n = lf_select_width(n);
 	if (!lf_started || n < 0 || (ts && !valid(ts)) || !lf_select_concerns(n, r, w, x))
 		return lf_real.pselect(n, r, w, x, ts, mask);
+	pthread_testcancel();
 	int saved = errno;
 	return (int)lf_result(lf_select(n, r, w, x, from_timespec(ts), mask), saved);
 }
@@ -89,6 +90,7 @@ LF_EXPORT int select(int n, fd_set *r, fd_set *w, fd_set *x, struct timeval *tv)
 	if (!lf_started || n < 0 || (tv && (tv->tv_sec < 0 || tv->tv_usec < 0)) ||
 	    !lf_select_concerns(n, r, w, x))
 		return lf_real.select(n, r, w, x, tv);
+	pthread_testcancel();
 	int saved = errno;
 	int64_t ns = LF_FOREVER;
 	if (tv && tv->tv_sec <= INT64_MAX / 2000000000)

@@ -21,3 +21,5 @@ def test_a_cancelled_thread_ends_in_the_same_calls(
     said = same(plain, fused, programs / "cancelled", "points")
     assert said.count("came to its end") > 10
     assert "\nsend: was ended" in said
+    for call in ("select", "pselect", "recv"):
+        assert f"\n{call}: was ended" in said

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <sys/epoll.h>
+#include <sys/select.h>
 #include <sys/sendfile.h>
 
 /* A call in a thread with a cancellation pending, which acts from then on. */
@@ -136,6 +137,28 @@ static void fork_once(void)
 		_exit(0);
 }
 
+static void select_readable(void)
+{
+	fd_set set;
+	FD_ZERO(&set);
+	FD_SET(connection, &set);
+	select(connection + 1, &set, NULL, NULL, NULL);
+}
+
+static void pselect_readable(void)
+{
+	fd_set set;
+	FD_ZERO(&set);
+	FD_SET(connection, &set);
+	pselect(connection + 1, &set, NULL, NULL, NULL, NULL);
+}
+
+static void look_ahead(void)
+{
+	char byte;
+	(void)!recv(connection, &byte, 1, MSG_PEEK);
+}
+
 static void shut(void) { shutdown(connection, SHUT_WR); }
 static void copy(void) { dup2(connection, spare_number); }
 static void copy_over(void) { dup2(spare_number, connection); }
@@ -166,6 +189,9 @@ static const struct {
 	{"dup2 over it", copy_over},
 	{"close_range", close_range_of_it},
 	{"close", close_it},
+	{"select", select_readable},
+	{"pselect", pselect_readable},
+	{"recv", look_ahead},
 	{"send", send_often},
 	{0},
 };
