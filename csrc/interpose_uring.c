@@ -3,9 +3,9 @@
  * A socket that is polled, read or put into an epoll set by them would sleep while bytes lie in the
  * ring. What an io_uring is asked for stands in memory where no call tells of it, so a process that
  * sets one up claims nothing more, and what it has fused goes back to TCP. AIO names its sockets in
- * each io_submit: those go back, no other. Seen are the C library's syscall() and the shared
- * libraries liburing and libaio; a program that makes the system call by itself is not
- * (docs/semantics.md).
+ * each io_submit: those go back, no other; and so does one that is read or written by syscall(). Seen
+ * are that function of the C library and the shared libraries liburing and libaio; a program that makes
+ * the system call by itself is not (docs/semantics.md).
  */
 #define _GNU_SOURCE
 #include "pairing.h"
@@ -42,6 +42,34 @@ static void defuse_named(long n, struct iocb *const *blocks)
 			lf_fd_defuse((int)blocks[i]->aio_fildes, LF_REASON_IO_OUTSIDE_LIBC, false);
 }
 
+/* Bytes are about to go past the ring. What only waits for them is let pass. */
+static void defuse_what_moves(long number, const long a[6])
+{
+	switch (number) {
+	case SYS_splice:
+		lf_fd_defuse((int)a[2], LF_REASON_IO_OUTSIDE_LIBC, false);
+		__attribute__((fallthrough));
+	case SYS_read:
+	case SYS_write:
+	case SYS_readv:
+	case SYS_writev:
+	case SYS_preadv2:
+	case SYS_pwritev2:
+	case SYS_recvfrom:
+	case SYS_sendto:
+	case SYS_recvmsg:
+	case SYS_sendmsg:
+	case SYS_recvmmsg:
+	case SYS_sendmmsg:
+	case SYS_sendfile:
+	case SYS_shutdown:
+		lf_fd_defuse((int)a[0], LF_REASON_IO_OUTSIDE_LIBC, false);
+		break;
+	default:
+		break;
+	}
+}
+
 LF_EXPORT long syscall(long number, ...)
 {
 	NEXT(long, "syscall", long, ...);
@@ -57,6 +85,8 @@ LF_EXPORT long syscall(long number, ...)
 		lf_before_unshare((int)a[0]);
 	else if (number == SYS_io_submit)
 		defuse_named(a[1], (struct iocb *const *)a[2]);
+	else
+		defuse_what_moves(number, a);
 	long r = call(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 	if (number == SYS_io_uring_setup && r >= 0)
 		lf_pairing_stop();

@@ -1,4 +1,4 @@
-"""What the kernel reads, writes and polls in the background, no library sees: that stays plain."""
+"""What goes past the C library's names, or on in the kernel, no library sees: that stays plain."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ IN_THE_BACKGROUND = {
     "read": "read: 1, 1, 4\none\n",
     "write": "write: 1, 1, 4\n8 one\nback\n",
     "ring": "4 one\n",
+    "number": "4 one\n2 4 back\n",
 }
 
 

@@ -1,5 +1,6 @@
-/* kernel_aio.c - a socket that the kernel is asked to read, write or poll in the background: by the
- * AIO calls of Linux, or by an io_uring that is set up when the socket has been in use. */
+/* kernel_aio.c - a socket that the kernel is asked to read, write or poll past the C library's names:
+ * by the AIO calls of Linux, by an io_uring that is set up when the socket has been in use, or by
+ * syscall(). */
 #include "shared_page.h"
 
 #include <linux/aio_abi.h>
@@ -88,6 +89,33 @@ static void set_up_a_ring_late(int fd)
 	say("%ld %s", n, words);
 }
 
+static void send_and_send_back(int fd)
+{
+	char words[8] = "";
+	send(fd, "one\n", 4, 0);
+	(void)!recv(fd, words, 4, MSG_WAITALL);
+	send(fd, words, 4, 0);
+	pause();
+}
+
+static void read_and_write_by_number(int fd)
+{
+	char words[8] = "";
+	await_queued(fd, 4);
+	long n = syscall(SYS_read, fd, words, 4);
+	say("%ld %s", n, words);
+	send(fd, "ba", 2, 0);
+	n = syscall(SYS_sendto, fd, "ck", 2, 0, NULL, 0);
+	say("%ld ", n);
+	n = recv(fd, words, 4, MSG_WAITALL);
+	say("%ld %.4s\n", n, words);
+}
+
+static void by_number(void)
+{
+	act(send_and_send_back, read_and_write_by_number);
+}
+
 static void poll_it(void)
 {
 	act(send_late, poll_by_aio);
@@ -111,7 +139,8 @@ static void ring(void)
 int main(int argc, char **argv)
 {
 	static const struct scenario scenarios[] = {
-		{"poll", poll_it}, {"read", read_it}, {"write", write_it}, {"ring", ring}, {NULL, NULL},
+		{"poll", poll_it}, {"read", read_it}, {"write", write_it}, {"ring", ring},
+		{"number", by_number}, {NULL, NULL},
 	};
 	return act_out(scenarios, argc, argv);
 }
