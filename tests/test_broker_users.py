@@ -44,6 +44,7 @@ pytestmark = pytest.mark.skipif(
 )
 CLIENT, SERVER = wire.Side.CLIENT, wire.Side.SERVER
 ALICE, BOB = 61001, 61002
+_IP_TRANSPARENT = 19
 Answer = wire.FromBroker
 
 
@@ -186,6 +187,25 @@ def test_nobody_can_claim_what_belongs_to_another_user(system_broker: BrokerProc
             refused = bob.do(answer)
             assert isinstance(refused, wire.Refuse)
             assert refused.reason == Reason.NOT_VERIFIED
+
+
+def test_transparent_sockets_are_not_taken_for_each_others_ends(
+    system_broker: BrokerProcess,
+) -> None:
+    """A proxy that takes both its clients' and its servers' addresses has sockets whose addresses
+    mirror each other, and which are connected to others."""
+    with libraries(system_broker.path, 1) as (proxy,), socket.socket() as listener:
+        listener.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        with socket.create_connection(listener.getsockname()) as client:
+            with listener.accept()[0] as server:
+                proxy.claim(server, SERVER)
+                answer = proxy.receive().body
+                assert isinstance(answer, wire.Refuse)
+                assert answer.reason == Reason.NOT_VERIFIED
+                proxy.claim(client, CLIENT)
+                assert isinstance(proxy.receive().body, wire.Refuse)
 
 
 def test_nobody_can_decline_what_belongs_to_another_user(system_broker: BrokerProcess) -> None:

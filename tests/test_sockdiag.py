@@ -43,6 +43,7 @@ def test_each_end_is_found_by_its_addresses(diag: SockDiag, kind: str) -> None:
             assert info.state == State.ESTABLISHED
             assert info.family == sock.family
             assert info.inode != 0
+            assert not info.transparent
 
 
 def test_a_mapped_socket_is_found_as_ipv4(diag: SockDiag) -> None:

@@ -12,6 +12,8 @@ Facts the callers depend on:
 - A socket bound to a device (SO_BINDTODEVICE, or a link-local address) is found only
   with that device's index.
 - The inode is 0 while no process holds the socket: before accept(2), after close(2).
+- Of a socket's options it tells some since Linux 5.13 (INET_DIAG_SOCKOPT), IP_TRANSPARENT among
+  them, which a socket from accept(2) has from its listener.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
@@ -44,6 +47,10 @@ _REQUEST = struct.Struct("=IHHIIBBBBI2s2s16s16sIII")
 # struct inet_diag_msg
 _ANSWER = struct.Struct("=BBBB2s2s16s16sIIIIIIII")
 _ERROR = struct.Struct("=i")
+_ATTRIBUTE = struct.Struct("=HH")
+_INET_DIAG_SOCKOPT = 22
+# The sixth bit of struct inet_diag_sockopt's first byte, in the order of the machine's bit fields.
+_TRANSPARENT = 0x20 if sys.byteorder == "little" else 0x04
 _Info = TypeVar("_Info")
 
 
@@ -93,6 +100,8 @@ class SocketInfo(NamedTuple):
     uid: int
     inode: int
     """0: no process holds it."""
+    transparent: bool
+    """It may have addresses that are not this host's (IP_TRANSPARENT)."""
 
 
 class TcpSocket(NamedTuple):
@@ -157,7 +166,7 @@ class SockDiag:
         `held_cookies`. Raises SockDiagError."""
         return self._dump(_HELD_STATES | 1 << State.LISTEN, _tcp_socket)
 
-    def _dump(self, states: int, make: Callable[[bytes, int], _Info]) -> Iterator[_Info]:
+    def _dump(self, states: int, make: Callable[[bytes, int, int], _Info]) -> Iterator[_Info]:
         for family in (socket.AF_INET, socket.AF_INET6):
             self._ask(family, _NLM_F_DUMP, states, _NOWHERE, _NOWHERE, 0, _NO_COOKIE)
             done = False
@@ -190,7 +199,7 @@ class SockDiag:
     def _answers(self) -> tuple[list[SocketInfo], bool]:
         return self._packet(_socket_info)
 
-    def _packet(self, make: Callable[[bytes, int], _Info]) -> tuple[list[_Info], bool]:
+    def _packet(self, make: Callable[[bytes, int, int], _Info]) -> tuple[list[_Info], bool]:
         """One packet's worth of answers, and whether they were the last ones. What an earlier
         request was answered that failed to take it in is passed over."""
         while True:
@@ -205,7 +214,9 @@ class SockDiag:
         """Is it about the last request? A packet answers no more than one."""
         return len(data) < _NLMSG.size or _NLMSG.unpack_from(data)[3] == self._sequence
 
-    def _parse(self, data: bytes, make: Callable[[bytes, int], _Info]) -> tuple[list[_Info], bool]:
+    def _parse(
+        self, data: bytes, make: Callable[[bytes, int, int], _Info]
+    ) -> tuple[list[_Info], bool]:
         answers: list[_Info] = []
         at = 0
         while at + _NLMSG.size <= len(data):
@@ -217,19 +228,30 @@ class SockDiag:
                     _raise_unless_absent(data, at + _NLMSG.size)
                     return answers, True
                 if kind == _SOCK_DIAG_BY_FAMILY:
-                    answers.append(make(data, at + _NLMSG.size))
+                    answers.append(make(data, at + _NLMSG.size, at + length))
             at += (length + 3) & ~3
         return answers, False
 
 
-def _socket_info(data: bytes, at: int) -> SocketInfo:
+def _socket_info(data: bytes, at: int, end: int) -> SocketInfo:
     (family, state, _, _, _, _, _, _, interface, low, high, _, _, _, uid, inode) = (
         _ANSWER.unpack_from(data, at)
     )
-    return SocketInfo(family, state, interface, high << 32 | low, uid, inode)
+    transparent = _is_transparent(data, at + _ANSWER.size, end)
+    return SocketInfo(family, state, interface, high << 32 | low, uid, inode, transparent)
 
 
-def _tcp_socket(data: bytes, at: int) -> TcpSocket:
+def _is_transparent(data: bytes, at: int, end: int) -> bool:
+    """From the attributes behind an answer."""
+    while at + _ATTRIBUTE.size < end:
+        length, kind = _ATTRIBUTE.unpack_from(data, at)
+        if kind == _INET_DIAG_SOCKOPT:
+            return bool(data[at + _ATTRIBUTE.size] & _TRANSPARENT)
+        at += max(length + 3 & ~3, _ATTRIBUTE.size)
+    return False
+
+
+def _tcp_socket(data: bytes, at: int, _end: int) -> TcpSocket:
     (family, state, _, _, local_port, remote_port, local, remote, *_, uid, inode) = (
         _ANSWER.unpack_from(data, at)
     )

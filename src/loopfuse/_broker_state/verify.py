@@ -111,6 +111,10 @@ class Verifier:
         info = view.find(local, remote, cookie)
         if info is None or not info.inode or not self._is_owner(who, info):
             return Verdict(Reason.NOT_VERIFIED, None)
+        if info.transparent:
+            # A proxy that takes the client's address towards the server, and the server's towards
+            # the client, has two sockets that mirror each other and are not connected.
+            return Verdict(Reason.NOT_VERIFIED, info)
         if info.state == State.ESTABLISHED:
             return Verdict(Reason.NONE, info)
         return Verdict(Reason.TOO_LATE, info)
