@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +315,31 @@ def test_short_of_descriptors_connections_stay_plain(tmp_path: Path) -> None:
                 assert len(fused) >= 10
                 assert {a.reason for a in refused} == {Reason.NO_DESCRIPTORS}
                 assert len(fused) + len(refused) == 80
+
+
+def test_without_any_descriptor_a_lonely_claim_is_answered(tmp_path: Path) -> None:
+    path = tmp_path / "broker.sock"
+    with broker_with(40, path):
+        with tcp_pairs(40) as pairs, tcp_pair() as lonely:
+            with (
+                libraries(path, 2) as (one, other),
+                closing(FakeLibrary(path, flags=wire.EAGER)) as eager,
+            ):
+                for pair in pairs:
+                    one.claim(pair.client, CLIENT)
+                    other.claim(pair.server, SERVER)
+                    one.receive()
+                    other.receive()
+                # A pair takes three for a moment: callers get the last ones.
+                with ExitStack() as callers:
+                    for _ in range(4):
+                        caller = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                        callers.enter_context(caller)
+                        caller.connect(os.fspath(path))
+                    eager.claim(lonely.client, CLIENT)
+                    answer = eager.receive().body
+                    assert isinstance(answer, wire.Refuse)
+                    assert answer.reason == Reason.NO_COUNTERPART
 
 
 def test_a_slow_reader_may_use_up_the_descriptors_and_lives(tmp_path: Path) -> None:

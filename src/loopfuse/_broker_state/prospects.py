@@ -107,7 +107,14 @@ class Prospects:
         return view.listener(other) if view else 0
 
     def _judge(self, wanted: dict[int, list[Connection]]) -> None:
-        holders = holders_of_sockets(wanted.keys())
+        try:
+            holders = holders_of_sockets(wanted.keys())
+        except OSError:
+            # No descriptor is left to look with: neither would there be one for a pair.
+            for connections in wanted.values():
+                for connection in connections:
+                    self._give_up(connection)
+            return
         loaded: dict[int, bool | None] = {}
         for inode, connections in wanted.items():
             for pid in holders.get(inode, ()):
