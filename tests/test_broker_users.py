@@ -379,14 +379,16 @@ sys.stdin.readline()
 
 
 @contextmanager
-def elsewhere(path: Path, lie: str = "-") -> Iterator[subprocess.Popen[str]]:
+def elsewhere(
+    path: Path, lie: str = "-", program: str = _ELSEWHERE
+) -> Iterator[subprocess.Popen[str]]:
     """A process in a network namespace of its own, with a connection whose client end it
     has claimed. The addresses are the same each time."""
     if shutil.which("unshare") is None or shutil.which("ip") is None:
         if os.environ.get("CI"):
             pytest.fail("unshare or ip is missing")
         pytest.skip("needs unshare and ip (util-linux, iproute2)")
-    inner = [sys.executable, "-c", _ELSEWHERE, str(path), str(Path(__file__).parent), lie]
+    inner = [sys.executable, "-c", program, str(path), str(Path(__file__).parent), lie]
     command = ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *inner]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
@@ -407,6 +409,77 @@ def go_on(process: subprocess.Popen[str]) -> None:
     assert process.stdin is not None
     process.stdin.write("\n")
     process.stdin.flush()
+
+
+_TWO_DEVICES = """
+import ctypes, os, socket, subprocess, sys
+sys.path[:0] = [sys.argv[2]]
+from pathlib import Path
+from broker_fixtures import FakeLibrary
+from loopfuse import _wire as wire
+
+def sh(commands):
+    subprocess.run(commands, shell=True, check=True)
+
+def address(host, port, device):
+    return host, port, 0, socket.if_nametoindex(device)
+
+def listen(device):
+    listener = socket.socket(socket.AF_INET6)
+    listener.bind(address("fe80::2", 2000, device))
+    listener.listen()
+    return listener
+
+def connect(device):
+    client = socket.socket(socket.AF_INET6)
+    client.settimeout(20)
+    client.bind(address("fe80::1", 1000, device))
+    client.connect(address("fe80::2", 2000, device))
+    return client
+
+here, there = socket.socketpair()
+child = os.fork()
+if child == 0:
+    here.close()
+    assert ctypes.CDLL(None).unshare(0x40000000) == 0
+    there.send(b"1")
+    there.recv(1)
+    sh("ip addr add fe80::2/64 dev vax nodad; ip addr add fe80::1/64 dev vbx nodad")
+    sh("ip link set vax up; ip link set vbx up")
+    listener = listen("vax")
+    there.send(b"2")
+    there.recv(1)
+    client = connect("vbx")
+    there.send(b"3")
+    there.recv(1)
+    os._exit(0)
+there.close()
+here.recv(1)
+for device, host in (("va", "fe80::1"), ("vb", "fe80::2")):
+    sh(f"ip link add {device} type veth peer name {device}x netns {child}")
+    sh(f"ip addr add {host}/64 dev {device} nodad; ip link set {device} up")
+listener = listen("vb")
+here.send(b"1")
+here.recv(1)
+here.send(b"2")
+client = connect("va")
+server, _ = listener.accept()
+here.recv(1)
+library = FakeLibrary(Path(sys.argv[1]))
+library.claim(client, wire.Side.CLIENT)
+library.claim(server, wire.Side.SERVER)
+print(*sorted(type(library.receive().body).__name__ for _ in range(2)), flush=True)
+here.close()
+os.waitpid(child, 0)
+"""
+
+
+def test_equal_link_local_addresses_at_two_devices_are_not_mixed_up(
+    system_broker: BrokerProcess,
+) -> None:
+    """Both connections lead to another host; the ends that are here mirror each other."""
+    with elsewhere(system_broker.path, program=_TWO_DEVICES) as host:
+        assert said(host) == "Refuse Refuse"
 
 
 def test_equal_addresses_in_two_namespaces_are_not_mixed_up(

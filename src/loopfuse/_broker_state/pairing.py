@@ -3,7 +3,8 @@
 A claim that the kernel confirms waits until its mirror image comes. Then both are
 looked up once more (the first one's socket may have been closed and its port used
 again), and if both sockets are there at the same moment, established, in one namespace,
-with mirrored addresses, they are connected to each other.
+with mirrored addresses of this host, and not bound to two devices, they are connected to
+each other.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from loopfuse._broker_state.verify import Verdict, Verifier
 from loopfuse._matching import Endpoint, Name, client_end, local_end, name_of, remote_end
 from loopfuse._reasons import Reason
 from loopfuse._segments import make_segment
+from loopfuse._sockdiag import SocketInfo
 from loopfuse._wire import Claim, Fuse, Refuse, Side, pack_fuse, pack_refuse
 
 CLAIMS_PER_CLIENT = 65536
@@ -79,7 +81,7 @@ class Pairing:
         elif verdict.reason != Reason.NONE:
             self._give_up(connection, end, verdict.reason)
         else:
-            self._seek_partner(connection, end, claim)
+            self._seek_partner(connection, end, claim, verdict.info)
 
     def on_decline(self, client: Client, claim: Claim) -> None:
         """One end will never be fused, or has given up a part of it."""
@@ -141,26 +143,33 @@ class Pairing:
         connection.detail = detail
         connection.client_end = _client_by(end, connection.name)
 
-    def _seek_partner(self, connection: Connection, end: End, claim: Claim) -> None:
+    def _seek_partner(
+        self, connection: Connection, end: End, claim: Claim, info: SocketInfo
+    ) -> None:
         waiting = connection.waiting
         if waiting is not None and waiting.endpoint == end.endpoint:
             if waiting.client is not end.client:  # the socket has changed hands
                 self._refuse(waiting.client, waiting.claim_id, Reason.SHARED_DESCRIPTOR)
             waiting = None
-        if waiting is not None and self._recheck(waiting, end, claim):
-            self._match(connection, waiting, end)
-            return
         if waiting is not None:
+            other = self._recheck(waiting, end, claim)
+            if other is not None:
+                if _are_apart(info, other):
+                    self._refuse_both(connection, waiting, end, Reason.NOT_VERIFIED)
+                else:
+                    self._match(connection, waiting, end)
+                return
             self._ledger.close(connection)
             connection = self._ledger.open(connection.name)
         self._wait(connection, end, claim)
 
-    def _recheck(self, waiting: End, end: End, claim: Claim) -> bool:
+    def _recheck(self, waiting: End, end: End, claim: Claim) -> SocketInfo | None:
+        """None: its claim holds no more."""
         who = waiting.client.credentials
         verdict = self._verifier.check(
             who, claim.netns_cookie, waiting.endpoint, end.endpoint, waiting.cookie
         )
-        return verdict.reason == Reason.NONE
+        return verdict.info if verdict.reason == Reason.NONE else None
 
     def _wait(self, connection: Connection, end: End, claim: Claim) -> None:
         """No partner yet: is there any hope of one?"""
@@ -292,6 +301,12 @@ class Pairing:
 
 def _end(client: Client, claim: Claim) -> End:
     return End(client, local_end(claim), claim.cookie, claim.claim_id, claim.side, claim.limit)
+
+
+def _are_apart(one: SocketInfo, other: SocketInfo) -> bool:
+    """Bound to two devices: the same addresses may be at both (link-local ones), each of the
+    sockets connected to another host's."""
+    return 0 != one.interface != other.interface != 0
 
 
 def _client_by(end: End, name: Name) -> Endpoint:
