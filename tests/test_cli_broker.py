@@ -278,6 +278,14 @@ def test_bad_broker_options_are_explained(tmp_path: Path, arguments: list[str]) 
     assert "Error:" in done.stderr
 
 
+@pytest.mark.parametrize("seconds", ["3000000", "inf"])
+def test_a_broker_may_be_told_to_stay_for_months(tmp_path: Path, seconds: str) -> None:
+    process = BrokerProcess(tmp_path / "broker.sock", "--idle-exit", seconds)
+    eventually(lambda: len(fetch_rows(process.path)) == 0, "it answers")
+    code, said = process.stop()
+    assert (code, "Traceback" in said) == (0, False), said
+
+
 def test_the_ring_size_is_what_was_asked_for(tmp_path: Path) -> None:
     process = BrokerProcess(tmp_path / "broker.sock", "--ring-size", "4096")
     try:

@@ -53,6 +53,8 @@ from loopfuse._wire import (
 IDLE_EXIT_DEFAULT = 30.0
 _PACKETS_A_TURN = 64
 _LARGEST_PACKET = 65536
+_LONGEST_SLEEP = 86400.0
+"""Seconds; epoll_wait takes no more than 24 days."""
 _MOST_CLIENTS = 16384
 _HUNG_UP = "hung up"
 
@@ -247,7 +249,7 @@ class Broker:
         times = [moment for moment in due if moment is not None]
         if self._options.idle_exit > 0 and not self._clients and not self._ledger.pairs:
             times.append(self._busy_at + self._options.idle_exit)
-        return max(0.0, min(times) - now) if times else -1
+        return min(max(0.0, min(times) - now), _LONGEST_SLEEP) if times else -1
 
     # -- clients --------------------------------------------------------------------
 
