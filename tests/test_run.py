@@ -71,6 +71,24 @@ def test_stdio_goes_through(environment: dict[str, str]) -> None:
     assert (done.stdout, done.stderr) == ("given\n", "said\n")
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_program_may_be_run_with_stdio_closed(
+    environment: dict[str, str], tmp_path: Path, closed: str
+) -> None:
+    report = tmp_path / "report"
+    shell = f"{LOOPFUSE} run -- sh -c 'echo ran >{report}' {closed}"
+    done = subprocess.run(
+        ["sh", "-c", shell],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert report.exists()
+
+
 def test_libuv_keeps_to_epoll_ctl(environment: dict[str, str]) -> None:
     environment["UV_USE_IO_URING"] = "1"
     assert run(environment, "--", "sh", "-c", "echo $UV_USE_IO_URING").stdout == "0\n"

@@ -45,8 +45,9 @@ def run(
     if path is None:
         _die(f"{argv[0]}: no such program on PATH", NOT_FOUND)
     environment = _environment(path, eager=eager, after=after, verbose=verbose)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # None: it was closed when we began
+            stream.flush()
     # Python ignores these two from its start on, and exec hands that down.
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
