@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import struct
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from broker_fixtures import (
     tcp_pair,
     tcp_pairs,
 )
-from commands import at_terminal, loopfuse
+from commands import LOOPFUSE, at_terminal, loopfuse
 from loopfuse import _wire as wire
 from loopfuse._cli import ps
 from loopfuse._control import fetch_rows, fetch_status
@@ -276,6 +277,27 @@ def test_bad_broker_options_are_explained(tmp_path: Path, arguments: list[str]) 
     done = loopfuse(tmp_path / "broker.sock", "broker", *arguments)
     assert done.returncode == 2
     assert "Error:" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["broker", "--socket", "broker.sock"],
+        ["broker", "--policy", "policy.toml"],
+        ["broker", "--socket", "broker.sock", "status"],
+        ["run", "--policy", "policy.toml", "--", "true"],
+    ],
+)
+def test_a_current_directory_that_is_gone_is_explained(
+    tmp_path: Path, arguments: list[str]
+) -> None:
+    gone = 'mkdir "$0" && cd "$0" && rmdir "$0" && exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", gone, str(tmp_path / "gone"), *LOOPFUSE, *arguments],
+        capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode in (1, 2)
+    assert "Error:" in done.stderr and "which is gone" in done.stderr
 
 
 @pytest.mark.parametrize("seconds", ["3000000", "inf"])

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loopfuse import _policy_file
 from loopfuse._errors import PolicyError
 from loopfuse._policy import Rule
-from loopfuse._policy_file import read_policy
+from loopfuse._policy_file import choose_policy, default_path, read_policy
 
 GOOD = """
 default = "deny"
@@ -79,6 +81,28 @@ def test_a_bad_file_is_told_by_line_and_key(tmp_path: Path, text: str, said: lis
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="can't be read: No such file"):
         read_policy(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("home", [None, "/tmp/" + 300 * "x"])
+def test_a_user_may_have_no_home_or_one_that_he_can_not_enter(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: str | None
+) -> None:
+    for name in ("getuid", "geteuid"):
+        monkeypatch.setattr(os, name, lambda: 54321)
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.delenv("HOME")
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
+    monkeypatch.setattr(_policy_file, "SYSTEM_FILE", tmp_path / "none.toml")
+    assert default_path() is None
+
+
+def test_the_systems_file_counts_also_where_it_can_not_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_policy_file, "SYSTEM_FILE", Path("/tmp/" + 300 * "x"))
+    with pytest.raises(PolicyError, match="can't be read"):
+        choose_policy(None)
 
 
 @given(st.binary(max_size=200))

@@ -155,6 +155,18 @@ def test_a_file_that_is_no_program_is_126(environment: dict[str, str], tmp_path:
     assert run(environment, "--", str(file)).returncode == 126
 
 
+def test_a_program_that_can_not_be_looked_at_is_126(environment: dict[str, str]) -> None:
+    done = run(environment, "--", "/tmp/" + 300 * "x")
+    assert (done.returncode, "can't be run" in done.stderr) == (126, True)
+
+
+def test_a_library_that_can_not_be_looked_at_is_missing(environment: dict[str, str]) -> None:
+    done = run(
+        environment | {"LOOPFUSE_LIBRARY": "/tmp/" + 300 * "x"}, "--", "sh", "-c", "echo ran"
+    )
+    assert (done.returncode, done.stdout, "is missing" in done.stderr) == (0, "ran\n", True)
+
+
 def test_a_script_whose_interpreter_is_missing_is_127(
     environment: dict[str, str], tmp_path: Path
 ) -> None:

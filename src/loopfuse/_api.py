@@ -20,6 +20,7 @@ from loopfuse._errors import DefuseError, NoBrokerError, ProgramError, SocketErr
 from loopfuse._kernel import SO_NETNS_COOKIE, query_socket_option, socket_address
 from loopfuse._matching import endpoint
 from loopfuse._messages import DefuseAnswer, Row
+from loopfuse._paths import is_file, whole
 from loopfuse._preload import library_path, preload_environment
 from loopfuse._run import insist_on
 from loopfuse._runtime_dir import broker_path, ensure_broker
@@ -147,14 +148,14 @@ def environment(
     PolicyError if the file can't be read or the broker that is running goes by another,
     MetricsError if it serves no metrics there, and ValueError for an `after` below 0.
     """
-    if not library_path().is_file():
+    if not is_file(library_path()):
         raise ProgramError(
             f"the library {library_path()} is missing", hint="Install loopfuse anew."
         )
     if after is not None and after < 0:
         raise ValueError(f"after is a number of calls, at least 0, not {after}")
     if policy is not None or metrics is not None:
-        insist_on(Path(policy).absolute() if policy is not None else None, metrics)
+        insist_on(whole(Path(policy)) if policy is not None else None, metrics)
     plain = dict(os.environ if base is None else base)
     return preload_environment(plain, ensure_broker(), eager=eager, after=after)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from loopfuse._elf import Obstacle, examine, find_program
 from loopfuse._errors import LoopfuseError
 from loopfuse._listings import Finding, Verdict
+from loopfuse._paths import is_file
 from loopfuse._preload import library_path, preload_environment
 
 _DESCRIPTORS_WANTED = 4096
@@ -100,7 +101,7 @@ def _socket_cookies() -> Finding:
 
 def _library() -> Finding:
     path = library_path()
-    if path.is_file():
+    if is_file(path):
         return Finding("library", Verdict.OK, str(path))
     return Finding("library", Verdict.FAIL, f"{path} is missing", "reinstall loopfuse")
 

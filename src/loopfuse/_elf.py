@@ -47,7 +47,13 @@ class Program:
 def find_program(name: str) -> Path | None:
     """The file that ``execvp(name)`` would run; ``None``: there is none on PATH."""
     if "/" in name:
-        return Path(name) if Path(name).exists() else None
+        try:
+            Path(name).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError:
+            pass  # whoever runs it says what is wrong with it
+        return Path(name)
     found = shutil.which(name)
     return Path(found) if found else None
 

@@ -6,6 +6,7 @@ key, and what would be right there.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import pwd
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 
 from loopfuse._errors import PolicyError
 from loopfuse._firewall.machine import Kind
+from loopfuse._paths import is_there, whole
 from loopfuse._policy import EVERYTHING, Network, Policy, Rule
 
 if sys.version_info >= (3, 11):
@@ -37,15 +39,23 @@ def default_path() -> Path | None:
     """The policy file that holds where none is named: a user's own, else the system's."""
     if os.geteuid() != 0:
         home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-        own = Path(home).expanduser() / "loopfuse" / "policy.toml"
-        if own.is_absolute() and own.exists():
-            return own
-    return SYSTEM_FILE if SYSTEM_FILE.exists() else None
+        # A user may have no home, or HOME may still be another's, from before `su`.
+        with contextlib.suppress(RuntimeError):
+            own = Path(home).expanduser() / "loopfuse" / "policy.toml"
+            if own.is_absolute() and is_there(own):
+                return own
+    try:
+        SYSTEM_FILE.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:
+        pass  # there may be one, and who reads it says why it can't be
+    return SYSTEM_FILE
 
 
 def choose_policy(named: Path | None) -> Policy:
     """The policy of the file that was named, else of the default one. Raises PolicyError."""
-    path = named.absolute() if named is not None else default_path()
+    path = whole(named) if named is not None else default_path()
     return EVERYTHING if path is None else read_policy(path)
 
 

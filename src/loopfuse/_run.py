@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from loopfuse._elf import Obstacle, examine, find_program
+from loopfuse._paths import is_file, whole
 from loopfuse._preload import library_path, preload_environment
 
 NOT_FOUND = 127  # as env(1), nohup(1) and the shells have it
@@ -40,7 +41,7 @@ def run(
     MetricsError if it serves none there, BrokerError if it can't.
     """
     if policy is not None or metrics is not None:
-        insist_on(policy.absolute() if policy is not None else None, metrics)
+        insist_on(whole(policy) if policy is not None else None, metrics)
     path = find_program(argv[0])
     if path is None:
         _die(f"{argv[0]}: no such program on PATH", NOT_FOUND)
@@ -98,7 +99,7 @@ def _environment(path: Path, *, eager: bool, after: int | None, verbose: bool) -
         if verbose:
             print(f"loopfuse: {path} runs plain: {obstacle.value}", file=sys.stderr)
         return plain
-    if not library_path().is_file():
+    if not is_file(library_path()):
         _warn(f"{library_path()} is missing: {path.name} runs plain; reinstall loopfuse")
         return plain
     # Late: the socket is all that is needed when a broker already answers.

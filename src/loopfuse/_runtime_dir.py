@@ -14,6 +14,7 @@ import stat
 from pathlib import Path
 
 from loopfuse._errors import RuntimeDirError
+from loopfuse._paths import is_folder
 
 _SYSTEM_DIRECTORY = Path("/run/loopfuse")
 _NAME = "broker.sock"
@@ -68,7 +69,7 @@ def prepare_directory(path: Path) -> None:
     of ours (LOOPFUSE_BROKER) is only required to exist. Raises RuntimeDirError."""
     folder = path.parent
     if folder != _directory():
-        if not folder.is_dir():
+        if not is_folder(folder):
             raise RuntimeDirError(
                 f"there is no directory {folder} for the broker's socket",
                 hint="Make it, or set LOOPFUSE_BROKER to another path.",

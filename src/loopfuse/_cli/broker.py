@@ -90,6 +90,7 @@ def command(
     from loopfuse._broker_start import run_in_foreground
     from loopfuse._broker_state.scrapes import parse_address
     from loopfuse._errors import LoopfuseError
+    from loopfuse._paths import whole
     from loopfuse._policy_file import choose_policy
     from loopfuse._runtime_dir import broker_path
 
@@ -97,7 +98,7 @@ def command(
         address = parse_address(metrics) if metrics is not None else None
         policy = choose_policy(policy_path)
         options = Options(idle_exit, ring_size, log_level, policy, log_target, address)
-        run_in_foreground(socket_path.absolute() if socket_path else broker_path(), options)
+        run_in_foreground(whole(socket_path) if socket_path else broker_path(), options)
     except LoopfuseError as error:
         raise click.UsageError(str(error)) from error
 
@@ -114,10 +115,11 @@ def status(socket_path: Path | None, as_json: bool) -> None:
     """
     from loopfuse._control import fetch_status
     from loopfuse._errors import LoopfuseError
+    from loopfuse._paths import whole
     from loopfuse._runtime_dir import broker_path
 
     try:
-        path = socket_path.absolute() if socket_path else broker_path()
+        path = whole(socket_path) if socket_path else broker_path()
         told = fetch_status(path)
     except LoopfuseError as error:
         raise click.ClickException(str(error)) from error

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from loopfuse._errors import SubjectError
+from loopfuse._paths import is_there
 from loopfuse._why.holders import Process
 from loopfuse._why.links import End, Link
 
@@ -49,7 +50,7 @@ def parse_subject(text: str) -> Subject:
                 hint="Give the id of a process, a port such as :7000, or the name of a program.",
             )
         # A process goes by the file that its path leads to, as redis-server's to another name.
-        is_file = "/" in text and Path(text).exists()
+        is_file = "/" in text and is_there(Path(text))
         return Subject(program=os.path.realpath(text) if is_file else text)
     number = int(match[2])
     if number > (_MOST_PORT if match[1] else _MOST_PID):
