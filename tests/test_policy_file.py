@@ -105,6 +105,20 @@ def test_the_systems_file_counts_also_where_it_can_not_be_read(
         choose_policy(None)
 
 
+def test_a_path_that_can_not_be_told_in_json_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"p\xff.toml")
+    path.write_text(GOOD)
+    with pytest.raises(PolicyError, match="is not UTF-8"):
+        read_policy(path)
+
+
+@pytest.mark.parametrize("number", [5000 * "1", "0x" + 5000 * "f"])
+@pytest.mark.parametrize("key", ["port", "user", "address", "program", "action"])
+def test_an_endless_number_is_explained(tmp_path: Path, key: str, number: str) -> None:
+    with pytest.raises(PolicyError, match=r"policy\.toml"):
+        read_policy(write(tmp_path, f"[[rule]]\n{key} = {number}\n"))
+
+
 @given(st.binary(max_size=200))
 def test_no_garbage_raises_anything_else(
     tmp_path_factory: pytest.TempPathFactory, raw: bytes

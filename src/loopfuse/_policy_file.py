@@ -62,6 +62,13 @@ def choose_policy(named: Path | None) -> Policy:
 def read_policy(path: Path) -> Policy:
     """What the file says. Raises PolicyError."""
     try:
+        str(path).encode()
+    except UnicodeEncodeError as error:  # the broker tells of it in JSON
+        raise PolicyError(
+            f"the path of the policy file {str(path)!a} is not UTF-8",
+            hint="Give the file another name.",
+        ) from error
+    try:
         with path.open("rb") as file:
             raw = file.read(_LARGEST + 1)
     except OSError as error:
@@ -73,13 +80,12 @@ def read_policy(path: Path) -> Policy:
         raise PolicyError(f"the policy file {path} is larger than a mebibyte")
     try:
         text = raw.decode()
-        data = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        return _Reader(path, text).policy(tomllib.loads(text))
+    except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, numbers without an end
         raise PolicyError(
             f"the policy file {path} is not TOML: {error}",
             hint="docs/policy.md has an example.",
         ) from error
-    return _Reader(path, text).policy(data)
 
 
 class _Reader:
