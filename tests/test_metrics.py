@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import socket
 import struct
 import subprocess
@@ -29,7 +30,7 @@ from broker_fixtures import (
 from commands import LOOPFUSE
 from conftest import tool
 from loopfuse import _wire as wire
-from loopfuse._broker_state.scrapes import MOST_VISITORS, PATIENCE, Address, parse_address
+from loopfuse._broker_state.scrapes import MOST_VISITORS, PATIENCE, Address, Scrapes, parse_address
 from loopfuse._broker_state.tally import Tally
 from loopfuse._control import order_defuse
 from loopfuse._errors import MetricsError
@@ -352,10 +353,18 @@ def test_addresses(text: str, address: tuple[str, int]) -> None:
     assert parse_address(text) == Address(*address)
 
 
-@pytest.mark.parametrize("text", ["", "x", "1:2:3", "::1:2", "host:", "host:70000", "h:-1", "h:²"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "1:2:3", "::1:2", "host:", "host:70000", "h:-1", "h:²", "h:" + 5000 * "9"]
+)
 def test_what_is_no_address_is_explained(text: str) -> None:
     with pytest.raises(MetricsError, match="no address"):
         parse_address(text)
+
+
+@pytest.mark.parametrize("host", ["a..b", 70 * "x"])
+def test_what_can_be_no_hosts_name_is_explained(host: str) -> None:
+    with select.epoll() as epoll, pytest.raises(MetricsError, match="can't be served"):
+        Scrapes(Address(host, 0), bytes, "text/plain", epoll)
 
 
 def broker(path: Path, address: str, **extra: Any) -> subprocess.CompletedProcess[str]:

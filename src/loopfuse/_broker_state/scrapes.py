@@ -56,7 +56,7 @@ def parse_address(text: str) -> Address:
         raise MetricsError(
             f"{text!r} is no address for metrics", hint="Write an IPv6 one as [HOST]:PORT."
         )
-    if not (port.isascii() and port.isdigit()) or int(port) > 65535:
+    if not (port.isascii() and port.isdigit()) or len(port) > 5 or int(port) > 65535:
         raise MetricsError(
             f"{text!r} is no address for metrics",
             hint=f"Give HOST:PORT, or a PORT from 0 to 65535 alone for {DEFAULT_HOST}.",
@@ -218,7 +218,7 @@ def _find(address: Address) -> _Found:
         return socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host
         raise _unusable(address, error) from error
 
 
@@ -241,8 +241,9 @@ def _listen(address: Address) -> socket.socket:
     return sock
 
 
-def _unusable(address: Address, error: OSError) -> MetricsError:
+def _unusable(address: Address, error: OSError | UnicodeError) -> MetricsError:
+    why = error.strerror if isinstance(error, OSError) else None
     return MetricsError(
-        f"metrics can't be served at {address}: {error.strerror or error}",
+        f"metrics can't be served at {address}: {why or error}",
         hint="Give another HOST:PORT with --metrics.",
     )
