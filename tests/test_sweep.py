@@ -201,6 +201,13 @@ def test_a_hint_that_comes_long_before_the_close_is_not_forgotten(world: World) 
     assert not world.connections
 
 
+def test_hints_of_no_connection_are_not_kept(world: World) -> None:
+    world.size = 0
+    sweep = made(world)
+    sweep.hint(range(1, 1000))
+    assert sweep.due() is None
+
+
 def test_a_hint_that_was_wrong_is_forgotten(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.connections = [Held(1)]
     sweep = made(world)

@@ -66,6 +66,8 @@ class Sweep:
         """These connections may be over; the hint may come shortly before the close."""
         due = time.monotonic() + HINT_DELAY
         for one in set(ids) - self._hinted:
+            if self._ledger.get(one) is None:  # over already, or made up: there may be millions
+                continue
             self._hinted.add(one)
             heappush(self._hints, (due, one, 0))
 
