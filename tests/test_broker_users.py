@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from broker_fixtures import (
 from loopfuse import _wire as wire
 from loopfuse._broker import Options
 from loopfuse._broker_start import run_in_foreground
+from loopfuse._broker_state.verify import INTERFACES_INTERVAL
 from loopfuse._control import order_defuse
 from loopfuse._matching import local_end, remote_end
 from loopfuse._messages import DefuseAnswer
@@ -480,6 +482,43 @@ def test_equal_link_local_addresses_at_two_devices_are_not_mixed_up(
     """Both connections lead to another host; the ends that are here mirror each other."""
     with elsewhere(system_broker.path, program=_TWO_DEVICES) as host:
         assert said(host) == "Refuse Refuse"
+
+
+_LATE_DEVICE = """
+import os, socket, sys
+sys.path[:0] = [sys.argv[2]]
+from pathlib import Path
+from broker_fixtures import FakeLibrary, connect_pair
+from loopfuse import _wire as wire
+
+library = FakeLibrary(Path(sys.argv[1]))
+early = connect_pair("ipv4")
+library.claim(early.client, wire.Side.CLIENT)  # the broker looks at the namespace
+library.settle()
+print("claimed", flush=True)
+sys.stdin.readline()
+assert os.system(
+    "ip link add late type veth peer name far && ip addr add fe80::7/64 dev late nodad"
+    " && ip link set far up && ip link set late up"
+) == 0
+listener = socket.socket(socket.AF_INET6)
+listener.bind(("fe80::7", 0, 0, socket.if_nametoindex("late")))
+listener.listen()
+client = socket.socket(socket.AF_INET6)
+client.connect(listener.getsockname())
+server, _ = listener.accept()
+library.claim(client, wire.Side.CLIENT)
+library.claim(server, wire.Side.SERVER)
+print(*sorted(type(library.receive().body).__name__ for _ in range(2)), flush=True)
+"""
+
+
+def test_a_device_that_comes_later_is_known(system_broker: BrokerProcess) -> None:
+    with elsewhere(system_broker.path, program=_LATE_DEVICE) as process:
+        assert said(process) == "claimed"
+        time.sleep(INTERFACES_INTERVAL)
+        go_on(process)
+        assert said(process) == "Fuse Fuse"
 
 
 def test_equal_addresses_in_two_namespaces_are_not_mixed_up(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from typing import NamedTuple
 
 from loopfuse._broker_state.firewall import Firewall
@@ -22,6 +23,8 @@ from loopfuse._reasons import Reason
 from loopfuse._sockdiag import SockDiag, SocketInfo, State
 
 _MOST_INTERFACES = 16
+INTERFACES_INTERVAL = 1.0
+"""Seconds between two looks at which devices there are."""
 
 
 class Verdict(NamedTuple):
@@ -38,7 +41,8 @@ class NetnsView:
     def __init__(self) -> None:
         self.diag = SockDiag()
         self.cookie = netns_cookie(self.diag.socket)
-        self._interfaces = [0, *(index for index, _ in socket.if_nameindex()[:_MOST_INTERFACES])]
+        self._interfaces = _interfaces()
+        self._looked = time.monotonic()
         self.watch = Watch()
 
     def close(self) -> None:
@@ -55,9 +59,22 @@ class NetnsView:
                 info = self.diag.lookup(local, remote, cookie=cookie, interface=interface)
                 if info is not None:
                     return info
+            for interface in self._newcomers():
+                info = self.diag.lookup(local, remote, cookie=cookie, interface=interface)
+                if info is not None:
+                    return info
         except SockDiagError:
             pass
         return None
+
+    def _newcomers(self) -> list[int]:
+        """Devices that have come since somebody looked, which is done once in a while."""
+        now = time.monotonic()
+        if now - self._looked < INTERFACES_INTERVAL:
+            return []
+        self._looked = now
+        known, self._interfaces = self._interfaces, self.watch.inside.call(_interfaces) or [0]
+        return [one for one in self._interfaces if one not in known]
 
     def listener(self, local: Endpoint) -> int:
         """The inode of the socket that listens there; 0: none, or the kernel can't say."""
@@ -69,6 +86,11 @@ class NetnsView:
         except SockDiagError:
             pass
         return 0
+
+
+def _interfaces() -> list[int]:
+    """What a socket may be bound to in this thread's namespace; 0: nothing."""
+    return [0, *(index for index, _ in socket.if_nameindex()[:_MOST_INTERFACES])]
 
 
 class Verifier:

@@ -34,9 +34,9 @@ class Watch:
         with contextlib.suppress(OSError):  # a kernel without nftables
             self._netfilter = nftables.open_netlink()
         self._route = traffic.open_netlink()
-        self._inside = Inside()
-        self._legacy = Legacy(self._inside)
-        self._tcx = Tcx(self._inside)
+        self.inside = Inside()
+        self._legacy = Legacy(self.inside)
+        self._tcx = Tcx(self.inside)
         self._bpf: list[Watcher] = []
         self.listeners: list[Listener] = []
         """They become readable when something has changed."""
@@ -66,7 +66,7 @@ class Watch:
             self._netfilter.close()
         self._route.close()
         self._legacy.close()
-        self._inside.close()
+        self.inside.close()
         for listener in self.listeners:
             listener.close()
 
