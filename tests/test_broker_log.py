@@ -260,3 +260,17 @@ def test_a_full_disk_is_survived() -> None:
 def test_a_file_that_cant_be_opened_raises(tmp_path: Path) -> None:
     with pytest.raises(BrokerError, match="the log file"):
         Log("info", str(tmp_path / "none" / "log"))
+
+
+def test_without_standard_error_it_is_written_nowhere(tmp_path: Path) -> None:
+    prefix = ("sh", "-c", 'exec "$@" 2>&-', "sh")
+    process = BrokerProcess(tmp_path / "broker.sock", prefix=prefix)
+    try:
+        with libraries(process.path, 1) as (one,), tcp_pair() as pair:
+            one.claim(pair.client, CLIENT)
+            one.claim(pair.server, SERVER)
+            assert isinstance(one.receive().body, wire.Fuse)
+            assert isinstance(one.receive().body, wire.Fuse)
+        assert (tmp_path / "broker.sock.lock").read_bytes() == b""
+    finally:
+        process.stop()

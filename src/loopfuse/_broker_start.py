@@ -199,6 +199,7 @@ def run_in_foreground(path: Path, options: Options) -> None:
     check_path(path)
     check_ring_size(options.ring_size)
     prepare_directory(path)
+    _fill_stdio()
     lock = take_lock(path)
     if lock is None:
         raise BrokerError(
@@ -210,6 +211,16 @@ def run_in_foreground(path: Path, options: Options) -> None:
         broker.run(Listening(path, socket_mode()))
     finally:
         os.close(lock)
+
+
+def _fill_stdio() -> None:
+    """Where standard streams are closed, no file of ours may get their numbers: the log would be
+    written there."""
+    while True:
+        fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        if fd > 2:
+            os.close(fd)
+            return
 
 
 if __name__ == "__main__":
