@@ -89,6 +89,15 @@ def test_a_program_may_be_run_with_stdio_closed(
     assert report.exists()
 
 
+def test_where_errors_can_not_be_told_output_is_the_programs(environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{LOOPFUSE} run -- sh -c 'echo ran' 2>&-"],
+        env=environment | {"LOOPFUSE_LIBRARY": "/nonexistent"},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "ran\n")
+
+
 def test_libuv_keeps_to_epoll_ctl(environment: dict[str, str]) -> None:
     environment["UV_USE_IO_URING"] = "1"
     assert run(environment, "--", "sh", "-c", "echo $UV_USE_IO_URING").stdout == "0\n"

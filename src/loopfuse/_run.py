@@ -97,7 +97,7 @@ def _environment(path: Path, *, eager: bool, after: int | None, verbose: bool) -
         return plain  # execve will say what is wrong with it
     if obstacle is not None and obstacle not in _HARMLESS:
         if verbose:
-            print(f"loopfuse: {path} runs plain: {obstacle.value}", file=sys.stderr)
+            _warn(f"{path} runs plain: {obstacle.value}")
         return plain
     if not is_file(library_path()):
         _warn(f"{library_path()} is missing: {path.name} runs plain; reinstall loopfuse")
@@ -115,9 +115,10 @@ def _environment(path: Path, *, eager: bool, after: int | None, verbose: bool) -
 
 
 def _warn(message: str) -> None:
-    print(f"loopfuse: {message}", file=sys.stderr)
+    if sys.stderr is not None:  # it is closed: print would take standard output
+        print(f"loopfuse: {message}", file=sys.stderr)
 
 
 def _die(message: str, code: int) -> NoReturn:
-    print(f"loopfuse: {message}", file=sys.stderr)
+    _warn(message)
     sys.exit(code)
