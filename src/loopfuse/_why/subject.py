@@ -14,6 +14,7 @@ from loopfuse._why.links import End, Link
 
 _MOST_PORT = 65535
 _MOST_PID = 1 << 22  # PID_MAX_LIMIT of proc(5)
+_MOST_DIGITS = 9
 
 
 class Subject(NamedTuple):
@@ -52,7 +53,8 @@ def parse_subject(text: str) -> Subject:
         # A process goes by the file that its path leads to, as redis-server's to another name.
         is_file = "/" in text and is_there(Path(text))
         return Subject(program=os.path.realpath(text) if is_file else text)
-    number = int(match[2])
+    # int() refuses more digits than sys.get_int_max_str_digits().
+    number = int(match[2]) if len(match[2]) <= _MOST_DIGITS else _MOST_PID + 1
     if number > (_MOST_PORT if match[1] else _MOST_PID):
         raise SubjectError(
             f"{text} is no {'port' if match[1] else 'port and no process id'}",
