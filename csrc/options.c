@@ -143,12 +143,13 @@ enum lf_option_way lf_option_way(int level, int name, const void *value, socklen
 		return way_of_socket_option(name, value, len);
 	case IPPROTO_TCP:
 		return way_of_tcp_option(name, value, len);
-	case IPPROTO_IP: /* what the kernel throws away must not arrive */
+	case IPPROTO_IP: /* what the kernel throws away must not arrive; for a proxy see below */
 		return tcp_if(name == IP_XFRM_POLICY || name == IP_IPSEC_POLICY ||
-			      (name == IP_MINTTL && is_set(value, len)));
+			      ((name == IP_MINTTL || name == IP_TRANSPARENT) && is_set(value, len)));
 	case IPPROTO_IPV6:
 		return tcp_if(name == IPV6_XFRM_POLICY || name == IPV6_IPSEC_POLICY ||
-			      (name == IPV6_MINHOPCOUNT && is_set(value, len)));
+			      ((name == IPV6_MINHOPCOUNT || name == IPV6_TRANSPARENT) &&
+			       is_set(value, len)));
 	default:
 		return LF_OPTION_STAYS;
 	}
@@ -289,6 +290,9 @@ static bool only_tcp_will_do(int fd)
 		{SOL_SOCKET, SO_MAX_PACING_RATE, -1}, {IPPROTO_TCP, TCP_INQ, 0},
 		{IPPROTO_TCP, TCP_TX_DELAY, 0},	      {IPPROTO_IP, IP_MINTTL, 0},
 		{IPPROTO_IPV6, IPV6_MINHOPCOUNT, 0},
+		/* A proxy that takes its client's address towards the server, and the server's towards
+		 * the client, has two sockets that look like each other's ends. */
+		{IPPROTO_IP, IP_TRANSPARENT, 0},      {IPPROTO_IPV6, IPV6_TRANSPARENT, 0},
 	};
 	for (size_t i = 0; i < sizeof(options) / sizeof(*options); i++)
 		if (lf_option_ask(fd, options[i].level, options[i].name, options[i].default_value) !=

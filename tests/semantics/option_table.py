@@ -91,6 +91,7 @@ def lets_everything_out(family: int) -> bytes:
 
 
 TO_THE_KERNEL = "of the handshake and of packets, which stay the kernel's"
+TRANSPARENT = "a proxy's two sockets may look like each other's ends; 0 changes nothing"
 DATAGRAMS = "has no effect on a stream"
 RAW = "only for raw sockets"
 LATER = "on a listener, at the accepted end, it can't be asked for: fused all the same"
@@ -291,7 +292,7 @@ POLICY = "what a policy blocks must not arrive; " + LATER
 row("IP_IPSEC_POLICY", 16, PLAIN, ZEROS[:168], note=POLICY)
 row("IP_XFRM_POLICY", 17, PLAIN, lets_everything_out(socket.AF_INET), note=POLICY)
 row("IP_PASSSEC", 18, PASSED, 1, note=DATAGRAMS)
-row("IP_TRANSPARENT", 19, PASSED, 1, note=TO_THE_KERNEL)
+row("IP_TRANSPARENT", 19, PLAIN, 1, note=TRANSPARENT)
 row("IP_ORIGDSTADDR", 20, PASSED, 1, note=DATAGRAMS)
 row("IP_MINTTL", 21, PLAIN, 1, note="what the kernel drops must not arrive; 0 changes nothing")
 row("IP_NODEFRAG", 22, PASSED, 1, note=RAW)
@@ -383,7 +384,7 @@ row("IPV6_AUTOFLOWLABEL", 70, PASSED, 1, note=TO_THE_KERNEL)
 row("IPV6_ADDR_PREFERENCES", 72, PASSED, 2, note=TO_THE_KERNEL)
 row("IPV6_MINHOPCOUNT", 73, PLAIN, 1, note="as IP_MINTTL")
 row("IPV6_ORIGDSTADDR", 74, PASSED, 1, note=DATAGRAMS)
-row("IPV6_TRANSPARENT", 75, PASSED, 1, note=TO_THE_KERNEL)
+row("IPV6_TRANSPARENT", 75, PLAIN, 1, note=TRANSPARENT)
 row("IPV6_UNICAST_IF", 76, PASSED, struct.pack(">I", 1))
 row("IPV6_RECVFRAGSIZE", 77, PASSED, 1, note=DATAGRAMS)
 row("IPV6_FREEBIND", 78, PASSED, 1)
