@@ -99,6 +99,7 @@ struct lf_real lf_real = {
 	.close_range = early_close_range,
 	.epoll_pwait2 = early_epoll_pwait2,
 	.prlimit = early_prlimit,
+	.syscall = syscall,
 };
 
 /* ISO C has no conversion from void * to a function pointer; POSIX promises this one. */
@@ -116,6 +117,7 @@ void *lf_real_symbol(const char *name)
 
 void lf_real_init(void)
 {
+	resolve(&lf_real.syscall, "syscall");
 	resolve(&lf_real.connect, "connect");
 	resolve(&lf_real.listen, "listen");
 	resolve(&lf_real.accept4, "accept4");

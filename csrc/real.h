@@ -100,6 +100,7 @@ struct lf_real {
 	int (*clone)(int (*)(void *), void *, int, void *, ...);
 	int (*unshare)(int);
 	int (*pthread_setcanceltype)(int, int *);
+	long (*syscall)(long, ...);
 };
 
 extern struct lf_real lf_real;

@@ -9,13 +9,12 @@
 #include <errno.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 
 /* By the system call that we sleep by in any case: a program's seccomp filter has to know no other. */
 static int poll_for(struct pollfd *fds, nfds_t n, int64_t ns)
 {
 	struct timespec ts = lf_timespec(ns), rest = ts; /* it stores what is left */
-	int r = (int)syscall(SYS_ppoll, fds, n, &rest, NULL, (size_t)0);
+	int r = (int)lf_real.syscall(SYS_ppoll, fds, n, &rest, NULL, (size_t)0);
 	if (r != -1 || errno != EINVAL)
 		return r;
 	LF_UNCANCELLED(state);
@@ -34,7 +33,7 @@ void lf_uncancelled_nap(int64_t ns)
 
 ssize_t lf_uncancelled_recv(int fd, void *buf, size_t n, int flags)
 {
-	return syscall(SYS_recvfrom, fd, buf, n, flags | MSG_DONTWAIT, NULL, NULL);
+	return lf_real.syscall(SYS_recvfrom, fd, buf, n, flags | MSG_DONTWAIT, NULL, NULL);
 }
 
 int lf_uncancelled_close(int fd)

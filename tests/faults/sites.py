@@ -52,6 +52,11 @@ class Place(NamedTuple):
             return self.functions[0] in _OWN_OF_NAMES
         return self.file not in _HANDS_ON and self.functions[0] not in HANDED_ON
 
+    @property
+    def is_shared(self) -> bool:
+        """Many places call from there."""
+        return self.file == "uncancelled.c"
+
     def __str__(self) -> str:
         return f"{self.site.name} in {self.functions[0]} ({self.file}:{self.line})"
 

@@ -24,6 +24,8 @@ FOUND = {"put_byte", "send_pieces"}
 """Where the library once lost a doorbell, and once bytes. Always tried."""
 THOROUGH, BESIDES = 1, 4
 """Of the dialogs that come to a place: in so many every fault, in so many more one."""
+MOST_OF_SHARED = 40
+"""Where many places call from, one call after the other fails: so many of a dialog."""
 
 
 class Stand(NamedTuple):
@@ -52,8 +54,9 @@ class Fault(NamedTuple):
 
 def faults_at(stand: Stand) -> Iterator[Fault]:
     scenario, eager, place, count = stand
+    in_turn = set(range(1, min(count, MOST_OF_SHARED) + 1)) if place.is_shared else set()
     for error in answers(place):
-        for nth in sorted({1, min(2, count), (count + 1) // 2}):
+        for nth in sorted({1, min(2, count), (count + 1) // 2} | in_turn):
             yield Fault(scenario, eager, place, Order(*place.site, error, nth))
         times = most_times(place.site.name, error)
         if times > 1:
@@ -70,8 +73,11 @@ def faults_of(stands: Sequence[Stand], rng: random.Random) -> list[Fault]:
         rng.shuffle(same_place)
         for stand in same_place[:THOROUGH]:
             faults += faults_at(stand)
-        for stand in same_place[THOROUGH : THOROUGH + BESIDES]:
-            faults += rng.sample(there := list(faults_at(stand)), min(1, len(there)))
+        shared = same_place[0].place.is_shared
+        for stand in same_place[THOROUGH : None if shared else THOROUGH + BESIDES]:
+            faults += rng.sample(
+                there := list(faults_at(stand)), min(5 if shared else 1, len(there))
+            )
     return faults
 
 
