@@ -846,8 +846,10 @@ ssize_t lf_conn_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 				return n;
 			if (lf_sock_paired(sock) && lf_rx(sock) == LF_RX_READY)
 				continue;
+			uint32_t handlers_run = lf_defer_calls();
 			n = plain_recv(sock, fd, io);
-			if (n == -EAGAIN && io->waits) {
+			/* Begun anew after a handler, it looks at O_NONBLOCK once more. */
+			if (n == -EAGAIN && io->waits && lf_defer_calls() == handlers_run) {
 				n = lf_wait_tcp(fd, POLLIN);
 				if (n == 0)
 					continue;

@@ -628,6 +628,7 @@ ssize_t lf_conn_send(struct lf_sock *sock, int fd, struct lf_io *io)
 			return -EBADF;
 		if (lf_sock_paired(sock) && lf_tx(sock) == LF_TX_PLAIN)
 			try_fuse(sock, fd);
+		uint32_t handlers_run = lf_defer_calls();
 		ssize_t n = lf_tx(sock) != LF_TX_FUSED	? plain_send(sock, fd, io) :
 			    io->flags & MSG_FASTOPEN ? LF_USE_TCP :
 							fused_send(sock, fd, io);
@@ -635,7 +636,9 @@ ssize_t lf_conn_send(struct lf_sock *sock, int fd, struct lf_io *io)
 			n = lf_real.sendmsg(fd, io->msg, io->flags);
 			return n == -1 ? -errno : n;
 		}
-		if (n == -EAGAIN && io->waits && lf_tx(sock) != LF_TX_FUSED) {
+		/* Begun anew after a handler, it looks at O_NONBLOCK once more. */
+		if (n == -EAGAIN && io->waits && lf_tx(sock) != LF_TX_FUSED &&
+		    lf_defer_calls() == handlers_run) {
 			n = lf_wait_tcp(fd, POLLOUT);
 			if (n == 0)
 				continue;

@@ -333,7 +333,7 @@ static ssize_t splice_out(struct lf_sock *sock, struct pipe_end in, int out, siz
  * tcp_splice_read() in net/ipv4/tcp.c. */
 static ssize_t splice_in(struct lf_sock *sock, int in, struct pipe_end out, size_t n, unsigned flags)
 {
-	/* The kernel looks at O_NONBLOCK once. */
+	/* The kernel looks at O_NONBLOCK once, and once more when a handler has made it begin anew. */
 	bool waits = lf_sock_paired(sock) && !lf_sock_nonblocking(sock);
 	for (;;) {
 		if (lf_sock_paired(sock)) {
@@ -352,6 +352,7 @@ static ssize_t splice_in(struct lf_sock *sock, int in, struct pipe_end out, size
 			return -EINTR;
 		if (!lf_conn_enter_plain_rx(sock))
 			continue;
+		uint32_t handlers_run = lf_defer_calls();
 		r = lf_real.splice(in, NULL, out.fd, NULL, n, flags);
 		int error = errno;
 		lf_conn_leave_plain_rx(sock, r);
@@ -359,7 +360,7 @@ static ssize_t splice_in(struct lf_sock *sock, int in, struct pipe_end out, size
 		if (r == 0 && lf_sock_paired(sock) && lf_conn_fin_has_come(in))
 			return lf_conn_end_of_stream(sock, in);
 		if (r == -1 && error == EAGAIN && waits && lf_sock_nonblocking(sock) &&
-		    !atomic_load(&sock->slot->rcvtimeo)) {
+		    !atomic_load(&sock->slot->rcvtimeo) && lf_defer_calls() == handlers_run) {
 			ssize_t bad = lf_wait_tcp(in, POLLIN);
 			if (bad)
 				return bad;

@@ -164,6 +164,18 @@ FOUND = {
         before=[_option("server", "SO_RCVLOWAT", "d0070000")],
         pair_at=1,
     ),
+    "a receive that goes on by TCP, and is begun anew under O_NONBLOCK": _program(
+        _by("server", "pass"),
+        _receive("client", 100000),
+        _by("client", "nonblocking", how="ioctl", on=True),
+        _by("client", "signal", restart=True),
+    ),
+    "a splice that goes on by TCP, and is begun anew under O_NONBLOCK": _program(
+        _by("server", "pass"),
+        _splice("client", 29),
+        _by("client", "nonblocking", how="ioctl", on=True),
+        _by("client", "signal", restart=True),
+    ),
     "a write of no bytes to a peer that was killed": _program(
         _send("client", "send", 1000),
         _by("server", "kill"),
