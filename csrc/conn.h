@@ -240,6 +240,8 @@ void lf_conn_announce_end(struct lf_sock *sock);
  * can still be read, as on TCP. Does nothing while one way is open. */
 void lf_conn_refuse_more(struct lf_sock *sock);
 int lf_conn_shutdown(struct lf_sock *sock, int fd, int how);
+/* That of all sockets of this process. */
+void lf_conn_service_all(void);
 /* Our last chance to take back what the peer asked for: the number is about to go. */
 void lf_conn_service_at_last(struct lf_sock *sock, int fd);
 /* This process lets go of its last descriptor; before the kernel's close. */

@@ -265,6 +265,11 @@ static void service(struct lf_sock *other, void *context)
 	lf_conn_service(other, atomic_load(&other->fd));
 }
 
+void lf_conn_service_all(void)
+{
+	lf_sock_each(service, NULL);
+}
+
 enum { DEATH_MS = 50 }; /* between the closing of two descriptors in one exit(2) */
 
 static bool bell_hung_up(struct lf_sock *sock, int timeout_ms)
@@ -291,7 +296,7 @@ static void await_end_of_ring(struct lf_sock *sock, int fd, int64_t deadline)
 	       lf_now() < deadline) {
 		/* It may be waiting for us in the same way, or be this very process. */
 		lf_conn_service(sock, fd);
-		lf_sock_each(service, NULL);
+		lf_conn_service_all();
 		struct pollfd p = {.fd = atomic_load(&sock->bell), .events = POLLIN};
 		struct lf_defer_pause pause = lf_defer_pause();
 		int rung = lf_uncancelled_poll(&p, 1, 1);

@@ -176,6 +176,12 @@ FOUND = {
         _by("client", "nonblocking", how="ioctl", on=True),
         _by("client", "signal", restart=True),
     ),
+    "a vfork child's program writes what a peer has asked for to come first": _program(
+        _send("server", "sendfile", 30),
+        _by("client", "copy", how="dup2"),
+        _by("server", "exec writer", size=1299),
+        _by("client", "drain"),
+    ),
     "a write of no bytes to a peer that was killed": _program(
         _send("client", "send", 1000),
         _by("server", "kill"),
