@@ -24,6 +24,7 @@ enum { MAILBOX = 4096, RETRY_MS = 1000 };
 
 /* Recursive: what a message sets off may have to be reported. Only ever tried, but by fork, see rank.h. */
 static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+static _Atomic uint32_t forking; /* threads */
 static _Atomic int connection = -1;
 static _Atomic(_Atomic uint32_t *) mailbox;
 static _Atomic uint32_t taken;   /* messages taken in */
@@ -36,8 +37,11 @@ static _Atomic int64_t in_vain_before;
 static bool try_lock(void)
 {
 	lf_defer_begin();
-	if (pthread_mutex_trylock(&lock) == 0)
-		return true;
+	if (pthread_mutex_trylock(&lock) == 0) {
+		if (atomic_load(&forking) == 0)
+			return true;
+		pthread_mutex_unlock(&lock);
+	}
 	lf_defer_end();
 	return false;
 }
@@ -358,12 +362,17 @@ bool lf_broker_leave(void)
 void lf_broker_before_fork(void)
 {
 	lf_defer_begin();
+	/* Dekker with try_lock(), seq_cst: we store that we fork, then take the lock for a moment; it takes
+	 * the lock, then loads that. Who had it before us has given it back, all others see us. */
+	atomic_fetch_add(&forking, 1);
 	pthread_mutex_lock(&lock);
+	pthread_mutex_unlock(&lock);
 }
 
 void lf_broker_after_fork_in_parent(void)
 {
-	unlock();
+	atomic_fetch_sub(&forking, 1);
+	lf_defer_end();
 }
 
 void lf_broker_after_fork_in_child(void)
@@ -372,6 +381,7 @@ void lf_broker_after_fork_in_child(void)
 	pthread_mutexattr_init(&recursive);
 	pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
 	pthread_mutex_init(&lock, &recursive);
+	atomic_store(&forking, 0); /* other threads' forks */
 	disconnect();
 	not_before = 0;
 	atomic_store(&in_vain_before, 0);
