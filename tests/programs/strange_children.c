@@ -1,11 +1,10 @@
 /* strange_children.c - a child of another kind than fork's closes its copy of a socket that is not
  * fused yet, and opens others; the parent goes on. Or fork's, but made by a signal handler. */
-#include "two_ends.h"
+#include "shared_page.h"
 
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <pthread.h>
 #include <sched.h>
 #include <stddef.h>
 
@@ -217,10 +216,12 @@ static void fork_in_a_receive(int fd)
 	give_back_one(fd); /* in the parent and in the child, one byte each */
 	if (made_by_handler == 0) {
 		char command[64];
+		await_stage(1); /* or the shell would take the parent's byte */
 		snprintf(command, sizeof(command), "echo >&%d; head -n1 <&%d >&%d", fd, fd, fd);
 		execl("/bin/sh", "sh", "-c", command, NULL);
 		abort();
 	}
+	shared->stage = 1;
 	sigwait(&over, &signal);
 	kill(made_by_handler, SIGKILL);
 	waitpid(made_by_handler, NULL, 0);
@@ -249,6 +250,7 @@ static void fork_in_a_poll(int fd)
 
 static void forked_in_a_receive(void)
 {
+	share();
 	act(interrupt_then_send, fork_in_a_receive);
 }
 
