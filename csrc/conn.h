@@ -177,6 +177,8 @@ void lf_conn_finish_resending(struct lf_sock *sock);
 /* Does what the peer wished (end marks, take-back). True: something was done. Cheap
  * when there is nothing. */
 bool lf_conn_service(struct lf_sock *sock, int fd);
+/* The same for all sockets of this process. */
+void lf_conn_service_all(void);
 /* Makes both directions plain with nothing left in the ring we read from: for holders that
  * know only TCP. Waits for the peer, a second at the most, only if there are unread bytes,
  * which it has to send again by TCP. If it is busy elsewhere, it does so at its next call; if
@@ -240,8 +242,6 @@ void lf_conn_announce_end(struct lf_sock *sock);
  * can still be read, as on TCP. Does nothing while one way is open. */
 void lf_conn_refuse_more(struct lf_sock *sock);
 int lf_conn_shutdown(struct lf_sock *sock, int fd, int how);
-/* That of all sockets of this process. */
-void lf_conn_service_all(void);
 /* Our last chance to take back what the peer asked for: the number is about to go. */
 void lf_conn_service_at_last(struct lf_sock *sock, int fd);
 /* This process lets go of its last descriptor; before the kernel's close. */

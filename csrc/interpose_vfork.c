@@ -6,7 +6,6 @@
  * them.
  */
 #define _GNU_SOURCE
-#include "conn.h"
 #include "real.h"
 #include "start.h"
 
@@ -15,23 +14,14 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-/* A child in our memory can send nothing again: its numbers are not ours. What the program that it
- * becomes sends would overtake bytes that a peer has asked for. */
-static void before_lending(void)
-{
-	lf_start(); /* which would take the mark back */
-	if (lf_started)
-		lf_conn_service_all();
-	lf_memory_is_lent();
-}
-
 /* A function in C could not do it: the child returns from it first, and uses its frame up for its
  * parent. So the caller's frame is all there is when the C library's own takes over. */
 #if defined(__x86_64__) || defined(__aarch64__)
 void *lf_before_vfork(void) __attribute__((visibility("hidden"), used));
 void *lf_before_vfork(void)
 {
-	before_lending();
+	lf_start();
+	lf_memory_is_lent();
 	return (void *)lf_real.vfork;
 }
 
@@ -83,7 +73,8 @@ __asm__(".pushsection .text\n"
 		void *tls = va_arg(ap, void *);                                                   \
 		pid_t *child_tid = va_arg(ap, pid_t *); /* as many as any call has */             \
 		va_end(ap);                                                                       \
-		before_lending();                                                                 \
+		lf_start(); /* which would take the mark back */                                  \
+		lf_memory_is_lent();                                                              \
 		return lf_real.clone(run, stack, flags, arg, parent_tid, tls, child_tid);         \
 	}
 

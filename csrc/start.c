@@ -71,6 +71,10 @@ bool lf_seems_borrowed(void)
 
 void lf_memory_is_lent(void)
 {
+	/* A child in our memory can send nothing again: its numbers are not ours. What the program that
+	 * it becomes sends would overtake bytes that a peer has asked for. */
+	if (lf_started)
+		lf_conn_service_all();
 	atomic_store_explicit(&lent, true, memory_order_relaxed);
 }
 
