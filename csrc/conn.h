@@ -314,9 +314,10 @@ void lf_wait_after_fork(void);
 void lf_wait_forget(const struct lf_sock *sock);
 /* The first half of it, which looks at memory only. True: look again. */
 bool lf_wait_spin(struct lf_sock *sock, const struct lf_wait *wait);
-/* Sleeps on TCP alone, for a call that the kernel itself would not let wait any more.
- * Returns 0 (try again) or -EINTR. */
-int lf_wait_tcp(int fd, short events);
+/* Sleeps on TCP alone, for a call to which the kernel said EAGAIN only since it is not to wait any
+ * more. `handlers_run`: lf_defer_calls() before that call; begun anew after a handler, it would have
+ * looked at O_NONBLOCK once more. Returns 0 (try again), -EINTR or -EAGAIN (it would not wait). */
+int lf_wait_tcp(int fd, short events, uint32_t handlers_run);
 /* Polls within a call that is to wait: 0: something is there, or time is up; -EAGAIN: a handler ran
  * after which the kernel would begin the call anew; -EINTR: one that ends it. `fds` has room for one
  * more. */

@@ -848,9 +848,8 @@ ssize_t lf_conn_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 				continue;
 			uint32_t handlers_run = lf_defer_calls();
 			n = plain_recv(sock, fd, io);
-			/* Begun anew after a handler, it looks at O_NONBLOCK once more. */
-			if (n == -EAGAIN && io->waits && lf_defer_calls() == handlers_run) {
-				n = lf_wait_tcp(fd, POLLIN);
+			if (n == -EAGAIN && io->waits) {
+				n = lf_wait_tcp(fd, POLLIN, handlers_run);
 				if (n == 0)
 					continue;
 			}

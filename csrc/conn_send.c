@@ -470,8 +470,7 @@ static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 		struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 		struct lf_io io = {.msg = &msg, .flags = whole->flags | MSG_NOSIGNAL, .one = true};
 		ssize_t n = plain_send(sock, fd, &io);
-		if (n == -EAGAIN && whole->waits && lf_defer_calls() == handlers_run &&
-		    lf_wait_tcp(fd, POLLOUT) == 0)
+		if (n == -EAGAIN && whole->waits && lf_wait_tcp(fd, POLLOUT, handlers_run) == 0)
 			continue;
 		if (n < 0 && n != -EAGAIN && n != -EINTR && !(n == -EPIPE && has_been_shut(sock)))
 			atomic_store(&sock->slot->error, (uint32_t)-n); /* for the next call */
@@ -636,10 +635,8 @@ ssize_t lf_conn_send(struct lf_sock *sock, int fd, struct lf_io *io)
 			n = lf_real.sendmsg(fd, io->msg, io->flags);
 			return n == -1 ? -errno : n;
 		}
-		/* Begun anew after a handler, it looks at O_NONBLOCK once more. */
-		if (n == -EAGAIN && io->waits && lf_tx(sock) != LF_TX_FUSED &&
-		    lf_defer_calls() == handlers_run) {
-			n = lf_wait_tcp(fd, POLLOUT);
+		if (n == -EAGAIN && io->waits && lf_tx(sock) != LF_TX_FUSED) {
+			n = lf_wait_tcp(fd, POLLOUT, handlers_run);
 			if (n == 0)
 				continue;
 		}

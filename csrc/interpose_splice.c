@@ -203,7 +203,7 @@ static ssize_t await_pipe(int pipe, short events, bool nonblocking)
 			return 0;
 		if (nonblocking)
 			return -EAGAIN;
-		if (lf_wait_tcp(pipe, events) == -EINTR)
+		if (lf_wait_tcp(pipe, events, lf_defer_calls()) == -EINTR)
 			return -EINTR;
 	}
 }
@@ -360,8 +360,8 @@ static ssize_t splice_in(struct lf_sock *sock, int in, struct pipe_end out, size
 		if (r == 0 && lf_sock_paired(sock) && lf_conn_fin_has_come(in))
 			return lf_conn_end_of_stream(sock, in);
 		if (r == -1 && error == EAGAIN && waits && lf_sock_nonblocking(sock) &&
-		    !atomic_load(&sock->slot->rcvtimeo) && lf_defer_calls() == handlers_run) {
-			ssize_t bad = lf_wait_tcp(in, POLLIN);
+		    !atomic_load(&sock->slot->rcvtimeo)) {
+			ssize_t bad = lf_wait_tcp(in, POLLIN, handlers_run);
 			if (bad)
 				return bad;
 			continue;

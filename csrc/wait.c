@@ -440,8 +440,10 @@ int lf_wait_poll(struct pollfd *fds, size_t n, const struct timespec *ts, struct
 	return errno == ERESTART ? -EAGAIN : -EINTR;
 }
 
-int lf_wait_tcp(int fd, short events)
+int lf_wait_tcp(int fd, short events, uint32_t handlers_run)
 {
+	if (lf_defer_calls() != handlers_run)
+		return -EAGAIN;
 	struct pollfd fds[2] = {{.fd = fd, .events = events}};
 	lf_rank_sleeps();
 	if (ppoll_for_a_call(fds, 1, NULL, NULL) != -1)
