@@ -179,7 +179,9 @@ static void arm(struct lf_registration *reg)
 static bool enter_bell(struct lf_registration *reg, int op, uint32_t events);
 
 /* The set is the kernel's one, from which the process that we come from takes the doorbell when it closes
- * the socket. Either it has, and we put it back; or it finds the word, and does. */
+ * the socket. We store the word, then enter the bell; it removes the bell, then loads the word
+ * (return_entry()). The kernel does one of the two first: if the removal, the bell is entered after it;
+ * else the removal comes after our store, and the load finds it, and enters the bell. */
 static void say_that_we_wait(struct lf_registration *reg)
 {
 	reg->heard = true;
@@ -435,12 +437,17 @@ void lf_epoll_bell_closes(struct lf_sock *sock)
 	lf_epoll_unlock(ep);
 }
 
-/* The entry is the program's own again. */
-static void return_entry(struct lf_registration *reg)
+/* The entry is the program's own again. `closes`: this process has no other name of the socket. */
+static void return_entry(struct lf_registration *reg, bool closes)
 {
 	struct epoll_event event = reg->user;
 	if (reg->off)
 		event.events = 0;
+	lf_entry_remove_bell(reg);
+	/* Loaded after the removal, see say_that_we_wait(). Where nobody waits the bell stays out: once the
+	 * number is closed we could not take it out, and would be woken by it for ever. */
+	if (closes && atomic_load(&reg->sock->slot->heard_in_heirs))
+		lf_entry_enter_bell(reg);
 	(void)lf_real.epoll_ctl(atomic_load(&reg->ep->fd),
 				reg->in_kernel ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, reg->fd, &event);
 	lf_epoll_release(reg);
@@ -478,14 +485,8 @@ void lf_epoll_descriptor_closes(struct lf_sock *sock, int fd)
 			lf_epoll_release(reg);
 		else if (reg->gone)
 			lf_entry_release_gone(reg);
-		else if (reg->adopted && (named_here || may_be_held_elsewhere(sock))) {
-			lf_entry_remove_bell(reg);
-			/* See say_that_we_wait(). Else it stays out: once the number is closed we could not
-			 * take it out, and would be woken by it for ever. */
-			if (!named_here && atomic_load(&sock->slot->heard_in_heirs))
-				lf_entry_enter_bell(reg);
-			return_entry(reg);
-		}
+		else if (reg->adopted && (named_here || may_be_held_elsewhere(sock)))
+			return_entry(reg, !named_here);
 	}
 	lf_epoll_unlock(ep);
 }
@@ -498,12 +499,10 @@ void lf_epoll_let_go(struct lf_sock *sock)
 	struct lf_epoll *ep = reg->ep;
 	if (reg->gone)
 		lf_entry_release_gone(reg);
-	else if (reg->adopted && !ep->inherited) {
-		lf_entry_remove_bell(reg);
-		return_entry(reg);
-	} else {
+	else if (reg->adopted && !ep->inherited)
+		return_entry(reg, false);
+	else
 		lf_epoll_release(reg);
-	}
 	lf_epoll_unlock(ep);
 }
 
