@@ -37,13 +37,13 @@ static ssize_t tcp_recv(int fd, const struct lf_cursor *cursor, size_t most, int
 	struct iovec pieces[PIECES];
 	struct msghdr msg = {.msg_iov = pieces};
 	size_t offset = cursor->offset, asked = 0;
-	if (offset == 0 && most >= cursor->left) { /* the program's own list, however long */
+	bool whole = offset == 0 && most >= cursor->left;
+	if (whole) { /* the program's own list, however long */
 		msg.msg_iov = (struct iovec *)(uintptr_t)cursor->iov;
 		msg.msg_iovlen = cursor->count;
 		asked = cursor->left;
-		most = 0;
 	}
-	for (size_t i = 0; i < cursor->count && msg.msg_iovlen < PIECES && most; i++) {
+	for (size_t i = 0; !whole && i < cursor->count && msg.msg_iovlen < PIECES && most; i++) {
 		struct iovec piece = {(uint8_t *)cursor->iov[i].iov_base + offset,
 				      cursor->iov[i].iov_len - offset};
 		if (piece.iov_len > most)
