@@ -189,7 +189,7 @@ static ssize_t broken_pipe(void)
 	return -EPIPE;
 }
 
-/* Waits where the kernel's splice would wait for the pipe. 0: it is ready, or was. */
+/* Waits where the kernel's splice would wait for the pipe. 0: it is ready, or was; PIPE_ENDED. */
 static ssize_t await_pipe(int pipe, short events, bool nonblocking)
 {
 	for (;;) {
@@ -222,7 +222,7 @@ static ssize_t from_pipe(void *context, const struct iovec *pieces, int count, s
 {
 	const struct pipe_end *pipe = context;
 	(void)n;
-	return result_of(syscall(SYS_vmsplice, (long)pipe->fd, pieces, (long)count,
+	return result_of(lf_real.syscall(SYS_vmsplice, (long)pipe->fd, pieces, (long)count,
 				 (long)SPLICE_F_NONBLOCK));
 }
 
@@ -255,7 +255,7 @@ static ssize_t give_pages(int pipe, const struct iovec *pieces, int count, size_
 		copied += part;
 	}
 	struct iovec all = {copy, copied};
-	ssize_t r = syscall(SYS_vmsplice, (long)pipe, &all, 1L, (long)SPLICE_F_NONBLOCK);
+	ssize_t r = lf_real.syscall(SYS_vmsplice, (long)pipe, &all, 1L, (long)SPLICE_F_NONBLOCK);
 	int error = errno;
 	munmap(copy, n);
 	errno = error;
@@ -273,7 +273,7 @@ static ssize_t to_pipe(void *context, const struct iovec *pieces, int count, siz
 	if (pipe->mode & O_DIRECT)
 		return result_of(give_pages(pipe->fd, pieces, count, n));
 	/* pwritev2 at the present position, whatever C library this is. */
-	ssize_t r = syscall(SYS_pwritev2, (long)pipe->fd, pieces, (long)count, -1L, -1L,
+	ssize_t r = lf_real.syscall(SYS_pwritev2, (long)pipe->fd, pieces, (long)count, -1L, -1L,
 			    (long)RWF_NOWAIT);
 	if (refuses_nowait(r))
 		r = write_what_fits(pipe->fd, pieces);
