@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from loopfuse._paths import may_be_there
+
 _PT_INTERP = 3
 _MACHINES = {"x86_64": 62, "aarch64": 183, "riscv64": 243, "ppc64le": 21, "s390x": 22}
 _PATH_MAX = 4096
@@ -47,13 +49,7 @@ class Program:
 def find_program(name: str) -> Path | None:
     """The file that ``execvp(name)`` would run; ``None``: there is none on PATH."""
     if "/" in name:
-        try:
-            Path(name).stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError:
-            pass  # whoever runs it says what is wrong with it
-        return Path(name)
+        return Path(name) if may_be_there(Path(name)) else None
     found = shutil.which(name)
     return Path(found) if found else None
 

@@ -21,6 +21,17 @@ def is_folder(path: Path) -> bool:
     return stat.S_ISDIR(_mode(path))
 
 
+def may_be_there(path: Path) -> bool:
+    """False: it is surely not. Of one that can't be looked at, who opens it says what is wrong."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        pass
+    return True
+
+
 def _mode(path: Path) -> int:
     try:
         return path.stat().st_mode

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from loopfuse._errors import PolicyError
 from loopfuse._firewall.machine import Kind
-from loopfuse._paths import is_there, whole
+from loopfuse._paths import is_there, may_be_there, whole
 from loopfuse._policy import EVERYTHING, Network, Policy, Rule
 
 if sys.version_info >= (3, 11):
@@ -44,13 +44,7 @@ def default_path() -> Path | None:
             own = Path(home).expanduser() / "loopfuse" / "policy.toml"
             if own.is_absolute() and is_there(own):
                 return own
-    try:
-        SYSTEM_FILE.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError:
-        pass  # there may be one, and who reads it says why it can't be
-    return SYSTEM_FILE
+    return SYSTEM_FILE if may_be_there(SYSTEM_FILE) else None
 
 
 def choose_policy(named: Path | None) -> Policy:

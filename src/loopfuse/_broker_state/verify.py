@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from loopfuse._broker_state.firewall import Firewall
@@ -55,11 +56,7 @@ class NetnsView:
         """The connection, whatever device it is bound to; None if there is none, or if
         the kernel can't say."""
         try:
-            for interface in self._interfaces:
-                info = self.diag.lookup(local, remote, cookie=cookie, interface=interface)
-                if info is not None:
-                    return info
-            for interface in self._newcomers():
+            for interface in self._devices():
                 info = self.diag.lookup(local, remote, cookie=cookie, interface=interface)
                 if info is not None:
                     return info
@@ -67,14 +64,16 @@ class NetnsView:
             pass
         return None
 
-    def _newcomers(self) -> list[int]:
-        """Devices that have come since somebody looked, which is done once in a while."""
+    def _devices(self) -> Iterator[int]:
+        """Those known; then those that have come since, for which one looks once in a while."""
+        known = self._interfaces
+        yield from known
         now = time.monotonic()
         if now - self._looked < INTERFACES_INTERVAL:
-            return []
+            return
         self._looked = now
-        known, self._interfaces = self._interfaces, self.watch.inside.call(_interfaces) or [0]
-        return [one for one in self._interfaces if one not in known]
+        self._interfaces = self.watch.inside.call(_interfaces) or [0]
+        yield from (one for one in self._interfaces if one not in known)
 
     def listener(self, local: Endpoint) -> int:
         """The inode of the socket that listens there; 0: none, or the kernel can't say."""
