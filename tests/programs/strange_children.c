@@ -269,21 +269,6 @@ static void *echo(void *unused)
 	return unused;
 }
 
-static void ask_until_fused(int port)
-{
-	int64_t deadline = now_ms() + (getenv("LD_PRELOAD") ? 10000 : 300);
-	char byte = 'x';
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
-	if (connect_to(fd, port) == -1)
-		abort();
-	do
-		if (send(fd, &byte, 1, 0) != 1 || recv(fd, &byte, 1, 0) != 1)
-			abort();
-	while (!has_a_segment() && now_ms() < deadline);
-	say_whether_fused();
-	close(fd);
-}
-
 /* What a child that closes its copy opens next has this number. */
 static int first_number_in_a_child(void)
 {
@@ -306,7 +291,7 @@ static void beside_a_thread(void)
 		pid_t client = fork();
 		if (client == 0) {
 			close(listener);
-			ask_until_fused(port);
+			close(ask_until_fused(port, 300));
 			_exit(0);
 		}
 		connection = accept(listener, NULL, NULL);

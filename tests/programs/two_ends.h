@@ -125,6 +125,22 @@ static inline void warm(int fd, int is_client)
 	say_whether_fused();
 }
 
+/* A new client of one that echoes: asks until it is fused, and where nothing is, for `plain_ms`. */
+static inline int ask_until_fused(int port, int64_t plain_ms)
+{
+	int64_t deadline = now_ms() + (getenv("LD_PRELOAD") ? 10000 : plain_ms);
+	char byte = 'x';
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	if (connect_to(fd, port) == -1)
+		abort();
+	do
+		if (send(fd, &byte, 1, 0) != 1 || recv(fd, &byte, 1, 0) != 1)
+			abort();
+	while (!has_a_segment() && now_ms() < deadline);
+	say_whether_fused();
+	return fd;
+}
+
 /* Runs both ends, each after `warm_up`, if there is one; the client is killed when the server's
  * part is over. */
 static inline void act_with(void (*warm_up)(int, int), void (*client)(int), void (*server)(int))
