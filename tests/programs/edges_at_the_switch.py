@@ -1,5 +1,5 @@
 """Says how often an edge-triggered set tells of input while none is read and the sender goes from
-TCP to the ring."""
+TCP to the ring, and how much of it one receive into many small buffers gets."""
 
 import select
 import socket
@@ -19,4 +19,4 @@ for _ in range(30):
     receiver.send(b"x")
     sender.recv(1)
     time.sleep(0.02)
-print(told, len(receiver.recv(1000)))
+print(told, receiver.recvmsg_into([bytearray(2) for _ in range(500)])[0])
