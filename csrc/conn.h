@@ -91,8 +91,9 @@ uint64_t lf_conn_ring_received(struct lf_sock *sock);
 
 /* Readiness as far as rings know it, as poll(2) bits; `known` gets the bits about which
  * the ring has the last word, so that the kernel's are to be left out. Looks at memory
- * only, until an end of the connection is near. */
-short lf_conn_ready(struct lf_sock *sock, short *known);
+ * only, until an end of the connection is near; and now and then at TCP, where memory has an answer
+ * to what is `asked`, which would hide TCP's. */
+short lf_conn_ready(struct lf_sock *sock, short asked, short *known);
 /* SO_RCVLOWAT, but never more than the ring will hold before its writer waits for us. */
 size_t lf_conn_low_water(const struct lf_sock *sock);
 /* How long ago the next byte to be read came, as lf_arrival_steps() counts, where the ring has it;

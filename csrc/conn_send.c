@@ -799,7 +799,7 @@ static bool enough_with_tcp(struct lf_sock *sock, size_t lowat)
 	return known && tcp > 0 && (size_t)tcp + ring >= lowat;
 }
 
-short lf_conn_ready(struct lf_sock *sock, short *known)
+short lf_conn_ready(struct lf_sock *sock, short asked, short *known)
 {
 	*known = 0;
 	if (!lf_sock_paired(sock))
@@ -825,7 +825,8 @@ short lf_conn_ready(struct lf_sock *sock, short *known)
 			bits |= POLLOUT | POLLWRNORM;
 	}
 	/* An answer from memory would hide what TCP has to say of the end; "no room" too. */
-	if ((bits || *known) && (end_is_near(sock) || lf_conn_tcp_check_is_due(sock)))
+	short answer = bits | *known;
+	if ((answer && end_is_near(sock)) || ((answer & asked) && lf_conn_tcp_check_is_due(sock)))
 		bits |= ends_of_tcp(sock);
 	/* A call that got something first has taken it from TCP, for the next one to tell. */
 	if (atomic_load_explicit(&sock->slot->error, memory_order_relaxed))

@@ -68,9 +68,9 @@ void lf_entry_trim(struct lf_registration *reg)
 /* A thread with many busy sockets sleeps now and then, for none of them in particular. Each would
  * be rung for: two system calls, at either end, for each message. Taking a flag down again costs
  * a fraction of a microsecond, so it is done for those which had news in their last few sleeps;
- * and not for thousands, which each epoll_wait would look at. A thread that does not sleep, since
+ * and not for many thousands, which each epoll_wait would look at. A thread that does not sleep, since
  * one socket keeps it busy, rids itself of the others once looking at one has cost what a ring does. */
-enum { WARMTH = 16, MOST_WARM = 256, MOST_VAIN = 128, A_FEW = 2 };
+enum { WARMTH = 16, MOST_WARM = 2048, MOST_VAIN = 128, A_FEW = 2 };
 
 /* Edge-triggered, and bytes have come into the ring behind some that lie in TCP: input is what the
  * kernel says, but that there is news of it the ring alone knows. */
@@ -87,7 +87,7 @@ static uint32_t ring_events(const struct lf_registration *reg)
 	if (reg->off || reg->gone)
 		return 0;
 	short known;
-	uint32_t bits = (uint32_t)(uint16_t)lf_conn_ready(reg->sock, &known);
+	uint32_t bits = (uint32_t)(uint16_t)lf_conn_ready(reg->sock, (short)reg->user.events, &known);
 	/* A FIN that may be a death: the kernel's event will tell, see wait_for_verdict(). */
 	if ((bits & EPOLLRDHUP) && lf_conn_fin_is_doubtful(reg->sock)) {
 		bits &= ~(uint32_t)(EPOLLRDHUP | EPOLLIN | EPOLLRDNORM);

@@ -151,7 +151,7 @@ static uint32_t tcp_events(const struct lf_registration *reg, uint32_t kernel)
 	if (reg->off || reg->gone)
 		return 0;
 	short known;
-	uint32_t ring = (uint32_t)(uint16_t)lf_conn_ready(reg->sock, &known);
+	uint32_t ring = (uint32_t)(uint16_t)lf_conn_ready(reg->sock, (short)reg->user.events, &known);
 	uint32_t bits = kernel;
 	if (kernel & EPOLLRDHUP)
 		lf_conn_end_was_told(reg->sock);

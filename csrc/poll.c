@@ -155,14 +155,14 @@ static int look_at_rings(struct set *set)
 		set->fds[i].revents = 0;
 		if (!w->sock)
 			continue;
-		short bits = lf_conn_ready(w->sock, &w->known);
+		short bits = lf_conn_ready(w->sock, -1, &w->known);
 		if (bits & POLLRDHUP) {
 			/* Our own SHUT_RD looks alike: a death may still come after it. */
 			if (lf_conn_fin_is_doubtful(w->sock))
 				lf_conn_resolve_fin(w->sock, set->fds[i].fd);
 			else
 				lf_conn_look_at_reader(w->sock, set->fds[i].fd);
-			bits = lf_conn_ready(w->sock, &w->known);
+			bits = lf_conn_ready(w->sock, -1, &w->known);
 		}
 		set->fds[i].revents = bits & (set->fds[i].events | POLLERR | POLLHUP);
 		ready += set->fds[i].revents != 0;

@@ -143,7 +143,7 @@ static void ask(struct pair *pair, struct input *in)
 	struct lf_sock *sock = pair->sock;
 	size_t need = take16(in);
 	insist(lf_conn_unread(sock) <= RING && lf_conn_unsent(sock) <= RING);
-	(void)lf_conn_ready(sock, &known);
+	(void)lf_conn_ready(sock, -1, &known);
 	if (!lf_sock_paired(sock))
 		return;
 	(void)lf_conn_has_input(sock, need);
