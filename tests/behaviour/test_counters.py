@@ -12,7 +12,7 @@ from loopfuse._messages import Row
 from sessions import Session, free_port, is_of_this_test
 
 PROGRAM = Path(__file__).parent.parent / "programs" / "counted.py"
-TWO = PROGRAM.with_name("two_in_a_set.py")
+SET = PROGRAM.with_name("one_wakes_a_set.py")
 
 
 def run(session: Session, *script: str) -> Row:
@@ -87,17 +87,19 @@ def test_spins_that_pay_and_those_in_vain_are_told_apart(
     assert row.to_server.reader.spins_vain >= 1
 
 
-def test_who_is_awake_is_not_rung_for(eagerly_fused: Session) -> None:
-    """It slept with both flags up, and takes the other one down when the first has woken it."""
-    process = eagerly_fused.start([sys.executable, str(TWO)])
+@pytest.mark.parametrize("others", [1, 500])
+def test_who_is_awake_is_not_rung_for(eagerly_fused: Session, others: int) -> None:
+    """It slept with all flags up, and takes the others' down when the first has woken it."""
+    process = eagerly_fused.start([sys.executable, str(SET), str(others)])
     assert process.stdout is not None and eagerly_fused.broker is not None
     said, *ports = process.stdout.readline().split()
     assert said == "done"
     rows = {row.client.port: row for row in fetch_rows(eagerly_fused.broker.path, counters=True)}
     process.communicate("\n", timeout=20)
-    first, second = (rows[int(port)].to_server for port in ports)
-    assert first is not None and second is not None
-    assert first.messages >= 15
-    assert second.messages >= 15
-    assert first.reader.rings >= 5
-    assert second.reader.rings <= 3
+    channels = [rows[int(port)].to_server for port in ports]
+    fused = [channel for channel in channels if channel is not None]
+    assert len(fused) == 1 + others
+    assert all(channel.messages >= 15 for channel in fused)
+    first, *rest = (channel.reader.rings for channel in fused)
+    assert first >= 5
+    assert sum(rest) <= 3 * others
