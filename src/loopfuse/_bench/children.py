@@ -126,8 +126,8 @@ class Child:
     def failure(self, what: str) -> BenchError:
         """What it did, as an error that quotes its last words."""
         self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        said = f"; it said: {lines[-1]}" if lines else ""
+        lines = (self._errors.read().strip() or self._said.strip()).splitlines()
+        said = f"; it said: {lines[-1].decode(errors='replace')}" if lines else ""
         return BenchError(f"`{' '.join(self.command)}` {what}{said}")
 
     def stop(self) -> None:
