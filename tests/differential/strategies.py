@@ -7,7 +7,7 @@ makes no sense where it stands. So any part of a program is a program, and shrin
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -35,6 +35,9 @@ class Program:
     defuse_at: int | None
     """Before this step the broker is told to defuse."""
     steps: list[Step]
+
+    def without(self, do: str) -> Program:
+        return replace(self, steps=[step for step in self.steps if step["do"] != do])
 
 
 _SIZES = st.one_of(
