@@ -111,9 +111,15 @@ def iperf_answer(said: str, _asked: int) -> Answer:
     return Answer(received["bits_per_second"] / 8e9, received["bytes"] / 1e6)
 
 
+_SOCKPERF_MOST = 1_000_000
+"""Messages a second. As many as it can, its default, has room for fewer than fused ones are, and
+sockperf ends with "_seqN > m_maxSequenceNo"."""
+
+
 def sockperf_client(spot: Spot, seconds: float, _count: int) -> list[str]:
     where = ["--tcp", "-i", "127.0.0.1", "-p", str(spot.port)]
-    return [path_of("sockperf"), "ping-pong", *where, "-t", str(max(1, round(seconds)))]
+    time = ["-t", str(max(1, round(seconds)))]
+    return [path_of("sockperf"), "ping-pong", *where, *time, f"--mps={_SOCKPERF_MOST}"]
 
 
 def sockperf_answer(said: str, _asked: int) -> Answer:
