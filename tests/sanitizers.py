@@ -19,11 +19,15 @@ class Loading:
     preload: list[str]
     environment: dict[str, str] = field(default_factory=dict)
     prefix: list[str] = field(default_factory=list)
+    keeps_signals_back: bool = False
+    """A handler runs only once the call that its signal interrupts is over, though that may be a
+    recv() which nobody answers."""
 
 
 def loading_of(library: Path) -> Loading:
     """A finding ends the program with an exit status that no test takes for success."""
-    if b"libasan.so" in library.read_bytes():
+    built = library.read_bytes()
+    if b"libasan.so" in built:
         # Leaks of the program's own threads are not the library's.
         return Loading(
             [runtime_of("libasan.so"), str(library)],
@@ -32,7 +36,7 @@ def loading_of(library: Path) -> Loading:
                 "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
             },
         )
-    if watches_threads(library):
+    if b"libtsan.so" in built:
         # The library first, else the runtime's own recv() stands before ours. The TSan of
         # Debian 12's gcc can't live with as much address randomisation as newer kernels do.
         options = f"exitcode=66:halt_on_error=1:die_after_fork=0:{_UNSUITED_SIGNALS}"
@@ -40,14 +44,9 @@ def loading_of(library: Path) -> Loading:
             [str(library), runtime_of("libtsan.so")],
             {"TSAN_OPTIONS": options},
             ["setarch", "-R"],
+            keeps_signals_back=True,
         )
     return Loading([str(library)])
-
-
-def watches_threads(library: Path) -> bool:
-    """ThreadSanitizer. A handler runs only once the call that its signal interrupts is over, though
-    that may be a recv() which nobody answers."""
-    return b"libtsan.so" in library.read_bytes()
 
 
 def runtime_of(name: str) -> str:

@@ -13,7 +13,7 @@ from differential.found import FOUND
 from differential.pair import Pair
 from differential.strategies import Program, programs
 from loopfuse._preload import library_path
-from sanitizers import watches_threads
+from sanitizers import loading_of
 from sessions import Session
 
 PROGRAMS, SEED = 150, 1
@@ -54,7 +54,7 @@ def _conclude(differ: Differ) -> None:
 def _run(differ: Differ, count: int, start: int) -> None:
     """Not one assertion a program: hypothesis would run a failing one again and again."""
     found = []
-    no_signals = watches_threads(library_path())
+    no_signals = loading_of(library_path()).keeps_signals_back
 
     @seed(start)
     @settings(_SETTINGS, max_examples=count)
