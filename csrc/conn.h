@@ -77,6 +77,19 @@ void lf_conn_leave_plain_tx(struct lf_sock *sock, ssize_t sent);
 /* A send by TCP may have found too little room: more room is then an edge for EPOLLET. */
 void lf_conn_may_have_stalled(struct lf_sock *sock);
 
+/* The peer has ended a ring by FIN, and left a copy of its last bytes in TCP, before FIN: see
+ * copy_what_is_unread(). Under rx_lock: throws away as much of that as was read in the ring, if `unread`
+ * bytes are left there. Waits for it to come. */
+enum lf_copy {
+	LF_COPY_NONE,    /* there is none, or it does not have all of those */
+	LF_COPY_SKIPPED, /* what TCP has is what was not read, and FIN */
+	LF_COPY_AWAITED, /* not all of it has come */
+};
+enum lf_copy lf_conn_skip_copy(struct lf_sock *sock, int fd, uint64_t unread, int patience_ms);
+/* Bytes of a copy that are to be thrown away, now or once the ring has been read. 0 also where TCP's bytes
+ * are what is to be read. */
+size_t lf_conn_copy_left(const struct lf_sock *sock);
+
 /* Bytes that FIONREAD adds for what lies in the ring. */
 size_t lf_conn_unread(struct lf_sock *sock);
 
@@ -167,8 +180,9 @@ static inline void lf_conn_publish(struct lf_sock *sock, uint64_t head, uint64_t
  * ring, and holds tx_lock meanwhile; what we send comes after that. */
 bool lf_conn_is_resending(const struct lf_sock *sock);
 /* Under tx_lock: gives TCP what is in the ring from slot->resent on, and has it counted there. What
- * TCP says against it is kept for the program to see. (conn_resend.c) */
-void lf_conn_resend_by_tcp(struct lf_sock *sock, int fd);
+ * TCP says against it is kept for the program to see. `patient`: all of it; otherwise what TCP takes
+ * now. (conn_resend.c) */
+void lf_conn_resend_by_tcp(struct lf_sock *sock, int fd, bool patient);
 /* Who was at it may have died after TCP took bytes, and before it had noted so. Nobody else has sent
  * meanwhile: what TCP has beyond its count from before the ring is what was sent again. */
 void lf_conn_note_what_tcp_has(struct lf_sock *sock, int fd);

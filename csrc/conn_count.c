@@ -1,4 +1,5 @@
-/* conn_count.c - what lies in the rings, and what ever went through them, for queries. */
+/* conn_count.c - what lies in the rings, and what ever went through them, for queries. What TCP has a
+ * copy of is counted there. */
 #define _GNU_SOURCE
 #include "conn.h"
 
@@ -21,10 +22,17 @@ uint64_t lf_conn_ring_received(struct lf_sock *sock)
 	case LF_MARK_FUSED:
 		return atomic_load_explicit(&sock->in->p.head, memory_order_relaxed);
 	case LF_MARK_ENDED:
-		return atomic_load_explicit(&sock->in->p.end_pos, memory_order_relaxed);
+		return atomic_load_explicit(&sock->in->p.end_pos, memory_order_relaxed) -
+		       atomic_load_explicit(&sock->in->arrivals.copied, memory_order_relaxed);
 	default:
 		return 0;
 	}
+}
+
+static bool has_left_a_copy(const struct lf_sock *sock)
+{
+	return atomic_load_explicit(&sock->out->p.mark, memory_order_relaxed) == LF_MARK_ENDED &&
+	       atomic_load_explicit(&sock->out->arrivals.copied, memory_order_relaxed) != 0;
 }
 
 uint64_t lf_conn_ring_sent(struct lf_sock *sock)
@@ -34,14 +42,15 @@ uint64_t lf_conn_ring_sent(struct lf_sock *sock)
 	if (lf_tx(sock) == LF_TX_FUSED && !lf_conn_is_resending(sock))
 		return atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed);
 	return atomic_load_explicit(&sock->out->p.mark, memory_order_relaxed) == LF_MARK_ENDED ?
-		       atomic_load_explicit(&sock->out->p.end_pos, memory_order_relaxed) :
+		       atomic_load_explicit(&sock->out->p.end_pos, memory_order_relaxed) -
+			       atomic_load_explicit(&sock->out->arrivals.copied, memory_order_relaxed) :
 		       0;
 }
 
 size_t lf_conn_unsent(struct lf_sock *sock)
 {
 	uint64_t sent = lf_conn_ring_sent(sock);
-	if (sent == 0)
+	if (sent == 0 || has_left_a_copy(sock)) /* then TCP counts them */
 		return 0;
 	uint64_t unread = sent - atomic_load_explicit(&sock->out->t.tail, memory_order_acquire);
 	uint32_t share = lf_conn_peer_share(sock);

@@ -130,7 +130,7 @@ static void take_back(struct lf_sock *sock, int fd, enum lf_reason reason)
 	if (n && lf_in_borrowed_memory())
 		return;
 	if (n && !tcp_has_failed(sock, fd))
-		lf_conn_resend_by_tcp(sock, fd);
+		lf_conn_resend_by_tcp(sock, fd, true);
 	go_on_in_tcp(sock);
 }
 
@@ -159,8 +159,37 @@ static bool take_back_late(struct lf_sock *sock)
 	}
 	uint64_t tail = atomic_load(&slot->tx_head) - n;
 	begin_resending(slot, tail, LF_RESENDING);
-	/* Before any byte that follows by TCP. */
+	/* Before any byte that follows by TCP, which is no copy then. */
+	atomic_store(&sock->out->arrivals.copied, 0);
 	atomic_store(&sock->out->p.end_pos, tail);
+	return true;
+}
+
+/* After that look the copy stands, and it is noted so before the first byte of it: an heir that looked
+ * once more might find a wish of a reader who has seen the mark since, and is about to go by the copy. */
+static bool decide_late(struct lf_sock *sock)
+{
+	if (atomic_load(&sock->slot->resending) == LF_COPYING)
+		return true;
+	if (!take_back_late(sock))
+		return false;
+	if (atomic_load(&sock->slot->resending) == LF_COPY_PROMISED)
+		atomic_store(&sock->slot->resending, LF_COPYING);
+	return true;
+}
+
+/* The end mark, and the promise of a copy of what is unread; nothing of that is with TCP yet. False: the
+ * peer's tail is impossible. */
+static bool begin_copying(struct lf_sock *sock)
+{
+	size_t n = unread_by_peer(sock);
+	if (n == SIZE_MAX)
+		return false;
+	uint64_t head = atomic_load(&sock->slot->tx_head);
+	lf_conn_publish(sock, head, 0); /* as in lf_conn_end_tx() */
+	begin_resending(sock->slot, head - n, LF_COPY_PROMISED);
+	atomic_store_explicit(&sock->out->arrivals.copied, n, memory_order_relaxed);
+	mark_end(sock, head, LF_REASON_NONE);
 	return true;
 }
 
@@ -168,16 +197,51 @@ void lf_conn_finish_resending(struct lf_sock *sock)
 {
 	struct lf_slot *slot = sock->slot;
 	int fd = lf_sock_named(sock, atomic_load(&sock->fd));
-	/* Before the mark nothing was resent, so that is still where the ring ends. */
-	if (atomic_load(&sock->out->p.mark) != LF_MARK_ENDED)
-		mark_end(sock, atomic_load(&slot->resent), LF_REASON_PEER_GONE);
-	if (!take_back_late(sock))
+	/* Before the mark nothing was resent, so that is still where the ring ends. Of a copy nobody has
+	 * heard yet, and the peer reads on. */
+	if (atomic_load(&sock->out->p.mark) != LF_MARK_ENDED) {
+		if (atomic_load(&slot->resending) != LF_COPY_PROMISED) {
+			mark_end(sock, atomic_load(&slot->resent), LF_REASON_PEER_GONE);
+		} else if (!begin_copying(sock)) {
+			lf_conn_corrupt(sock);
+			return;
+		}
+	}
+	if (!decide_late(sock))
 		return;
 	if (atomic_load(&slot->resent) != atomic_load(&slot->tx_head)) {
 		lf_conn_note_what_tcp_has(sock, fd);
-		lf_conn_resend_by_tcp(sock, fd);
+		lf_conn_resend_by_tcp(sock, fd, true);
 	}
 	go_on_in_tcp(sock);
+}
+
+/* Under tx_lock, FUSED, before FIN: the reader may hand the socket on to a program that knows only TCP,
+ * with bytes unread that nobody can send again any more. So TCP gets a copy of those, and nothing but FIN
+ * behind it. A reader of the ring reads on there, and throws the copy away (lf_conn_skip_copy()). Where
+ * TCP has no room for all of it, or the reader's TCP would answer it by RST, or a send of ours is not over
+ * yet, the ring alone has it. True: then there is a ring's end to tell
+ * other threads of, once FIN is out: behind a part of a copy nobody may send.
+ *
+ * The mark comes before the first byte of the copy (mark_end(); the kernel's locks carry that order), so
+ * a reader that finds bytes in TCP finds the mark, too. `copied` was stored before the mark. Tail may
+ * move meanwhile: what has been read is thrown away, wherever that ends. But a reader that has wished its
+ * bytes back, and left before it could see the mark, throws nothing away: see take_back_late(). Who sees
+ * the mark in time swaps its wish away before it goes by the copy (leave_unless_stuck()). */
+static bool copy_what_is_unread(struct lf_sock *sock, int fd)
+{
+	struct lf_slot *slot = sock->slot;
+	if (lf_tx(sock) != LF_TX_FUSED || (atomic_load(&slot->shut) & LF_SHUT_WR) ||
+	    lf_in_borrowed_memory() || atomic_load(&slot->resending) || atomic_load(&sock->writers) ||
+	    atomic_load_explicit(&sock->out->c.closed, memory_order_acquire) ||
+	    atomic_load_explicit(&sock->out->c.refuses, memory_order_relaxed))
+		return false;
+	size_t n = unread_by_peer(sock);
+	if (n == 0 || tcp_has_failed(sock, fd) || !begin_copying(sock))
+		return false;
+	if (decide_late(sock))
+		lf_conn_resend_by_tcp(sock, fd, atomic_load(&slot->resending) == LF_RESENDING);
+	return true;
 }
 
 /* Why somebody wants the ring ended, out of shared memory: their word, so checked. */
@@ -321,15 +385,25 @@ static void wish_all_back(struct lf_sock *sock)
 		;
 }
 
+enum { COPY_MS = 1000 }; /* a copy has been promised, and is just being given to TCP */
+
 /* Under rx_lock, all wished back: may this end look at TCP alone from now on? A ring that had
  * ended before, or whose producer is dead, may hold bytes that nobody can take back: they stay
- * readable here. */
-static void leave_unless_stuck(struct lf_sock *sock)
+ * readable here, unless TCP has a copy. */
+static void leave_unless_stuck(struct lf_sock *sock, int fd, int patience_ms)
 {
 	uint32_t mark = atomic_load_explicit(&sock->in->p.mark, memory_order_acquire);
-	bool stuck = mark == LF_MARK_ENDED ?
-			     atomic_load(&sock->in->p.end_pos) != atomic_load(&sock->slot->rx_tail) :
-			     mark == LF_MARK_FUSED && has_unread(sock) && bell_hung_up(sock, 0);
+	bool stuck = mark == LF_MARK_FUSED && has_unread(sock) && bell_hung_up(sock, 0);
+	if (mark == LF_MARK_ENDED) {
+		uint64_t end = atomic_load(&sock->in->p.end_pos), tail = atomic_load(&sock->slot->rx_tail);
+		uint32_t wish = LF_WISH_TAKE_BACK;
+		enum lf_copy copy = LF_COPY_NONE;
+		/* With our wish swapped away the producer does not take back what it gives a copy of. */
+		if (atomic_load(&sock->in->arrivals.copied) &&
+		    atomic_compare_exchange_strong(&sock->in->c.wish, &wish, LF_WISH_NONE))
+			copy = lf_conn_skip_copy(sock, fd, end - tail, patience_ms);
+		stuck = copy == LF_COPY_AWAITED || (copy == LF_COPY_NONE && end != tail);
+	}
 	if (!stuck)
 		lf_states_enter_rx(sock->slot, LF_RX_ENDED);
 }
@@ -355,7 +429,7 @@ static void leave_ring(struct lf_sock *sock, int fd, enum lf_reason reason, int6
 		if (stay && atomic_load(&sock->in->p.mark) == LF_MARK_FUSED)
 			return;
 	}
-	leave_unless_stuck(sock);
+	leave_unless_stuck(sock, fd, COPY_MS);
 }
 
 /* Each unread byte is either read here or sent again, never both. The producer takes them back
@@ -392,7 +466,7 @@ void lf_conn_ask_again(struct lf_sock *sock)
 		if (atomic_load(&sock->in->p.mark) == LF_MARK_FUSED && has_unread(sock))
 			lf_bell_ring_always(sock);
 		else if (lf_rx(sock) != LF_RX_ENDED)
-			leave_unless_stuck(sock);
+			leave_unless_stuck(sock, lf_sock_named(sock, atomic_load(&sock->fd)), 0);
 	}
 	errno = saved;
 }
@@ -567,7 +641,7 @@ static uint32_t error_of_reset(struct lf_sock *sock, int fd)
 	return atomic_load(&sock->slot->unread_since) > fin_seen ? EPIPE : ECONNRESET;
 }
 
-/* Bytes lie in the ring that we write to, and are not to be sent by TCP. */
+/* Bytes lie in the ring that we write to, and are not to be sent by TCP, nor were. */
 static bool has_bytes_for_peer(struct lf_sock *sock)
 {
 	switch (lf_tx(sock)) {
@@ -575,7 +649,8 @@ static bool has_bytes_for_peer(struct lf_sock *sock)
 		return unread_by_peer(sock) != 0;
 	case LF_TX_ENDED:
 		return atomic_load(&sock->out->p.mark) == LF_MARK_ENDED &&
-		       atomic_load(&sock->out->p.end_pos) != atomic_load(&sock->out->t.tail);
+		       atomic_load(&sock->out->p.end_pos) != atomic_load(&sock->out->t.tail) &&
+		       !atomic_load(&sock->out->arrivals.copied);
 	default:
 		return false;
 	}
@@ -837,10 +912,15 @@ int lf_conn_shutdown(struct lf_sock *sock, int fd, int how)
 	uint32_t bits = how == SHUT_RD ? LF_SHUT_RD : how == SHUT_WR ? LF_SHUT_WR :
 			how == SHUT_RDWR ? LF_SHUT_RD | LF_SHUT_WR :
 						   0;
+	if (bits & LF_SHUT_WR)
+		lf_conn_service(sock, fd);
 	lf_conn_look_at_reader(sock, fd);
 	bool after_reset = atomic_load(&slot->reset) != 0;
 	/* A send under way finishes first, so that no byte comes after the FIN. */
 	bool locked = (bits & LF_SHUT_WR) && lf_lock_acquire(&slot->tx_lock, LF_RANK_TX);
+	bool copied = locked && copy_what_is_unread(sock, fd);
+	if (lf_sock_paired(sock) && (atomic_load(&slot->shut) | bits) == (LF_SHUT_RD | LF_SHUT_WR))
+		atomic_store(&sock->in->c.refuses, 1);
 	if (bits & LF_SHUT_WR) {
 		lf_conn_announce_end(sock);
 		/* Before the kernel's FIN, so before any answer to it. */
@@ -850,6 +930,8 @@ int lf_conn_shutdown(struct lf_sock *sock, int fd, int how)
 	if (r == 0)
 		atomic_fetch_or(&slot->shut, bits);
 	if (locked) {
+		if (copied)
+			go_on_in_tcp(sock);
 		lf_lock_release(&slot->tx_lock, LF_RANK_TX);
 		/* A thread of ours that waits for room in an epoll set has none to wait for any more. */
 		lf_epoll_room(sock);
@@ -874,6 +956,17 @@ void lf_conn_close_ring(struct lf_sock *sock)
 	lf_bell_ring_always(sock);
 }
 
+enum { CLOSE_MS = 20 };
+
+/* Before the last close of this end. The state stays, for senders that are under way. */
+static void leave_a_copy(struct lf_sock *sock, int fd)
+{
+	if (lf_tx(sock) != LF_TX_FUSED || !lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
+		return;
+	(void)copy_what_is_unread(sock, fd);
+	lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
+}
+
 /* The last close of this end: nobody will read its ring again. True: TCP will reset. */
 static bool abandon_ring(struct lf_sock *sock, int fd)
 {
@@ -891,6 +984,9 @@ static bool abandon_ring(struct lf_sock *sock, int fd)
 	atomic_store(&sock->in->c.closed, LF_CLOSED_CLOSING);
 	atomic_thread_fence(memory_order_seq_cst);
 	bool unread = has_unread(sock), handed_on = atomic_load(&slot->handed_on);
+	/* A copy of what we have read is not unread data. */
+	if (!unread)
+		(void)lf_conn_skip_copy(sock, fd, 0, CLOSE_MS);
 	lf_lock_release(&slot->rx_lock, LF_RANK_RX);
 	/* close(2) of a TCP socket with unread data sends RST (RFC 2525, 2.17). */
 	struct linger now = {.l_onoff = 1, .l_linger = 0};
@@ -921,6 +1017,7 @@ void lf_conn_before_close(struct lf_sock *sock, int fd)
 		return;
 	lf_wait_forget(sock);
 	bool resets = abandon_ring(sock, fd);
+	leave_a_copy(sock, fd);
 	/* Not before: to a peer that finds us dead in there, it would mean that FIN came first. */
 	lf_conn_announce_end(sock);
 	lf_tap_end(sock, resets ? LF_CAPTURE_RST : LF_CAPTURE_FIN);

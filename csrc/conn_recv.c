@@ -271,6 +271,54 @@ static bool ring_has_bytes(struct lf_sock *sock)
 	return unread_in_ring(sock, atomic_load_explicit(&sock->slot->rx_tail, memory_order_relaxed)) != 0;
 }
 
+/* The peer's word; 0 if it can't be. acquire: it was stored before the mark. */
+static uint64_t copy_of(const struct lf_sock *sock)
+{
+	if (atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) != LF_MARK_ENDED)
+		return 0;
+	uint64_t n = atomic_load_explicit(&sock->in->arrivals.copied, memory_order_relaxed);
+	return n <= sock->ring_size ? n : 0;
+}
+
+size_t lf_conn_copy_left(const struct lf_sock *sock)
+{
+	enum lf_rx rx = lf_rx(sock);
+	if (rx == LF_RX_PLAIN || rx == LF_RX_ENDED)
+		return 0;
+	uint64_t n = copy_of(sock), skipped = atomic_load(&sock->slot->rx_skipped);
+	return skipped < n ? (size_t)(n - skipped) : 0;
+}
+
+enum lf_copy lf_conn_skip_copy(struct lf_sock *sock, int fd, uint64_t unread, int patience_ms)
+{
+	uint64_t n = copy_of(sock), skipped;
+	if (n == 0 || unread > n)
+		return LF_COPY_NONE;
+	while ((skipped = atomic_load(&sock->slot->rx_skipped)) < n - unread) {
+		/* With MSG_TRUNC nothing is copied, tcp(7), but ThreadSanitizer takes it for that. */
+		char nothing[16384];
+		uint64_t due = n - unread - skipped;
+		ssize_t got = lf_real.recvfrom(fd, nothing, due < sizeof(nothing) ? due : sizeof(nothing),
+					       MSG_TRUNC | MSG_DONTWAIT, NULL, NULL);
+		if (got > 0) {
+			atomic_store(&sock->slot->rx_skipped, skipped + (uint64_t)got);
+			continue;
+		}
+		/* It had no room for all, or died while it gave it. */
+		if (got == 0)
+			return LF_COPY_NONE;
+		if (errno != EAGAIN) {
+			atomic_store(&sock->slot->error, (uint32_t)errno);
+			lf_conn_tcp_failed(sock, fd);
+			return LF_COPY_NONE;
+		}
+		struct pollfd p = {.fd = fd, .events = POLLIN};
+		if (patience_ms <= 0 || lf_uncancelled_poll(&p, 1, patience_ms) != 1)
+			return LF_COPY_AWAITED;
+	}
+	return LF_COPY_SKIPPED;
+}
+
 /* The ring is empty: what does TCP say? */
 static ssize_t look_at_tcp(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int flags)
 {
@@ -352,9 +400,15 @@ static ssize_t step_fused(struct lf_sock *sock, int fd, struct lf_cursor *cursor
 	if (atomic_load_explicit(&slot->shut, memory_order_relaxed) & LF_SHUT_RD)
 		lf_conn_refuse_more(sock);
 	ssize_t n = take_from_ring(sock, cursor, flags);
-	if (n)
+	if (n) {
+		/* At once: TCP would call it readable, and answer a close by RST. */
+		if (n > 0 && ring_is_over(sock))
+			(void)lf_conn_skip_copy(sock, fd, 0, 0);
 		return n;
+	}
 	if (ring_is_over(sock)) {
+		if (lf_conn_skip_copy(sock, fd, 0, 0) == LF_COPY_AWAITED)
+			return -EAGAIN;
 		lf_states_enter_rx(sock->slot, LF_RX_ENDED);
 		return LF_LOOK_AGAIN;
 	}
@@ -431,10 +485,11 @@ bool lf_conn_writer_has_to_wait(const struct lf_sock *sock)
 }
 
 /* The peer's ring is final, and TCP goes on behind it in the same stream. Urgent data come
- * next? A receive ends before them, tcp(7). */
+ * next? A receive ends before them, tcp(7). Behind a copy there is nothing. */
 static bool goes_on_in_tcp(const struct lf_sock *sock)
 {
 	return atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) == LF_MARK_ENDED &&
+	       !atomic_load_explicit(&sock->in->arrivals.copied, memory_order_relaxed) &&
 	       atomic_load_explicit(&sock->in->p.reason, memory_order_relaxed) !=
 		       LF_REASON_URGENT_DATA;
 }
@@ -915,6 +970,8 @@ static ssize_t move_out(struct lf_sock *sock, int fd, const struct lf_bulk *bulk
 	LF_INVARIANT((size_t)used <= n);
 	atomic_store(&slot->rx_tail, tail + (uint64_t)used);
 	atomic_store_explicit(&sock->in->t.tail, tail + (uint64_t)used, memory_order_release);
+	if (ring_is_over(sock))
+		(void)lf_conn_skip_copy(sock, fd, 0, 0);
 	return used;
 }
 
@@ -984,6 +1041,8 @@ bool lf_conn_readable(struct lf_sock *sock, size_t need)
 	if (rx == LF_RX_READY &&
 	    atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) != LF_MARK_PLAIN)
 		return true;
-	return lf_conn_has_input(sock, need) || (rx == LF_RX_FUSED && ring_is_over(sock)) ||
+	return lf_conn_has_input(sock, need) ||
+	       /* Of the rest of a copy TCP tells. */
+	       (rx == LF_RX_FUSED && ring_is_over(sock) && !lf_conn_copy_left(sock)) ||
 	       atomic_load_explicit(&sock->slot->reset, memory_order_relaxed);
 }

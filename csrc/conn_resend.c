@@ -91,7 +91,7 @@ static ssize_t send_pieces(int fd, const struct msghdr *msg)
 	return sent;
 }
 
-void lf_conn_resend_by_tcp(struct lf_sock *sock, int fd)
+void lf_conn_resend_by_tcp(struct lf_sock *sock, int fd, bool patient)
 {
 	struct room room __attribute__((cleanup(take_room_away))) = {
 		.sock = sock, .fd = fd, .unsent = NO_LIMIT};
@@ -107,12 +107,16 @@ void lf_conn_resend_by_tcp(struct lf_sock *sock, int fd)
 		if (sent > 0) {
 			atomic_store(&sock->slot->resent, position + (uint64_t)sent);
 		} else if (sent == -1 && errno == EAGAIN) {
-			if (room.asked)
+			if (!room.asked)
+				lend_room(&room, n);
+			else if (patient)
 				await_room(room.fd, 100);
 			else
-				lend_room(&room, n);
-		} else if (sent == -1 && (errno == ENOBUFS || errno == ENOMEM)) {
+				break;
+		} else if (sent == -1 && (errno == ENOBUFS || errno == ENOMEM) && patient) {
 			await_room(-1, 1); /* memory comes back; the bytes would not */
+		} else if (sent == -1 && (errno == ENOBUFS || errno == ENOMEM)) {
+			break;
 		} else if (sent == -1 && errno != EINTR) {
 			atomic_store(&sock->slot->error, (uint32_t)errno);
 			atomic_store(&sock->slot->reset, 1);

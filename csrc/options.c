@@ -332,6 +332,13 @@ uint32_t lf_options_receive_limit(const struct lf_sock *sock)
 
 /* --- queries --- */
 
+/* Of what TCP has queued for us. */
+static int without_copy(const struct lf_sock *sock, int queued)
+{
+	size_t copy = lf_conn_copy_left(sock);
+	return copy < (size_t)queued ? queued - (int)copy : 0;
+}
+
 bool lf_option_refuse_zero_copy(struct lf_sock *sock, int fd, void *value, socklen_t len)
 {
 	struct tcp_zerocopy_receive answer = {0};
@@ -346,7 +353,7 @@ bool lf_option_refuse_zero_copy(struct lf_sock *sock, int fd, void *value, sockl
 	memcpy(&answer, value, have);
 	(void)lf_real.ioctl(fd, SIOCINQ, &queued);
 	answer.length = 0;
-	answer.recv_skip_hint = (uint32_t)queued + (uint32_t)lf_conn_unread(sock);
+	answer.recv_skip_hint = (uint32_t)without_copy(sock, queued) + (uint32_t)lf_conn_unread(sock);
 	memcpy(value, &answer, have);
 	return true;
 }
@@ -409,7 +416,7 @@ void lf_ioctl_amend(struct lf_sock *sock, unsigned long request, void *value)
 {
 	switch (request) {
 	case FIONREAD:
-		*(int *)value += (int)lf_conn_unread(sock);
+		*(int *)value = without_copy(sock, *(int *)value) + (int)lf_conn_unread(sock);
 		break;
 	case SIOCOUTQ:
 	case SIOCOUTQNSD:

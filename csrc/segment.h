@@ -35,7 +35,7 @@
 #include <stdint.h>
 
 #define LF_SEGMENT_MAGIC 0x314553554650304cULL /* "L0PFUSE1", little endian */
-#define LF_SEGMENT_VERSION 7u
+#define LF_SEGMENT_VERSION 8u
 #define LF_SEGMENT_EXTRA 4096u /* bytes beside the two rings */
 #define LF_SEGMENT_HEADER 2048u
 #define LF_SEGMENT_SHORT 1024u /* bytes of each ring in the header's page */
@@ -107,7 +107,11 @@ struct lf_producer_line {
 enum { LF_ARRIVALS = 8 };
 struct lf_arrival_line {
 	_Atomic uint64_t last[LF_ARRIVALS];
-	uint8_t pad[LF_LINE - 64];
+	/* Valid from ENDED. So many bytes before end_pos are on their way by TCP as well, and FIN alone
+	 * comes behind them: a copy of what was unread when this direction was shut, for a reader that
+	 * knows only TCP. Not a hint: it lies here since here is room. */
+	_Atomic uint64_t copied;
+	uint8_t pad[LF_LINE - 72];
 };
 
 /* Alone on its line: it moves with each receive, and a producer with room to spare is not to
@@ -125,7 +129,8 @@ struct lf_consumer_line {
 	_Atomic uint32_t reason; /* enum lf_reason, why wish or closed */
 	_Atomic uint32_t cpu;    /* CPU the consumer was last seen on, plus one; a hint */
 	_Atomic uint32_t limit;  /* unread bytes that the consumer's SO_RCVBUF allows, 0: any */
-	uint8_t pad[LF_LINE - 24];
+	_Atomic uint32_t refuses; /* 1: shut both ways, or about to be: TCP answers payload by RST */
+	uint8_t pad[LF_LINE - 28];
 };
 
 /* The halves of broker_wish. */
@@ -230,6 +235,7 @@ static_assert(offsetof(struct lf_segment, ring_size) == 0x018, "ring_size");
 static_assert(offsetof(struct lf_segment, broker_wish) == 0x080, "broker_wish");
 static_assert(offsetof(struct lf_segment, dir) == 0x100, "dir");
 static_assert(sizeof(struct lf_arrival_line) == LF_LINE, "arrival line");
+static_assert(offsetof(struct lf_arrival_line, copied) == 0x40, "copied");
 static_assert(sizeof(struct lf_direction) == 0x300, "direction");
 static_assert(offsetof(struct lf_producer_line, mark) == 0x08, "mark");
 static_assert(offsetof(struct lf_producer_line, tcp_total) == 0x10, "tcp_total");
@@ -252,6 +258,7 @@ static_assert(offsetof(struct lf_consumer_line, closed) == 0x04, "closed");
 static_assert(offsetof(struct lf_consumer_line, wish) == 0x08, "wish");
 static_assert(offsetof(struct lf_consumer_line, reason) == 0x0c, "consumer reason");
 static_assert(offsetof(struct lf_consumer_line, limit) == 0x14, "limit");
+static_assert(offsetof(struct lf_consumer_line, refuses) == 0x18, "refuses");
 static_assert(offsetof(struct lf_armed_line, below) == 0x04, "below");
 static_assert(offsetof(struct lf_direction, t) == 0x080, "tail line");
 static_assert(offsetof(struct lf_direction, c) == 0x100, "consumer line");

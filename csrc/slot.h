@@ -39,6 +39,8 @@ enum lf_resending {
 	LF_RESENDING_NO = 0,
 	LF_RESENDING = 1, /* unread bytes are just being sent again; that may take long */
 	LF_ENDING = 2,    /* the ring is just being ended */
+	LF_COPY_PROMISED = 3, /* the same, and TCP is to get a copy of what is unread */
+	LF_COPYING = 4,       /* it is just given that */
 };
 
 enum lf_shut { LF_SHUT_RD = 1, LF_SHUT_WR = 2 };
@@ -95,7 +97,8 @@ struct lf_slot {
 	_Atomic uint64_t rx_tail;     /* bytes taken from the ring; under rx_lock */
 	_Atomic uint64_t rx_head;     /* the peer's head as last seen and checked */
 	_Atomic uint64_t rx_tcp_left; /* DRAIN: bytes still to come by TCP */
-	uint8_t pad2[128 - 56];
+	_Atomic uint64_t rx_skipped;  /* bytes of a ring's copy that TCP has brought; under rx_lock */
+	uint8_t pad2[128 - 64];
 };
 
 _Static_assert(sizeof(struct lf_slot) == 384, "three lines of 128 bytes");

@@ -134,6 +134,7 @@ void lf_sock_track(int fd, enum lf_wire_side side)
 	SET(waiters, 0);
 	SET(drains, 0);
 	SET(readers, 0);
+	SET(writers, 0);
 	SET(spin_score, 0);
 	SET(hung_up, 0);
 	SET(left, 0);
@@ -377,6 +378,7 @@ static void child_resets(struct lf_sock *sock, void *context)
 	/* Threads that exist no more. */
 	atomic_store(&sock->bell_users, 0);
 	atomic_store(&sock->readers, 0);
+	atomic_store(&sock->writers, 0);
 	atomic_store(&sock->waiters, 0);
 	atomic_store(&sock->drains, 0);
 	/* Only the forking thread exists here: the table's use and this one's pin. */

@@ -78,6 +78,7 @@ struct lf_sock {
 	_Atomic uint32_t waiters;   /* threads and cold epoll registrations that rely on bells */
 	_Atomic uint32_t drains;    /* threads that are just emptying the bell */
 	_Atomic uint32_t readers;   /* threads that sleep in a receive */
+	_Atomic uint32_t writers;   /* and in a send */
 	_Atomic int32_t spin_score; /* grows when spinning paid off, see wait.c */
 	_Atomic uint64_t rung_read;  /* lf_armed_line.rung_at when we were last rung for bytes, */
 	_Atomic uint64_t rung_write; /* and for room */

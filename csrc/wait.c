@@ -176,17 +176,23 @@ static _Thread_local struct under_way {
 	_Atomic(struct lf_sock *) sock; /* NULL: none */
 	uint32_t generation;
 	uint32_t number;
-	uint32_t reads; /* 1: for a receive */
+	enum lf_want want;
 } under_way __attribute__((tls_model("initial-exec")));
+
+static _Atomic uint32_t *sleepers(struct lf_sock *sock, enum lf_want want)
+{
+	return want == LF_WANT_READ ? &sock->readers : &sock->writers;
+}
 
 /* One exchange, so that a handler that waits in the middle of it and we do not both count. */
 static void drop(void)
 {
-	uint32_t generation = under_way.generation, reads = under_way.reads;
+	uint32_t generation = under_way.generation;
+	enum lf_want want = under_way.want;
 	struct lf_sock *sock = atomic_exchange(&under_way.sock, NULL);
 	if (!sock || sock->generation != generation)
 		return;
-	atomic_fetch_sub(&sock->readers, reads);
+	atomic_fetch_sub(sleepers(sock, want), 1);
 	lf_wait_end(sock);
 }
 
@@ -205,12 +211,11 @@ static struct waiting start_waiting(struct lf_sock *sock, enum lf_want want)
 {
 	static _Thread_local uint32_t numbers __attribute__((tls_model("initial-exec")));
 	drop();
-	uint32_t reads = want == LF_WANT_READ;
-	atomic_fetch_add(&sock->readers, reads);
+	atomic_fetch_add(sleepers(sock, want), 1);
 	struct waiting waiting = {.bell = lf_wait_begin(sock), .number = ++numbers};
 	under_way.generation = sock->generation;
 	under_way.number = waiting.number;
-	under_way.reads = reads;
+	under_way.want = want;
 	atomic_store(&under_way.sock, sock);
 	return waiting;
 }
@@ -334,20 +339,18 @@ void lf_wait_give_way(const struct lf_sock *sock, int64_t longest)
 	(void)lf_real.ppoll(NULL, 0, &ts, NULL);
 }
 
-static void stop_reading(struct lf_sock **sock)
+static void count_down(_Atomic uint32_t **counter)
 {
-	if (*sock)
-		atomic_fetch_sub(&(*sock)->readers, 1);
+	atomic_fetch_sub(*counter, 1);
 }
 
 /* Others rely on the bell that has woken us. Not counted any more, we leave it to the last of them,
- * and have all the time: who relies on no bell looks at the ring before it sleeps again. As a reader
- * we stay (recv_after_close()); signals with handlers are held, so none jumps out of here. */
+ * and have all the time: who relies on no bell looks at the ring before it sleeps again. As a reader or writer
+ * we stay (recv_after_close(), copy_what_is_unread()); signals with handlers are held, so none jumps out of here. */
 static void leave_to_others(struct lf_sock *sock, const struct lf_wait *wait, struct waiting *waiting)
 {
-	bool reads = wait->want == LF_WANT_READ;
-	struct lf_sock *reading __attribute__((cleanup(stop_reading), unused)) = reads ? sock : NULL;
-	atomic_fetch_add(&sock->readers, (uint32_t)reads);
+	_Atomic uint32_t *counter __attribute__((cleanup(count_down))) = sleepers(sock, wait->want);
+	atomic_fetch_add(counter, 1);
 	stop_waiting(waiting);
 	if (stirred(sock, wait))
 		sched_yield();

@@ -21,7 +21,7 @@ _PRODUCER = ("head", "mark", "fin_hint", "tcp_total", "end_pos", "reason", "mess
 _CONSUMER = ("ready", "closed", "wish", "reason")
 _WAITS = ("spins_paid", "spins_vain", "sleeps", "wake_ns", *(f"wakes[{i}]" for i in range(8)))
 _ARMED = ("armed", "below", "rings")
-_WIDE = ("head", "tcp_total", "end_pos", "tail", "messages", "rings", *_WAITS[:4])
+_WIDE = ("head", "tcp_total", "end_pos", "tail", "messages", "rings", "copied", *_WAITS[:4])
 
 
 @pytest.fixture
@@ -40,6 +40,7 @@ def test_every_field_is_read_where_c_has_it(tmp_path: Path, segment: int) -> Non
         for who, line in (("reader", "t"), ("writer", "p")):
             places |= {f"dir[{i}].{line}.waits.{name}": name for name in _WAITS}
             places |= {f"dir[{i}].{who}.{name}": name for name in _ARMED}
+        places[f"dir[{i}].arrivals.copied"] = "copied"
     places["broker_wish"] = "broker_wish"
     questions = [f"offsetof(struct lf_segment, {place})" for place in places]
     offsets = values_of(["segment.h"], questions, tmp_path)
@@ -58,6 +59,7 @@ def test_every_field_is_read_where_c_has_it(tmp_path: Path, segment: int) -> Non
         assert direction.wish == written[f"dir[{index}].c.wish"]
         assert direction.consumer_reason == written[f"dir[{index}].c.reason"]
         assert direction.ready and direction.closed
+        assert direction.copied == written[f"dir[{index}].arrivals.copied"]
         for waits, who, line in (
             (direction.reader, "reader", "t"),
             (direction.writer, "writer", "p"),
@@ -262,6 +264,9 @@ def _judge(
         ({"mark": _FUSED}, {"consumer_reason": 2}, ("fused", Reason.NONE)),
         ({"mark": _ENDED, "reason": 33}, {"mark": _FUSED}, ("defused", 33)),
         ({"mark": _FUSED}, {"mark": _ENDED, "reason": 34}, ("defused", 34)),
+        ({"mark": _ENDED, "copied": 7}, {"mark": _FUSED}, ("fused", Reason.NONE)),
+        ({"mark": _ENDED, "copied": 7}, {"mark": _ENDED, "copied": 8}, ("fused", Reason.NONE)),
+        ({"mark": _ENDED, "copied": 7}, {"mark": _ENDED, "reason": 34}, ("defused", 34)),
         ({"mark": 3}, {"mark": _FUSED}, ("defused", Reason.CORRUPT)),
     ],
 )

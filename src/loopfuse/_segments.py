@@ -16,7 +16,7 @@ from loopfuse._errors import SegmentError
 from loopfuse._kernel import sealed_memfd
 
 MAGIC = 0x314553554650304C
-VERSION = 7
+VERSION = 8
 EXTRA = 4096
 """Bytes beside the two rings."""
 HEADER = 2048
@@ -49,6 +49,7 @@ _CONSUMER_WAITS = TAIL + 0x08
 _WAITS = struct.Struct("=QQQQ8I")
 _CONSUMER_LINE = struct.Struct("=IIII")
 _ARMED_LINE = struct.Struct("=IIQ")
+_COPIED = 0x2C0
 _U32 = struct.Struct("=I")
 _U64 = struct.Struct("=Q")
 _READ = DIRECTION + 2 * DIRECTION_SIZE
@@ -107,6 +108,8 @@ class Direction(NamedTuple):
     """The consumer, which waits for bytes."""
     writer: Waits = Waits()
     """The producer, which waits for room."""
+    copied: int = 0
+    """It ended by FIN, and so many unread bytes went by TCP as well."""
 
     @property
     def unread(self) -> int:
@@ -194,6 +197,7 @@ def _direction(data: bytes, index: int) -> Direction:
         messages,
         _waits(data, at + READER, at + _CONSUMER_WAITS),
         _waits(data, at + WRITER, at + _PRODUCER_WAITS),
+        *_U64.unpack_from(data, at + _COPIED),
     )
 
 

@@ -70,6 +70,7 @@ MODELS = (
     Model("switch", "-DBYTES=1", live=True),
     Model("teardown", "-DBYTES=2"),
     Model("heirs", "-DBYTES=1"),
+    Model("copy", "-DBYTES=2"),
 )
 LARGER = (
     Model("sleep", "-DWANT=2 -DBYTES=4"),
@@ -80,6 +81,7 @@ LARGER = (
     Model("switch", "-DBYTES=1 -DSECOND=1 -DBUFFER=2"),
     Model("teardown", "-DBYTES=3"),
     Model("heirs", "-DBYTES=2"),
+    Model("copy", "-DBYTES=4"),
 )
 MUTATIONS: dict[str, dict[str, Model]] = {
     "sleep": {
@@ -131,6 +133,17 @@ MUTATIONS: dict[str, dict[str, Model]] = {
         "HEIR_GOES_BY_THE_NOTE": Model("heirs", "-DBYTES=1"),
         "MARK_BEFORE_END_POS": Model("heirs", "-DBYTES=1"),
         "SEGMENT_BEFORE_SLOT": Model("heirs", "-DBYTES=1"),
+    },
+    "copy": {
+        "COPY_BEFORE_MARK": Model("copy", "-DBYTES=2"),
+        "COPY_WITHOUT_SWAP": Model("copy", "-DBYTES=2"),
+        "HEIR_ENDS_AT_THE_COPY": Model("copy", "-DBYTES=2"),
+        "HEIR_FORGETS_THE_COPY": Model("copy", "-DBYTES=2"),
+        "HEIR_LOOKS_AGAIN": Model("copy", "-DBYTES=2"),
+        "KEEP_THE_COPY": Model("copy", "-DBYTES=2"),
+        "MARK_BEFORE_COPIED": Model("copy", "-DBYTES=2"),
+        "NO_LATE_LOOK": Model("copy", "-DBYTES=2"),
+        "SKIP_ALL": Model("copy", "-DBYTES=2"),
     },
 }
 

@@ -19,7 +19,8 @@ PATIENCE = 600
 
 # Two unforced switches of thread and one stale load in an execution; three threads: one switch.
 SCENARIOS = (
-    "stream", "wrap", "reuse", "home", "fuse", "end", "back", "turn", "stopped", "fin", "close",
+    "stream", "wrap", "reuse", "home", "fuse", "end", "back", "turn", "stopped", "fin", "last",
+    "close",
 )  # fmt: skip
 BOUNDS = (2, 1)
 BOUNDS_OF = {"two": (1, 1), "turn": (2, 2)}
@@ -124,6 +125,8 @@ MUTATIONS = (
     ("lf_states_tell", "&sock->out->p.mark", "store", "fuse"),
     ("step_ready", "&sock->in->p.mark", "load", "fuse"),
     ("lf_conn_ask_again", "&sock->in->c.wish", "swap", "turn"),
+    ("lf_states_tell", "&sock->out->p.mark", "store", "last"),
+    ("take_back_late", "&sock->out->c.wish", "swap", "last"),
     ("has_unread", "&sock->in->p.head", "load", "back"),
     ("lf_conn_enter_plain_tx", "&sock->slot->tx_inside", "add", "two"),
     ("lf_conn_enter_plain_tx", "&sock->slot->tx", "load", "two"),

@@ -407,6 +407,99 @@ for each in (
     moves(each, busy=1.8)
 
 
+# --- the peer is gone, or has said its last, before the socket moves ---
+
+LONG = bytes(range(251)) * 900  # more than TCP's window of that moment
+
+
+def _shuts_down(s):
+    s.shutdown(socket.SHUT_WR)
+
+
+def _closes(s):
+    s.close()
+
+
+def _exits(s):
+    """The last that holds it is a child."""
+    if (child := os.fork()) == 0:
+        os._exit(0)
+    s.close()
+    os.waitpid(child, 0)
+
+
+def _reads_a_part(s):
+    return exactly(s, 1000)
+
+
+def _reads_all_but_the_end(s):
+    return exactly(s, len(FROM_CLIENT))
+
+
+def _reads_nothing(s):
+    return b""
+
+
+def _to_a_program(s):
+    """Plain, whatever we are."""
+    return subprocess.run(
+        ["/usr/bin/cksum"], stdin=s, stdout=subprocess.PIPE, env=BARE, check=True, text=True
+    ).stdout.split()
+
+
+def _passes_on(s):
+    ours, theirs = socket.socketpair()
+    with theirs:
+        command = [sys.executable, "-c", TAKES_AND_SUMS, str(theirs.fileno())]
+        child = subprocess.Popen(
+            command, pass_fds=[theirs.fileno()], env=BARE, stdout=subprocess.PIPE, text=True
+        )
+    socket.send_fds(ours, [b"x"], [s.fileno()])
+    s.close()
+    return child.communicate()[0].split()
+
+
+TAKES_AND_SUMS = """
+import os, socket, sys
+with socket.socket(fileno=int(sys.argv[1])) as s:
+    os.dup2(socket.recv_fds(s, 1, 1)[1][0], 0)
+os.execv("/usr/bin/cksum", ["cksum"])
+"""
+
+
+def _last_words(leave, read, move, data=FROM_CLIENT):
+    """The server moves what the client has said its last on."""
+
+    def act(s, side, p):
+        if side == "c":
+            s.sendall(data)
+            leave(s)
+            sync(p)
+            wait(p)
+            if leave is _shuts_down:
+                say(attempt(s.recv, 10))
+            return
+        wait(p)
+        time.sleep(0.05)  # FIN is on its way
+        got = read(s)
+        say(got == data[: len(got)], move(s))
+        s.close()
+        sync(p)
+
+    names = [f.__name__ for f in (leave, read, move)]
+    SCENARIOS[f"last_words{''.join(names)}{'_long' * (data is LONG)}"] = act
+
+
+for each in (_shuts_down, _closes, _exits):
+    _last_words(each, _reads_nothing, _to_a_program)
+    _last_words(each, _reads_a_part, _passes_on)
+_last_words(_closes, _reads_a_part, _to_a_program)
+_last_words(_closes, _reads_all_but_the_end, _to_a_program)
+_last_words(_shuts_down, _reads_nothing, _passes_on)
+_last_words(_closes, _reads_a_part, _to_a_program, LONG)
+_last_words(_shuts_down, _reads_nothing, _to_a_program, LONG)
+
+
 if __name__ == "__main__":
     sys.modules["movers"] = sys.modules["__main__"]
     parties.main()

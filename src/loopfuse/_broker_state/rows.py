@@ -28,10 +28,12 @@ def judge(segment: Segment, declined: int) -> tuple[State, int]:
     both = (segment.to_server, segment.to_client)
     if any(direction.mark > Mark.ENDED for direction in both):
         return "defused", Reason.CORRUPT
+    # One that ended by FIN was fused to its last byte, of which TCP may have got a copy.
     ended = [direction for direction in both if direction.mark == Mark.ENDED]
-    if ended:
-        return "defused", _first_reason(ended)
-    if any(direction.mark == Mark.FUSED for direction in both):
+    defused = [direction for direction in ended if not direction.copied]
+    if defused:
+        return "defused", _first_reason(defused)
+    if ended or any(direction.mark == Mark.FUSED for direction in both):
         return "fused", Reason.NONE
     reason = segment.broker_wish or _first_reason(both) or declined
     if not reason and all(direction.ready for direction in both):

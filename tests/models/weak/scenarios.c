@@ -607,6 +607,15 @@ static void fin_receives(void)
 		sim_fail("a byte too many");
 }
 
+/* last: shutdown with bytes unread, and the receiver hands the socket on, having waited for as long as it
+ * would. */
+static void last_receives(void)
+{
+	receive_all(1);
+	lf_conn_defuse_until(&socks[RECEIVER], 11, LF_REASON_EXEC, false, lf_now());
+	fin_receives();
+}
+
 /* close: the receiver closes; a byte that it has not read is answered by RST in one way or the
  * other. */
 static void close_sends(void) { send_bytes(1, 1); }
@@ -633,6 +642,7 @@ static const struct sim_scenario scenarios[] = {
 	{"both", wrap_begin, {both_sends, both_receives}, NULL},
 	{"stopped", wrap_begin, {stopped_sends, both_receives}, NULL},
 	{"fin", wrap_begin, {fin_sends, fin_receives}, NULL},
+	{"last", wrap_begin, {fin_sends, last_receives}, NULL},
 	{"close", wrap_begin, {close_sends, close_receives}, close_end},
 };
 
