@@ -912,6 +912,7 @@ int lf_conn_shutdown(struct lf_sock *sock, int fd, int how)
 	uint32_t bits = how == SHUT_RD ? LF_SHUT_RD : how == SHUT_WR ? LF_SHUT_WR :
 			how == SHUT_RDWR ? LF_SHUT_RD | LF_SHUT_WR :
 						   0;
+	int saved = errno;
 	if (bits & LF_SHUT_WR)
 		lf_conn_service(sock, fd);
 	lf_conn_look_at_reader(sock, fd);
@@ -926,7 +927,9 @@ int lf_conn_shutdown(struct lf_sock *sock, int fd, int how)
 		/* Before the kernel's FIN, so before any answer to it. */
 		lf_tap_end(sock, LF_CAPTURE_FIN);
 	}
+	errno = saved;
 	int r = lf_real.shutdown(fd, how);
+	saved = errno;
 	if (r == 0)
 		atomic_fetch_or(&slot->shut, bits);
 	if (locked) {
@@ -947,6 +950,7 @@ int lf_conn_shutdown(struct lf_sock *sock, int fd, int how)
 		errno = ENOTCONN;
 		return -1;
 	}
+	errno = saved;
 	return r;
 }
 

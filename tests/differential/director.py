@@ -57,6 +57,10 @@ class Blocked:
         return str(self.step["do"])
 
 
+def _is_left_to_the_kernel(step: Step) -> bool:
+    return step["do"] == "epoll ctl" and "EPOLLEXCLUSIVE" in step["events"]
+
+
 def _is_onto_an_open_number(step: Step) -> bool:
     return bool(step["do"] == "copy" and step["how"] == "dup2")
 
@@ -103,6 +107,9 @@ class Director:
         self._disconnected: set[str] = set()
         self._left_the_ring: set[str] = set()
         self._handed_on: set[str] = set()
+        self._said_its_last: set[str] = set()
+        """FIN is out, with a library behind it: before what else could have left the ring."""
+        self._has_copies: set[str] = set()
         self._lowat = dict.fromkeys(SIDES, 1)
         self._shut: dict[str, set[str]] = {side: set() for side in SIDES}
         self._pristine = program.defuse_at is None
@@ -222,7 +229,7 @@ class Director:
 
     def _do(self, step: Step, label: str) -> None:
         request = self._request(step)
-        if step["do"] in _HANDING_ON:
+        if step["do"] in _HANDING_ON or _is_left_to_the_kernel(step):
             answer = self._ask_while_the_other_attends(step["by"], request)
         else:
             answer = self._ask(step["by"], request)
@@ -396,7 +403,9 @@ class Director:
             case "epoll ctl":
                 # Left to the kernel, which may have told the library of RST (docs/semantics.md).
                 lost = self._is_gone(OTHER[side]) and (out.unread > 0 or not out.exact)
-                return not lost or "EPOLLEXCLUSIVE" not in step["events"]
+                if not _is_left_to_the_kernel(step):
+                    return True
+                return not lost and (not come.unread or self._can_be_handed_on(side))
             case "shutdown":
                 # A send that has filled the window is reset by TCP's next probe of it, some day.
                 if "RD" in _WAYS[step["how"]] and self._sending(OTHER[side]):
@@ -470,11 +479,11 @@ class Director:
 
     def _can_be_handed_on(self, side: str) -> bool:
         """The new holder knows only TCP, by which the other party has to send again what this
-        one has not read: it must be there, able to send, and room must be in TCP's buffers
-        (docs/semantics.md)."""
+        one has not read: it must be there, able to send, or have left a copy before FIN; and room
+        must be in TCP's buffers (docs/semantics.md)."""
         come = self._streams[OTHER[side]]
         sending = bool(self._sending(OTHER[side]))
-        able = not self._is_gone(OTHER[side])
+        able = not self._is_gone(OTHER[side]) or OTHER[side] in self._said_its_last
         able = able and not sending and self._pristine
         out = self._streams[side]
         if self._is_gone(OTHER[side]) and (out.unread or not out.exact):
@@ -484,6 +493,13 @@ class Director:
         if not come.unread and not sending:
             return True
         return able and come.exact and come.unread <= come.certain
+
+    def _says_its_last(self, step: Step) -> bool:
+        if step["do"] == "shutdown":
+            return "WR" in _WAYS[step["how"]]
+        # The only descriptor.
+        alone = step["by"] not in self._has_copies and not self._children[step["by"]]
+        return step["do"] in ("close", "cover") and alone
 
     def _send_makes_sense(self, step: Step, out: Stream) -> bool:
         if not out.exact or out.full or self._reset_is_ahead(step["by"]):
@@ -550,8 +566,12 @@ class Director:
             for stream in self._streams.values():
                 stream.full = False  # what filled the ring goes by TCP now
         leaving = ("close", "cover", "shutdown", "reconnect", "pass", "exec reader", "exec writer")
+        if self._says_its_last(step) and side not in self._left_the_ring:
+            self._said_its_last.add(side)
         if step["do"] in leaving:
             self._left_the_ring.add(side)
+        if step["do"] in ("copy", "fork"):
+            self._has_copies.add(side)
         if step["do"] == "shutdown":
             self._shut[side] |= _WAYS[step["how"]]
         if step["do"] in {*_HANDING_ON, "exec writer"}:

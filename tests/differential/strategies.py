@@ -224,20 +224,37 @@ _ANY_STEP = st.one_of(
     _RARE_ENDS,
 )
 
+# A socket that goes, or has gone, at either end.
+_MOVING_STEP = st.one_of(
+    *[_SEND] * 6,
+    *[_RECEIVE] * 3,
+    *[_PROCESSES] * 4,
+    *[_SHUTDOWN] * 3,
+    *[_CLOSE] * 2,
+    _ASK,
+    _DRAIN,
+    _COPY,
+    _RARE_ENDS,
+    _READINESS,
+)
+
 
 def _by(step: Step, side: str, child: bool) -> Step:
     return {"by": side, "child": child, **step}
 
 
-_STEP = st.builds(
-    _by,
-    _ANY_STEP,
-    st.sampled_from(["client", "server"]),
-    st.sampled_from([False, False, False, True]),
-)
+def _somebodys(step: st.SearchStrategy[Step]) -> st.SearchStrategy[Step]:
+    sides = st.sampled_from(["client", "server"])
+    return st.builds(_by, step, sides, st.sampled_from([False, False, False, True]))
+
+
+_STEP, _MOVE = _somebodys(_ANY_STEP), _somebodys(_MOVING_STEP)
 # Left alone, hypothesis makes most lists short; few of those get anywhere.
 _STEPS = st.one_of(
-    st.lists(_STEP, min_size=1, max_size=30), st.lists(_STEP, min_size=12, max_size=30)
+    st.lists(_STEP, min_size=1, max_size=30),
+    st.lists(_STEP, min_size=12, max_size=30),
+    st.lists(_STEP, min_size=12, max_size=30),
+    st.lists(_MOVE, min_size=6, max_size=20),
 )
 
 _BEFORE = st.builds(_by, _OPTION, st.sampled_from(["client", "server"]), st.just(False))
