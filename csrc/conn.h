@@ -79,13 +79,15 @@ void lf_conn_may_have_stalled(struct lf_sock *sock);
 
 /* The peer has ended a ring by FIN, and left a copy of its last bytes in TCP, before FIN: see
  * copy_what_is_unread(). Under rx_lock: throws away as much of that as was read in the ring, if `unread`
- * bytes are left there. Waits for it to come. */
+ * bytes are left there. `deadline`: on lf_now()'s clock, to wait for it to come. */
 enum lf_copy {
 	LF_COPY_NONE,    /* there is none, or it does not have all of those */
 	LF_COPY_SKIPPED, /* what TCP has is what was not read, and FIN */
 	LF_COPY_AWAITED, /* not all of it has come */
 };
-enum lf_copy lf_conn_skip_copy(struct lf_sock *sock, int fd, uint64_t unread, int patience_ms);
+enum lf_copy lf_conn_skip_copy(struct lf_sock *sock, int fd, uint64_t unread, int64_t deadline);
+/* Has TCP all of it? Waits for that to be known. */
+bool lf_conn_copy_is_whole(struct lf_sock *sock, int fd, int64_t deadline);
 /* Bytes of a copy that are to be thrown away, now or once the ring has been read. 0 also where TCP's bytes
  * are what is to be read. */
 size_t lf_conn_copy_left(const struct lf_sock *sock);

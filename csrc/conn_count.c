@@ -13,6 +13,14 @@ size_t lf_conn_unread(struct lf_sock *sock)
 	return unread <= sock->ring_size ? (size_t)unread : 0;
 }
 
+/* Of a direction that has ended. */
+static uint64_t by_ring_alone(const struct lf_direction *direction)
+{
+	uint64_t end = atomic_load_explicit(&direction->p.end_pos, memory_order_relaxed);
+	uint64_t given = atomic_load_explicit(&direction->arrivals.given, memory_order_relaxed);
+	return given < end ? end - given : 0;
+}
+
 uint64_t lf_conn_ring_received(struct lf_sock *sock)
 {
 	if (!lf_sock_paired(sock))
@@ -22,8 +30,7 @@ uint64_t lf_conn_ring_received(struct lf_sock *sock)
 	case LF_MARK_FUSED:
 		return atomic_load_explicit(&sock->in->p.head, memory_order_relaxed);
 	case LF_MARK_ENDED:
-		return atomic_load_explicit(&sock->in->p.end_pos, memory_order_relaxed) -
-		       atomic_load_explicit(&sock->in->arrivals.copied, memory_order_relaxed);
+		return by_ring_alone(sock->in);
 	default:
 		return 0;
 	}
@@ -42,8 +49,7 @@ uint64_t lf_conn_ring_sent(struct lf_sock *sock)
 	if (lf_tx(sock) == LF_TX_FUSED && !lf_conn_is_resending(sock))
 		return atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed);
 	return atomic_load_explicit(&sock->out->p.mark, memory_order_relaxed) == LF_MARK_ENDED ?
-		       atomic_load_explicit(&sock->out->p.end_pos, memory_order_relaxed) -
-			       atomic_load_explicit(&sock->out->arrivals.copied, memory_order_relaxed) :
+		       by_ring_alone(sock->out) :
 		       0;
 }
 

@@ -136,7 +136,8 @@ static void take_back(struct lf_sock *sock, int fd, enum lf_reason reason)
 
 bool lf_conn_is_resending(const struct lf_sock *sock)
 {
-	return atomic_load_explicit(&sock->slot->resending, memory_order_relaxed) == LF_RESENDING &&
+	uint32_t how = atomic_load_explicit(&sock->slot->resending, memory_order_relaxed);
+	return (how == LF_RESENDING || how == LF_COPYING) &&
 	       lf_lock_is_elsewhere(&sock->slot->tx_lock);
 }
 
@@ -169,13 +170,31 @@ static bool take_back_late(struct lf_sock *sock)
  * once more might find a wish of a reader who has seen the mark since, and is about to go by the copy. */
 static bool decide_late(struct lf_sock *sock)
 {
-	if (atomic_load(&sock->slot->resending) == LF_COPYING)
+	struct lf_slot *slot = sock->slot;
+	if (atomic_load(&slot->resending) == LF_COPYING)
 		return true;
 	if (!take_back_late(sock))
 		return false;
-	if (atomic_load(&sock->slot->resending) == LF_COPY_PROMISED)
-		atomic_store(&sock->slot->resending, LF_COPYING);
+	if (atomic_load(&slot->resending) != LF_COPY_PROMISED)
+		return true;
+	/* Dekker with abandon_ring() and refuse_copies(), seq_cst: the mark was stored before these are
+	 * loaded. They see it and wait for the copy, or we see them, and TCP is not to get it. */
+	if (atomic_load(&sock->out->c.closed) | atomic_load(&sock->out->c.refuses)) {
+		atomic_store(&sock->out->arrivals.copied, 0);
+		begin_resending(slot, atomic_load(&slot->tx_head), LF_ENDING);
+	} else {
+		atomic_store(&slot->resending, LF_COPYING);
+	}
 	return true;
+}
+
+/* How much of the copy TCP has; before FIN. */
+static void note_what_was_given(struct lf_sock *sock)
+{
+	const struct lf_slot *slot = sock->slot;
+	if (atomic_load(&slot->resending) == LF_COPYING)
+		atomic_store(&sock->out->arrivals.given,
+			     atomic_load(&slot->resent) - atomic_load(&slot->resend_from));
 }
 
 /* The end mark, and the promise of a copy of what is unread; nothing of that is with TCP yet. False: the
@@ -213,6 +232,7 @@ void lf_conn_finish_resending(struct lf_sock *sock)
 		lf_conn_note_what_tcp_has(sock, fd);
 		lf_conn_resend_by_tcp(sock, fd, true);
 	}
+	note_what_was_given(sock);
 	go_on_in_tcp(sock);
 }
 
@@ -239,8 +259,10 @@ static bool copy_what_is_unread(struct lf_sock *sock, int fd)
 	size_t n = unread_by_peer(sock);
 	if (n == 0 || tcp_has_failed(sock, fd) || !begin_copying(sock))
 		return false;
-	if (decide_late(sock))
+	if (decide_late(sock)) {
 		lf_conn_resend_by_tcp(sock, fd, atomic_load(&slot->resending) == LF_RESENDING);
+		note_what_was_given(sock);
+	}
 	return true;
 }
 
@@ -385,12 +407,11 @@ static void wish_all_back(struct lf_sock *sock)
 		;
 }
 
-enum { COPY_MS = 1000 }; /* a copy has been promised, and is just being given to TCP */
-
 /* Under rx_lock, all wished back: may this end look at TCP alone from now on? A ring that had
  * ended before, or whose producer is dead, may hold bytes that nobody can take back: they stay
- * readable here, unless TCP has a copy. */
-static void leave_unless_stuck(struct lf_sock *sock, int fd, int patience_ms)
+ * readable here, unless TCP has a copy. Of a part of one only others can make use: if we `stay`, we have
+ * them all. */
+static void leave_unless_stuck(struct lf_sock *sock, int fd, int64_t deadline, bool stay)
 {
 	uint32_t mark = atomic_load_explicit(&sock->in->p.mark, memory_order_acquire);
 	bool stuck = mark == LF_MARK_FUSED && has_unread(sock) && bell_hung_up(sock, 0);
@@ -401,7 +422,10 @@ static void leave_unless_stuck(struct lf_sock *sock, int fd, int patience_ms)
 		/* With our wish swapped away the producer does not take back what it gives a copy of. */
 		if (atomic_load(&sock->in->arrivals.copied) &&
 		    atomic_compare_exchange_strong(&sock->in->c.wish, &wish, LF_WISH_NONE))
-			copy = lf_conn_skip_copy(sock, fd, end - tail, patience_ms);
+			copy = lf_conn_skip_copy(sock, fd, end - tail, deadline);
+		if (copy == LF_COPY_SKIPPED && stay && end != tail &&
+		    !lf_conn_copy_is_whole(sock, fd, deadline))
+			copy = LF_COPY_NONE;
 		stuck = copy == LF_COPY_AWAITED || (copy == LF_COPY_NONE && end != tail);
 	}
 	if (!stuck)
@@ -429,7 +453,7 @@ static void leave_ring(struct lf_sock *sock, int fd, enum lf_reason reason, int6
 		if (stay && atomic_load(&sock->in->p.mark) == LF_MARK_FUSED)
 			return;
 	}
-	leave_unless_stuck(sock, fd, COPY_MS);
+	leave_unless_stuck(sock, fd, deadline, stay);
 }
 
 /* Each unread byte is either read here or sent again, never both. The producer takes them back
@@ -466,7 +490,7 @@ void lf_conn_ask_again(struct lf_sock *sock)
 		if (atomic_load(&sock->in->p.mark) == LF_MARK_FUSED && has_unread(sock))
 			lf_bell_ring_always(sock);
 		else if (lf_rx(sock) != LF_RX_ENDED)
-			leave_unless_stuck(sock, lf_sock_named(sock, atomic_load(&sock->fd)), 0);
+			leave_unless_stuck(sock, lf_sock_named(sock, atomic_load(&sock->fd)), 0, true);
 	}
 	errno = saved;
 }
@@ -906,6 +930,24 @@ void lf_conn_announce_end(struct lf_sock *sock)
 		atomic_store(&sock->out->p.fin_hint, LF_FIN_COMING);
 }
 
+/* Of a copy that is just being given: long for that, and short for a close. */
+#define COPY_NS (INT64_C(20) * 1000000)
+
+/* Shut both ways, our TCP answers payload by RST: before that, what there is of a copy of bytes that we
+ * have read is to be out of the way. Dekker with decide_late(): we store `refuses`, then load the mark. */
+static void refuse_copies(struct lf_sock *sock, int fd)
+{
+	if (!lf_sock_paired(sock))
+		return;
+	atomic_store(&sock->in->c.refuses, 1);
+	atomic_thread_fence(memory_order_seq_cst);
+	if (!lf_conn_copy_left(sock) || !lf_lock_acquire(&sock->slot->rx_lock, LF_RANK_RX))
+		return;
+	uint64_t unread = atomic_load(&sock->in->p.end_pos) - atomic_load(&sock->slot->rx_tail);
+	(void)lf_conn_skip_copy(sock, fd, unread, unread ? 0 : lf_deadline(COPY_NS));
+	lf_lock_release(&sock->slot->rx_lock, LF_RANK_RX);
+}
+
 int lf_conn_shutdown(struct lf_sock *sock, int fd, int how)
 {
 	struct lf_slot *slot = sock->slot;
@@ -913,6 +955,8 @@ int lf_conn_shutdown(struct lf_sock *sock, int fd, int how)
 			how == SHUT_RDWR ? LF_SHUT_RD | LF_SHUT_WR :
 						   0;
 	int saved = errno;
+	if ((atomic_load(&slot->shut) | bits) == (LF_SHUT_RD | LF_SHUT_WR))
+		refuse_copies(sock, fd);
 	if (bits & LF_SHUT_WR)
 		lf_conn_service(sock, fd);
 	lf_conn_look_at_reader(sock, fd);
@@ -920,8 +964,6 @@ int lf_conn_shutdown(struct lf_sock *sock, int fd, int how)
 	/* A send under way finishes first, so that no byte comes after the FIN. */
 	bool locked = (bits & LF_SHUT_WR) && lf_lock_acquire(&slot->tx_lock, LF_RANK_TX);
 	bool copied = locked && copy_what_is_unread(sock, fd);
-	if (lf_sock_paired(sock) && (atomic_load(&slot->shut) | bits) == (LF_SHUT_RD | LF_SHUT_WR))
-		atomic_store(&sock->in->c.refuses, 1);
 	if (bits & LF_SHUT_WR) {
 		lf_conn_announce_end(sock);
 		/* Before the kernel's FIN, so before any answer to it. */
@@ -960,8 +1002,6 @@ void lf_conn_close_ring(struct lf_sock *sock)
 	lf_bell_ring_always(sock);
 }
 
-enum { CLOSE_MS = 20 };
-
 /* Before the last close of this end. The state stays, for senders that are under way. */
 static void leave_a_copy(struct lf_sock *sock, int fd)
 {
@@ -990,7 +1030,7 @@ static bool abandon_ring(struct lf_sock *sock, int fd)
 	bool unread = has_unread(sock), handed_on = atomic_load(&slot->handed_on);
 	/* A copy of what we have read is not unread data. */
 	if (!unread)
-		(void)lf_conn_skip_copy(sock, fd, 0, CLOSE_MS);
+		(void)lf_conn_skip_copy(sock, fd, 0, lf_deadline(COPY_NS));
 	lf_lock_release(&slot->rx_lock, LF_RANK_RX);
 	/* close(2) of a TCP socket with unread data sends RST (RFC 2525, 2.17). */
 	struct linger now = {.l_onoff = 1, .l_linger = 0};

@@ -289,34 +289,74 @@ size_t lf_conn_copy_left(const struct lf_sock *sock)
 	return skipped < n ? (size_t)(n - skipped) : 0;
 }
 
-enum lf_copy lf_conn_skip_copy(struct lf_sock *sock, int fd, uint64_t unread, int patience_ms)
+/* `hollow`: TCP has said end of stream, as it does of nothing at all once we have shut down for reading;
+ * then it is no use to poll. False: time is up. */
+static bool await_copy(int fd, bool hollow, int64_t deadline)
 {
-	uint64_t n = copy_of(sock), skipped;
-	if (n == 0 || unread > n)
-		return LF_COPY_NONE;
-	while ((skipped = atomic_load(&sock->slot->rx_skipped)) < n - unread) {
+	if (lf_now() >= deadline)
+		return false;
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	struct lf_defer_pause pause = lf_defer_pause();
+	if (hollow)
+		lf_uncancelled_nap(100000);
+	else
+		(void)lf_uncancelled_poll(&p, 1, 1);
+	lf_defer_resume(pause);
+	return true;
+}
+
+enum lf_copy lf_conn_skip_copy(struct lf_sock *sock, int fd, uint64_t unread, int64_t deadline)
+{
+	_Atomic uint64_t *skipped = &sock->slot->rx_skipped;
+	bool fin = false;
+	uint64_t n; /* looked at each time: the peer may take its promise back */
+	while ((n = copy_of(sock)) != 0 && unread <= n && atomic_load(skipped) < n - unread) {
 		/* With MSG_TRUNC nothing is copied, tcp(7), but ThreadSanitizer takes it for that. */
 		char nothing[16384];
-		uint64_t due = n - unread - skipped;
+		uint64_t due = n - unread - atomic_load(skipped);
 		ssize_t got = lf_real.recvfrom(fd, nothing, due < sizeof(nothing) ? due : sizeof(nothing),
 					       MSG_TRUNC | MSG_DONTWAIT, NULL, NULL);
 		if (got > 0) {
-			atomic_store(&sock->slot->rx_skipped, skipped + (uint64_t)got);
+			atomic_fetch_add(skipped, (uint64_t)got);
 			continue;
 		}
-		/* It had no room for all, or died while it gave it. */
-		if (got == 0)
-			return LF_COPY_NONE;
-		if (errno != EAGAIN) {
+		if (got == -1 && errno != EAGAIN) {
 			atomic_store(&sock->slot->error, (uint32_t)errno);
 			lf_conn_tcp_failed(sock, fd);
 			return LF_COPY_NONE;
 		}
-		struct pollfd p = {.fd = fd, .events = POLLIN};
-		if (patience_ms <= 0 || lf_uncancelled_poll(&p, 1, patience_ms) != 1)
+		/* TCP had no room for all, or who gave it died. A look after FIN has come: what came just
+		 * before it counts. */
+		if (got == 0 && fin)
+			return LF_COPY_NONE;
+		fin = got == 0 && lf_conn_fin_has_come(fd);
+		if (!fin && !await_copy(fd, got == 0, deadline))
 			return LF_COPY_AWAITED;
 	}
-	return LF_COPY_SKIPPED;
+	return n != 0 && unread <= n ? LF_COPY_SKIPPED : LF_COPY_NONE;
+}
+
+bool lf_conn_copy_is_whole(struct lf_sock *sock, int fd, int64_t deadline)
+{
+	const struct lf_arrival_line *line = &sock->in->arrivals;
+	for (;;) {
+		/* FIN first: `given` is final before that. */
+		bool fin = lf_conn_fin_has_come(fd);
+		if (atomic_load(&line->given) == atomic_load(&line->copied))
+			return true;
+		if (fin || !await_copy(fd, true, deadline))
+			return false;
+	}
+}
+
+/* At once: TCP's window is to open as if we had read there, so that FIN comes; and of a copy that
+ * has been read, TCP would say that it is readable, and answer a close by RST. */
+static void skip_what_was_read(struct lf_sock *sock, int fd)
+{
+	if (copy_of(sock) == 0)
+		return;
+	uint64_t end = atomic_load_explicit(&sock->in->p.end_pos, memory_order_relaxed);
+	(void)lf_conn_skip_copy(sock, fd, end - atomic_load(&sock->slot->rx_tail), 0);
 }
 
 /* The ring is empty: what does TCP say? */
@@ -401,14 +441,13 @@ static ssize_t step_fused(struct lf_sock *sock, int fd, struct lf_cursor *cursor
 		lf_conn_refuse_more(sock);
 	ssize_t n = take_from_ring(sock, cursor, flags);
 	if (n) {
-		/* At once: TCP would call it readable, and answer a close by RST. */
-		if (n > 0 && ring_is_over(sock))
-			(void)lf_conn_skip_copy(sock, fd, 0, 0);
+		if (n > 0 && !(flags & MSG_PEEK))
+			skip_what_was_read(sock, fd);
 		return n;
 	}
 	if (ring_is_over(sock)) {
 		if (lf_conn_skip_copy(sock, fd, 0, 0) == LF_COPY_AWAITED)
-			return -EAGAIN;
+			return atomic_load(&slot->shut) & LF_SHUT_RD ? 0 : -EAGAIN;
 		lf_states_enter_rx(sock->slot, LF_RX_ENDED);
 		return LF_LOOK_AGAIN;
 	}
@@ -970,8 +1009,7 @@ static ssize_t move_out(struct lf_sock *sock, int fd, const struct lf_bulk *bulk
 	LF_INVARIANT((size_t)used <= n);
 	atomic_store(&slot->rx_tail, tail + (uint64_t)used);
 	atomic_store_explicit(&sock->in->t.tail, tail + (uint64_t)used, memory_order_release);
-	if (ring_is_over(sock))
-		(void)lf_conn_skip_copy(sock, fd, 0, 0);
+	skip_what_was_read(sock, fd);
 	return used;
 }
 

@@ -111,7 +111,8 @@ struct lf_arrival_line {
 	 * comes behind them: a copy of what was unread when this direction was shut, for a reader that
 	 * knows only TCP. Not a hint: it lies here since here is room. */
 	_Atomic uint64_t copied;
-	uint8_t pad[LF_LINE - 72];
+	_Atomic uint64_t given; /* of those, what TCP took: final before FIN */
+	uint8_t pad[LF_LINE - 80];
 };
 
 /* Alone on its line: it moves with each receive, and a producer with room to spare is not to
@@ -236,6 +237,7 @@ static_assert(offsetof(struct lf_segment, broker_wish) == 0x080, "broker_wish");
 static_assert(offsetof(struct lf_segment, dir) == 0x100, "dir");
 static_assert(sizeof(struct lf_arrival_line) == LF_LINE, "arrival line");
 static_assert(offsetof(struct lf_arrival_line, copied) == 0x40, "copied");
+static_assert(offsetof(struct lf_arrival_line, given) == 0x48, "given");
 static_assert(sizeof(struct lf_direction) == 0x300, "direction");
 static_assert(offsetof(struct lf_producer_line, mark) == 0x08, "mark");
 static_assert(offsetof(struct lf_producer_line, tcp_total) == 0x10, "tcp_total");

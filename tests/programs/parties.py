@@ -103,6 +103,51 @@ def half_close(s, side, p):
         s.close()
 
 
+MUCH = 300_000  # more than TCP's window at that time
+
+
+@scenario
+def close_behind_much_that_is_unread(s, side, p):
+    """Read after SHUT_RD, which makes TCP say end of stream whenever it has nothing, and open no
+    window: how much comes is a matter of buffers."""
+    most = 1_000_000
+    if side == "c":
+        wait(p)
+        s.send(b"a" * most, socket.MSG_DONTWAIT)
+        s.close()
+        wait(p)
+    else:
+        s.shutdown(socket.SHUT_RD)
+        sync(p)
+        got, end = b"", time.monotonic() + 0.5
+        while time.monotonic() < end:
+            got = got + s.recv(65536)  # slower than the sender, who is to be gone meanwhile
+        say("s got something, and nothing twice", 0 < len(got) <= most)
+        sync(p)
+
+
+@scenario
+def fin_comes_while_some_is_unread(s, side, p):
+    if side == "c":
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 10))
+        s.sendall(b"a" * MUCH)
+        sync(p)
+        start = time.monotonic()
+        s.close()
+        say("closed in time", time.monotonic() - start < 5)
+        sync(p)
+    else:
+        wait(p)
+        left = MUCH - 1000
+        while left:
+            left -= len(s.recv(left))
+        poll = select.poll()
+        poll.register(s, select.POLLRDHUP)
+        say("poll", [bits for _, bits in poll.poll(8000)])
+        wait(p)
+        say("s got", len(read_to_end(s, 10000)))
+
+
 @scenario
 def close_unread(s, side, p):
     if side == "c":
