@@ -240,8 +240,8 @@ void lf_conn_finish_resending(struct lf_sock *sock)
  * with bytes unread that nobody can send again any more. So TCP gets a copy of those, and nothing but FIN
  * behind it. A reader of the ring reads on there, and throws the copy away (lf_conn_skip_copy()). Where
  * TCP has no room for all of it, or the reader's TCP would answer it by RST, or a send of ours is not over
- * yet, the ring alone has it. True: then there is a ring's end to tell
- * other threads of, once FIN is out: behind a part of a copy nobody may send.
+ * yet, the ring alone has it. True: then there is a ring's end to tell other threads of, once FIN is out:
+ * behind a part of a copy nobody may send.
  *
  * The mark comes before the first byte of the copy (mark_end(); the kernel's locks carry that order), so
  * a reader that finds bytes in TCP finds the mark, too. `copied` was stored before the mark. Tail may
@@ -930,7 +930,7 @@ void lf_conn_announce_end(struct lf_sock *sock)
 		atomic_store(&sock->out->p.fin_hint, LF_FIN_COMING);
 }
 
-/* Of a copy that is just being given: long for that, and short for a close. */
+/* To wait for a copy that is just being given. */
 #define COPY_NS (INT64_C(20) * 1000000)
 
 /* Shut both ways, our TCP answers payload by RST: before that, what there is of a copy of bytes that we

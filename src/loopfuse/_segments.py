@@ -40,6 +40,7 @@ TAIL = 0x080
 CONSUMER = 0x100
 READER = 0x180
 WRITER = 0x200
+ARRIVALS = 0x280
 WAKE_BOUNDS = (5e-6, 10e-6, 25e-6, 50e-6, 100e-6, 1e-3, 10e-3)
 """Seconds: the upper ends of all classes of wake-ups but the last."""
 _PRODUCER_LINE = struct.Struct("=QIIQQII")
@@ -49,7 +50,7 @@ _CONSUMER_WAITS = TAIL + 0x08
 _WAITS = struct.Struct("=QQQQ8I")
 _CONSUMER_LINE = struct.Struct("=IIII")
 _ARMED_LINE = struct.Struct("=IIQ")
-_COPIED = 0x2C0
+_COPIED = ARRIVALS + 0x40
 _U32 = struct.Struct("=I")
 _U64 = struct.Struct("=Q")
 _READ = DIRECTION + 2 * DIRECTION_SIZE

@@ -36,9 +36,10 @@ class Field(NamedTuple):
 HEAD, MARK, FIN_HINT, TCP_TOTAL = Field(0, True), Field(8, False), Field(12, False), Field(16, True)
 END_POS, REASON, CPU, ORIGIN = Field(24, True), Field(32, False), Field(36, False), Field(40, True)
 TAIL = Field(segments.TAIL, True)
-READY, CLOSED, WISH, WHY, _, LIMIT = (
-    Field(segments.CONSUMER + 4 * place, False) for place in range(6)
+READY, CLOSED, WISH, WHY, _, LIMIT, REFUSES = (
+    Field(segments.CONSUMER + 4 * place, False) for place in range(7)
 )
+COPIED, GIVEN = (Field(segments.ARRIVALS + at, True) for at in (0x40, 0x48))
 _ARMED = [
     Field(line + at, wide)
     for line in (segments.READER, segments.WRITER)
@@ -46,7 +47,7 @@ _ARMED = [
 ]
 FIELDS = (
     *(HEAD, MARK, FIN_HINT, TCP_TOTAL, END_POS, REASON, CPU, ORIGIN, TAIL),
-    *(READY, CLOSED, WISH, WHY, LIMIT, *_ARMED),
+    *(READY, CLOSED, WISH, WHY, LIMIT, REFUSES, COPIED, GIVEN, *_ARMED),
 )
 _STATES = (MARK, FIN_HINT, READY, CLOSED, WISH)
 

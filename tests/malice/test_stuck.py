@@ -101,6 +101,23 @@ def test_a_peer_that_is_held_up_while_it_takes_its_bytes_back_is_no_liar(
         assert peer.get(1, hostile.REASON) != Reason.CORRUPT
 
 
+def test_a_copy_that_never_comes_is_waited_for_asleep(
+    victim: Victim, session_broker: BrokerProcess
+) -> None:
+    """Promised by an end mark, before FIN; and after that nothing is waited for any more."""
+    with peer_of(victim, session_broker, "receive") as peer:
+        be_read(peer)
+        peer.put(0, hostile.END_POS, 5)
+        peer.put(0, hostile.COPIED, 4096)
+        peer.put(0, hostile.MARK, segments.Mark.ENDED)
+        peer.ring()
+        peer.sock.send(b"a part of it")
+        eventually(lambda: all_sleep(victim), "it sleeps")
+        assert victim.hears("over 1 ", 0.1) is None
+        peer.sock.shutdown(1)
+        assert victim.hears("over 1 ") is not None
+
+
 def own_descriptors(victim: Victim) -> set[str]:
     """Those that the program knows: the library's own have greater numbers."""
     return {fd.name for fd in Path(f"/proc/{victim.process.pid}/fd").iterdir() if len(fd.name) < 4}
