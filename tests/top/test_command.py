@@ -103,7 +103,13 @@ def test_it_goes_on_when_the_broker_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "broker.sock"
     first = BrokerProcess(path)
     process = subprocess.Popen(
-        TOP, env=environment(path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+        TOP,
+        env=environment(path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+        # Who runs the tests in the background of a shell ignores it, and so would the child.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         assert process.stdout is not None
