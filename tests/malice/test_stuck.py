@@ -60,6 +60,12 @@ def be_read(peer: Hostile) -> None:
     eventually(lambda: peer.get(0, hostile.TAIL) == 5, "it reads the ring")
 
 
+def end_where_it_was_read(peer: Hostile) -> None:
+    """Behind what be_read() has sent."""
+    peer.put(0, hostile.END_POS, 5)
+    peer.put(0, hostile.MARK, segments.Mark.ENDED)
+
+
 def test_a_peek_that_waits_can_be_interrupted_beside_bytes_past_the_ring(
     victim: Victim, session_broker: BrokerProcess
 ) -> None:
@@ -95,8 +101,7 @@ def test_a_peer_that_is_held_up_while_it_takes_its_bytes_back_is_no_liar(
         peer.put(0, hostile.WISH, 3)
         peer.sock.shutdown(1)
         assert victim.hears("over 1 ", 0.1) is None
-        peer.put(0, hostile.END_POS, 5)
-        peer.put(0, hostile.MARK, segments.Mark.ENDED)
+        end_where_it_was_read(peer)
         assert victim.hears("over 1 ") is not None
         assert peer.get(1, hostile.REASON) != Reason.CORRUPT
 
@@ -107,9 +112,8 @@ def test_a_copy_that_never_comes_is_waited_for_asleep(
     """Promised by an end mark, before FIN; and after that nothing is waited for any more."""
     with peer_of(victim, session_broker, "receive") as peer:
         be_read(peer)
-        peer.put(0, hostile.END_POS, 5)
         peer.put(0, hostile.COPIED, 4096)
-        peer.put(0, hostile.MARK, segments.Mark.ENDED)
+        end_where_it_was_read(peer)
         peer.ring()
         peer.sock.send(b"a part of it")
         eventually(lambda: all_sleep(victim), "it sleeps")
