@@ -13,7 +13,7 @@ from loopfuse._top.wording import heading, line_text, summary
 
 _LONGEST_NAP = 0.5
 """Seconds of one sleep. A signal that comes between Python's last look for signals and the
-system call is seen when the call has returned (9 of 56,000 on a busy machine)."""
+system call is seen when the call has returned."""
 
 
 class Choice(NamedTuple):
