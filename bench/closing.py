@@ -1,6 +1,6 @@
 """What a connection takes whose server sends so many bytes and closes, and whose client connects,
-asks and reads to the end; microseconds a connection. And how often a client that waits in epoll, and
-begins once the server has closed, is woken, of that in vain.
+asks and reads to the end; microseconds a connection. And how often a client that waits in epoll,
+and begins once the server has closed, is woken, of that in vain.
 
     loopfuse run --eager -- python bench/closing.py BYTES CONNECTIONS
 """
