@@ -178,6 +178,9 @@ static inline void lf_conn_publish(struct lf_sock *sock, uint64_t head, uint64_t
 	atomic_store_explicit(&sock->out->p.head, head, memory_order_release);
 }
 
+/* What was held back for more to come is, no more (TCP_CORK, MSG_MORE). */
+void lf_conn_push(struct lf_sock *sock, int fd);
+
 /* Another thread, or process, is just sending again by TCP what the peer did not read in the
  * ring, and holds tx_lock meanwhile; what we send comes after that. */
 bool lf_conn_is_resending(const struct lf_sock *sock);

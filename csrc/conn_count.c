@@ -2,14 +2,14 @@
  * copy of is counted there. */
 #define _GNU_SOURCE
 #include "conn.h"
+#include "held.h"
 
 size_t lf_conn_unread(struct lf_sock *sock)
 {
 	if (!lf_sock_paired(sock) || lf_rx(sock) == LF_RX_ENDED || lf_rx(sock) == LF_RX_PLAIN ||
 	    lf_conn_taken_back(sock))
 		return 0;
-	uint64_t unread = atomic_load_explicit(&sock->in->p.head, memory_order_acquire) -
-			  atomic_load(&sock->slot->rx_tail);
+	uint64_t unread = lf_held_shown_head(sock) - atomic_load(&sock->slot->rx_tail);
 	return unread <= sock->ring_size ? (size_t)unread : 0;
 }
 

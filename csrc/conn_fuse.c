@@ -156,7 +156,7 @@ void lf_conn_try_fuse(struct lf_sock *sock, int fd)
 			lf_states_enter_tx(slot, LF_TX_PLAIN);
 		return;
 	}
-	atomic_store_explicit(&sock->out->p.tcp_total, atomic_load(&slot->tcp_sent),
+	atomic_store_explicit(&sock->out->arrivals.tcp_total, atomic_load(&slot->tcp_sent),
 			      memory_order_relaxed);
 	/* release: tcp_total is there when the mark is seen. seq_cst, because the receiver
 	 * may be storing a wish and then loading the mark: one of us sees the other

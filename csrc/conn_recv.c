@@ -12,6 +12,7 @@
 #define _GNU_SOURCE
 #include "clock.h"
 #include "conn.h"
+#include "held.h"
 #include "invariant.h"
 #include "pairing.h"
 #include "real.h"
@@ -171,7 +172,7 @@ static ssize_t step_ready(struct lf_sock *sock, int fd, struct lf_cursor *cursor
 			lf_conn_tcp_failed(sock, fd);
 		}
 	}
-	uint64_t total = atomic_load_explicit(&sock->in->p.tcp_total, memory_order_relaxed);
+	uint64_t total = atomic_load_explicit(&sock->in->arrivals.tcp_total, memory_order_relaxed);
 	uint64_t got = atomic_load(&slot->tcp_rcvd);
 	if (total < got) {
 		lf_conn_corrupt(sock);
@@ -220,10 +221,12 @@ static uint64_t origin_of(const struct lf_sock *sock)
 /* What the ring has behind `tail`; more than its size: the peer's word is wrong. */
 static uint64_t unread_in_ring(const struct lf_sock *sock, uint64_t tail)
 {
-	uint64_t unread = atomic_load_explicit(&sock->in->p.head, memory_order_acquire) - tail;
-	/* Behind the end lie bytes that the producer sends again by TCP. acquire: end_pos. */
+	uint64_t unread = lf_held_shown_head(sock) - tail;
+	/* Behind the end lie bytes that the producer sends again by TCP. acquire: end_pos, and the last
+	 * head. Up to there nothing is held. */
 	if (atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) == LF_MARK_ENDED) {
 		uint64_t left = atomic_load_explicit(&sock->in->p.end_pos, memory_order_relaxed) - tail;
+		unread = atomic_load_explicit(&sock->in->p.head, memory_order_relaxed) - tail;
 		return left < unread ? left : unread;
 	}
 	return unread;
@@ -370,6 +373,7 @@ static ssize_t look_at_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 	if (error == EAGAIN)
 		return -EAGAIN;
 	/* FIN, error or bytes: only now, after seeing them, does an empty ring count. */
+	lf_held_ignore(sock);
 	if (ring_has_bytes(sock) || ring_is_over(sock)) {
 		if (error) {
 			atomic_store(&sock->slot->error, (uint32_t)error);
@@ -688,7 +692,7 @@ static uint64_t ring_input(struct lf_sock *sock)
 	switch (lf_rx(sock)) {
 	case LF_RX_READY:
 		if (atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) == LF_MARK_PLAIN ||
-		    atomic_load_explicit(&sock->in->p.tcp_total, memory_order_relaxed) !=
+		    atomic_load_explicit(&sock->in->arrivals.tcp_total, memory_order_relaxed) !=
 			    atomic_load_explicit(&slot->tcp_rcvd, memory_order_relaxed))
 			return 0;
 		break;
@@ -713,7 +717,7 @@ bool lf_conn_tcp_comes_first(const struct lf_sock *sock)
 		return atomic_load(&slot->rx_tcp_left) != 0;
 	return lf_rx(sock) == LF_RX_READY &&
 	       atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) != LF_MARK_PLAIN &&
-	       atomic_load(&sock->in->p.tcp_total) != atomic_load(&slot->tcp_rcvd);
+	       atomic_load(&sock->in->arrivals.tcp_total) != atomic_load(&slot->tcp_rcvd);
 }
 
 /* TCP's last bytes before the ring, or the ring's last before TCP, have just been taken: what

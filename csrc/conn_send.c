@@ -3,6 +3,7 @@
 #include "clock.h"
 #include "conn.h"
 #include "epoll.h"
+#include "held.h"
 #include "invariant.h"
 #include "pairing.h"
 #include "real.h"
@@ -397,8 +398,13 @@ static ssize_t room_to_put(struct lf_sock *sock, int fd, uint32_t *taps)
 	return free ? free : full(sock, fd);
 }
 
-/* One try, under tx_lock. */
-static ssize_t put(struct lf_sock *sock, int fd, struct lf_cursor *cursor)
+static bool is_corked(const struct lf_sock *sock)
+{
+	return atomic_load_explicit(&sock->slot->corked, memory_order_relaxed) != 0;
+}
+
+/* One try, under tx_lock. `more`: is to come. */
+static ssize_t put(struct lf_sock *sock, int fd, struct lf_cursor *cursor, bool more)
 {
 	uint32_t taps;
 	ssize_t free = room_to_put(sock, fd, &taps);
@@ -406,7 +412,10 @@ static ssize_t put(struct lf_sock *sock, int fd, struct lf_cursor *cursor)
 		return free;
 	size_t n = cursor->left < (size_t)free ? cursor->left : (size_t)free;
 	uint64_t head = atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed);
+	bool held = more && lf_held_begin(sock, head, n);
 	size_t done = put_pieces(sock, head, position_for(sock, head, n), cursor, n, taps);
+	if (!held)
+		(void)lf_held_end(sock);
 	return n && !done ? without_memory(sock) : (ssize_t)done;
 }
 
@@ -435,6 +444,16 @@ static void after_put(struct lf_sock *sock, int fd, bool moved)
 		wake_reader(sock);
 	if (wished_away(sock, brokers_word(sock)))
 		lf_conn_service(sock, fd);
+}
+
+void lf_conn_push(struct lf_sock *sock, int fd)
+{
+	if (!lf_sock_paired(sock) || !atomic_load(&sock->slot->tx_held) ||
+	    !lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
+		return;
+	bool some = lf_held_end(sock);
+	lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
+	after_put(sock, fd, some);
 }
 
 static struct lf_wait writing_wait(struct lf_sock *sock, struct lf_hold *hold)
@@ -517,7 +536,7 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 		if (!lf_conn_is_resending(sock)) {
 			if (!lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
 				return sent ? sent : -EAGAIN;
-			n = put(sock, fd, &cursor);
+			n = put(sock, fd, &cursor, (io->flags & MSG_MORE) || is_corked(sock));
 			lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
 			after_put(sock, fd, n > 0);
 		}
@@ -537,6 +556,7 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 			sent += n;
 		if (cursor.left == 0)
 			return sent;
+		lf_conn_push(sock, fd);
 		stalled(sock);
 		if (dontwait)
 			return sent ? sent : -EAGAIN;
@@ -560,6 +580,8 @@ static bool put_quickly(struct lf_sock *sock, const void *buf, size_t n, uint64_
 	const struct lf_slot *slot = sock->slot;
 	uint32_t taps;
 	if (lf_tx(sock) != LF_TX_FUSED || before_put(sock, &taps) || taps)
+		return false;
+	if (is_corked(sock) || atomic_load_explicit(&slot->tx_held, memory_order_relaxed))
 		return false;
 	uint64_t head = atomic_load_explicit(&slot->tx_head, memory_order_relaxed);
 	uint64_t unread = head - atomic_load_explicit(&slot->tx_tail, memory_order_relaxed);
@@ -657,6 +679,7 @@ static ssize_t move_in(struct lf_sock *sock, int fd, const struct lf_bulk *bulk)
 	uint64_t position = position_for(sock, head, n);
 	int count = lf_ring_pieces(&sock->out_ring, position, n, pieces);
 	ssize_t used = bulk->move(bulk->context, pieces, count, n);
+	bool held = used > 0 && is_corked(sock) && lf_held_begin(sock, head, (size_t)used);
 	if (used == -EFAULT)
 		return without_memory(sock);
 	if (used > 0) {
@@ -666,6 +689,8 @@ static ssize_t move_in(struct lf_sock *sock, int fd, const struct lf_bulk *bulk)
 			lf_tap_put(sock, taps, head, position, (size_t)used);
 		note_arrival(sock, lf_ticks());
 		lf_conn_publish(sock, head + (uint64_t)used, 1);
+		if (!held)
+			(void)lf_held_end(sock);
 	}
 	return used;
 }
@@ -705,8 +730,10 @@ ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 			continue;
 		if (r == -EPIPE)
 			return after_shutdown(fd, 0);
-		if (r == -EAGAIN)
+		if (r == -EAGAIN) {
+			lf_conn_push(sock, fd);
 			stalled(sock);
+		}
 		if (r != -EAGAIN || !may_wait)
 			return r;
 		int w = lf_wait(sock, fd, &wait);

@@ -6,6 +6,7 @@
 #include "epoll_set.h"
 
 #include "conn.h"
+#include "held.h"
 #include "invariant.h"
 #include "rank.h"
 #include "real.h"
@@ -78,7 +79,7 @@ static bool has_news_behind_tcp(const struct lf_registration *reg)
 {
 	enum lf_rx rx = lf_rx(reg->sock);
 	return (reg->user.events & EPOLLET) && (rx == LF_RX_READY || rx == LF_RX_DRAIN) &&
-	       atomic_load_explicit(&reg->sock->in->p.head, memory_order_relaxed) != reg->seen_head;
+	       lf_held_shown_head(reg->sock) != reg->seen_head;
 }
 
 /* What is ready, in the program's terms, as far as memory tells. */
@@ -112,8 +113,7 @@ bool lf_entry_has_edge(const struct lf_registration *reg, uint32_t ready)
 	struct lf_sock *sock = reg->sock;
 	if (reg->fresh)
 		return true;
-	if ((ready & LF_IN_BITS) &&
-	    atomic_load_explicit(&sock->in->p.head, memory_order_relaxed) != reg->seen_head)
+	if ((ready & LF_IN_BITS) && lf_held_shown_head(sock) != reg->seen_head)
 		return true;
 	return (ready & LF_OUT_BITS) &&
 	       atomic_load_explicit(&sock->tx_stalls, memory_order_relaxed) != reg->seen_stalls;
@@ -130,7 +130,7 @@ uint32_t lf_entry_reportable(const struct lf_registration *reg)
 struct lf_cover lf_entry_cover(const struct lf_registration *reg)
 {
 	return (struct lf_cover){
-		.head = atomic_load_explicit(&reg->sock->in->p.head, memory_order_acquire),
+		.head = lf_held_shown_head(reg->sock),
 		.stalls = atomic_load_explicit(&reg->sock->tx_stalls, memory_order_acquire),
 	};
 }
@@ -198,6 +198,8 @@ static bool make_cold(struct lf_registration *reg)
 	bool bell = lf_wait_begin(reg->sock) && !lf_sock_must_poll(reg->sock);
 	arm(reg);
 	bool ready = lf_entry_reportable(reg) != 0;
+	if (!ready && lf_held_from_us(reg->sock))
+		bell = false;
 	if (!ready && !bell) /* can't be relied on: stay hot and sleep briefly */
 		reg->ep->capped = true;
 	if (ready || !bell) {

@@ -210,8 +210,14 @@ static void limits_changed(struct lf_sock *sock)
 		lf_epoll_room(sock);
 }
 
-static void note_tcp_option(struct lf_sock *sock, int fd, int name)
+static void note_tcp_option(struct lf_sock *sock, int fd, int name, const void *value, socklen_t len)
 {
+	bool set = is_set(value, len);
+	if (name == TCP_CORK)
+		atomic_store(&sock->slot->corked, set);
+	/* TCP_NODELAY pushes what lies there, corked or not: __tcp_sock_set_nodelay() in Linux. */
+	if ((name == TCP_CORK && !set) || (name == TCP_NODELAY && set))
+		lf_conn_push(sock, fd);
 	if (name != TCP_NOTSENT_LOWAT && name != TCP_USER_TIMEOUT)
 		return;
 	learn_send_options(sock->slot, fd);
@@ -223,7 +229,7 @@ void lf_option_note(struct lf_sock *sock, int fd, int level, int name, const voi
 {
 	struct lf_slot *slot = sock->slot;
 	if (level == IPPROTO_TCP)
-		note_tcp_option(sock, fd, name);
+		note_tcp_option(sock, fd, name, value, len);
 	if (level != SOL_SOCKET)
 		return;
 	switch (name) {

@@ -14,6 +14,7 @@
 #include "counters.h"
 #include "defer.h"
 #include "epoll.h"
+#include "held.h"
 #include "pairing.h"
 #include "poll_limit.h"
 #include "real.h"
@@ -229,11 +230,21 @@ static int ppoll_as(bool selects, struct pollfd *fds, nfds_t n, const struct tim
 	return selects ? lf_ppoll(fds, n, ts, mask) : lf_real.ppoll(fds, n, ts, mask);
 }
 
+/* All are armed, and have been looked at. */
+static bool any_held_from_us(const struct set *set)
+{
+	for (nfds_t i = 0; i < set->n; i++)
+		if (set->watched[i].waiting && lf_held_from_us(set->watched[i].sock))
+			return true;
+	return false;
+}
+
 static int ask_kernel(struct set *set, int64_t ns, const sigset_t *mask)
 {
+	bool briefly = set->must_poll || set->expects || (ns != 0 && any_held_from_us(set));
 	/* Another thread may take in the broker's answer, or end the ring, of whose room the
 	 * kernel was not asked. */
-	int64_t longest = set->must_poll || set->expects ? LF_SHARED_SLEEP_NS :
+	int64_t longest = briefly			 ? LF_SHARED_SLEEP_NS :
 			  set->changes			 ? LF_WRITER_SLEEP_NS :
 							   LF_FOREVER;
 	bool capped = ns > longest;

@@ -35,7 +35,7 @@
 #include <stdint.h>
 
 #define LF_SEGMENT_MAGIC 0x314553554650304cULL /* "L0PFUSE1", little endian */
-#define LF_SEGMENT_VERSION 8u
+#define LF_SEGMENT_VERSION 9u
 #define LF_SEGMENT_EXTRA 4096u /* bytes beside the two rings */
 #define LF_SEGMENT_HEADER 2048u
 #define LF_SEGMENT_SHORT 1024u /* bytes of each ring in the header's page */
@@ -91,7 +91,7 @@ struct lf_producer_line {
 	_Atomic uint64_t head;      /* bytes ever put into the ring */
 	_Atomic uint32_t mark;      /* enum lf_mark */
 	_Atomic uint32_t fin_hint;  /* enum lf_fin_hint: look at TCP as well */
-	_Atomic uint64_t tcp_total; /* payload sent by TCP before the ring; valid from FUSED */
+	_Atomic uint64_t held;      /* 0, or not: the bytes from ~held on wait for more, held.c */
 	_Atomic uint64_t end_pos;   /* head when the ring became final; valid from ENDED */
 	_Atomic uint32_t reason;    /* enum lf_reason, why it ended; valid from ENDED */
 	_Atomic uint32_t cpu;       /* CPU the producer was last seen on, plus one; a hint */
@@ -112,7 +112,9 @@ struct lf_arrival_line {
 	 * knows only TCP. Not a hint: it lies here since here is room. */
 	_Atomic uint64_t copied;
 	_Atomic uint64_t given; /* of those, what TCP took: final before FIN */
-	uint8_t pad[LF_LINE - 80];
+	/* Nor is this. */
+	_Atomic uint64_t tcp_total; /* payload sent by TCP before the ring; valid from FUSED */
+	uint8_t pad[LF_LINE - 88];
 };
 
 /* Alone on its line: it moves with each receive, and a producer with room to spare is not to
@@ -238,9 +240,10 @@ static_assert(offsetof(struct lf_segment, dir) == 0x100, "dir");
 static_assert(sizeof(struct lf_arrival_line) == LF_LINE, "arrival line");
 static_assert(offsetof(struct lf_arrival_line, copied) == 0x40, "copied");
 static_assert(offsetof(struct lf_arrival_line, given) == 0x48, "given");
+static_assert(offsetof(struct lf_arrival_line, tcp_total) == 0x50, "tcp_total");
 static_assert(sizeof(struct lf_direction) == 0x300, "direction");
 static_assert(offsetof(struct lf_producer_line, mark) == 0x08, "mark");
-static_assert(offsetof(struct lf_producer_line, tcp_total) == 0x10, "tcp_total");
+static_assert(offsetof(struct lf_producer_line, held) == 0x10, "held");
 static_assert(offsetof(struct lf_producer_line, end_pos) == 0x18, "end_pos");
 static_assert(offsetof(struct lf_producer_line, reason) == 0x20, "producer reason");
 static_assert(offsetof(struct lf_producer_line, origin) == 0x28, "origin");

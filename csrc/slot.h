@@ -87,7 +87,9 @@ struct lf_slot {
 	_Atomic uint32_t tx_backed_from, tx_backed;
 	_Atomic uint32_t tx_limit;   /* unread bytes we may have towards the peer */
 	_Atomic uint32_t peer_limit; /* what of it the peer's receive buffer allows, 0: any */
-	uint8_t pad1[128 - 108];
+	_Atomic uint32_t corked;     /* 1: TCP_CORK is set */
+	_Atomic uint64_t tx_held;    /* as the segment's `held`; under tx_lock */
+	uint8_t pad1[128 - 120];
 
 	/* Receiving. */
 	struct lf_lock rx_lock;
@@ -95,10 +97,12 @@ struct lf_slot {
 	_Atomic uint32_t rx_inside;   /* threads inside a plain receive or poll of the kernel */
 	_Atomic uint64_t tcp_rcvd;    /* payload bytes got from TCP */
 	_Atomic uint64_t rx_tail;     /* bytes taken from the ring; under rx_lock */
-	_Atomic uint64_t rx_head;     /* the peer's head as last seen and checked */
 	_Atomic uint64_t rx_tcp_left; /* DRAIN: bytes still to come by TCP */
 	_Atomic uint64_t rx_skipped;  /* bytes of a ring's copy that TCP has brought; under rx_lock */
-	uint8_t pad2[128 - 64];
+	_Atomic uint64_t rx_held;     /* the peer's `held` that we last saw bytes kept from us by */
+	_Atomic int64_t rx_held_since; /* ns of CLOCK_MONOTONIC */
+	_Atomic uint64_t rx_not_held;  /* the peer's `held` that does not count any more */
+	uint8_t pad2[128 - 80];
 };
 
 _Static_assert(sizeof(struct lf_slot) == 384, "three lines of 128 bytes");

@@ -359,7 +359,7 @@ void lf_tap_put(struct lf_sock *sock, uint32_t wanted, uint64_t head, uint64_t p
 static bool sent_all_by_ring(const struct lf_sock *sock)
 {
 	bool fused = atomic_load_explicit(&sock->out->p.mark, memory_order_relaxed) != LF_MARK_PLAIN;
-	uint64_t before = atomic_load_explicit(&sock->out->p.tcp_total, memory_order_relaxed);
+	uint64_t before = atomic_load_explicit(&sock->out->arrivals.tcp_total, memory_order_relaxed);
 	return atomic_load_explicit(&sock->slot->tcp_sent, memory_order_relaxed) ==
 	       (fused ? before : 0);
 }

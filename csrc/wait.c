@@ -9,6 +9,7 @@
 #include "conn.h"
 #include "counters.h"
 #include "epoll.h"
+#include "held.h"
 #include "invariant.h"
 #include "pause.h"
 #include "poll_limit.h"
@@ -379,7 +380,9 @@ static int sleep_once(struct lf_sock *sock, int fd, struct lf_wait *wait, struct
 			return -EAGAIN;
 	}
 	/* Nothing wakes a writer of a ring when a thread beside it shuts the socket down. */
-	int64_t longest = !waiting->bell || lf_sock_must_poll(sock) ? LF_SHARED_SLEEP_NS :
+	bool briefly = !waiting->bell || lf_sock_must_poll(sock) ||
+		       (wait->want == LF_WANT_READ && lf_held_from_us(sock));
+	int64_t longest = briefly			  ? LF_SHARED_SLEEP_NS :
 			  wait->want == LF_WANT_WRITE	   ? LF_WRITER_SLEEP_NS :
 							     LF_FOREVER;
 	if (wait->seen_in_tcp)

@@ -17,11 +17,12 @@ from loopfuse._broker_state.rows import judge
 from loopfuse._errors import SegmentError
 from loopfuse._reasons import Reason
 
-_PRODUCER = ("head", "mark", "fin_hint", "tcp_total", "end_pos", "reason", "messages")
+_PRODUCER = ("head", "mark", "fin_hint", "held", "end_pos", "reason", "messages")
 _CONSUMER = ("ready", "closed", "wish", "reason")
 _WAITS = ("spins_paid", "spins_vain", "sleeps", "wake_ns", *(f"wakes[{i}]" for i in range(8)))
 _ARMED = ("armed", "below", "rings")
-_WIDE = ("head", "tcp_total", "end_pos", "tail", "messages", "rings", "copied", *_WAITS[:4])
+_ARRIVALS = ("copied", "tcp_total")
+_WIDE = ("head", "held", "end_pos", "tail", "messages", "rings", *_ARRIVALS, *_WAITS[:4])
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def test_every_field_is_read_where_c_has_it(tmp_path: Path, segment: int) -> Non
         for who, line in (("reader", "t"), ("writer", "p")):
             places |= {f"dir[{i}].{line}.waits.{name}": name for name in _WAITS}
             places |= {f"dir[{i}].{who}.{name}": name for name in _ARMED}
-        places[f"dir[{i}].arrivals.copied"] = "copied"
+        places |= {f"dir[{i}].arrivals.{name}": name for name in _ARRIVALS}
     places["broker_wish"] = "broker_wish"
     questions = [f"offsetof(struct lf_segment, {place})" for place in places]
     offsets = values_of(["segment.h"], questions, tmp_path)
@@ -59,7 +60,8 @@ def test_every_field_is_read_where_c_has_it(tmp_path: Path, segment: int) -> Non
         assert direction.wish == written[f"dir[{index}].c.wish"]
         assert direction.consumer_reason == written[f"dir[{index}].c.reason"]
         assert direction.ready and direction.closed
-        assert direction.copied == written[f"dir[{index}].arrivals.copied"]
+        for name in _ARRIVALS:
+            assert getattr(direction, name) == written[f"dir[{index}].arrivals.{name}"]
         for waits, who, line in (
             (direction.reader, "reader", "t"),
             (direction.writer, "writer", "p"),

@@ -16,7 +16,7 @@ from loopfuse._errors import SegmentError
 from loopfuse._kernel import sealed_memfd
 
 MAGIC = 0x314553554650304C
-VERSION = 8
+VERSION = 9
 EXTRA = 4096
 """Bytes beside the two rings."""
 HEADER = 2048
@@ -51,6 +51,7 @@ _WAITS = struct.Struct("=QQQQ8I")
 _CONSUMER_LINE = struct.Struct("=IIII")
 _ARMED_LINE = struct.Struct("=IIQ")
 _COPIED = ARRIVALS + 0x40
+_TCP_TOTAL = ARRIVALS + 0x50
 _U32 = struct.Struct("=I")
 _U64 = struct.Struct("=Q")
 _READ = DIRECTION + 2 * DIRECTION_SIZE
@@ -111,6 +112,8 @@ class Direction(NamedTuple):
     """The producer, which waits for room."""
     copied: int = 0
     """It ended by FIN, and so many unread bytes went by TCP as well."""
+    held: int = 0
+    """Not 0: bytes from the position `~held` (of 64 bits) on wait for more to come."""
 
     @property
     def unread(self) -> int:
@@ -179,7 +182,9 @@ def read_segment(fd: int) -> Segment:
 
 def _direction(data: bytes, index: int) -> Direction:
     at = DIRECTION + index * DIRECTION_SIZE
-    head, mark, fin_hint, tcp_total, end_pos, reason, _ = _PRODUCER_LINE.unpack_from(data, at)
+    head, mark, fin_hint, held, end_pos, reason, _ = _PRODUCER_LINE.unpack_from(data, at)
+    (copied,) = _U64.unpack_from(data, at + _COPIED)
+    (tcp_total,) = _U64.unpack_from(data, at + _TCP_TOTAL)
     (tail,) = _U64.unpack_from(data, at + TAIL)
     ready, closed, wish, why = _CONSUMER_LINE.unpack_from(data, at + CONSUMER)
     (messages,) = _U64.unpack_from(data, at + _MESSAGES)
@@ -198,7 +203,8 @@ def _direction(data: bytes, index: int) -> Direction:
         messages,
         _waits(data, at + READER, at + _CONSUMER_WAITS),
         _waits(data, at + WRITER, at + _PRODUCER_WAITS),
-        *_U64.unpack_from(data, at + _COPIED),
+        copied,
+        held,
     )
 
 

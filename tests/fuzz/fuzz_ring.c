@@ -17,7 +17,7 @@ static const struct {
 	{offsetof(struct lf_producer_line, head), 1},
 	{offsetof(struct lf_producer_line, mark), 0},
 	{offsetof(struct lf_producer_line, fin_hint), 0},
-	{offsetof(struct lf_producer_line, tcp_total), 1},
+	{offsetof(struct lf_producer_line, held), 1},
 	{offsetof(struct lf_producer_line, end_pos), 1},
 	{offsetof(struct lf_producer_line, reason), 0},
 	{offsetof(struct lf_producer_line, origin), 1},
@@ -215,7 +215,7 @@ static void be_the_peer(struct pair *pair, int *bell, struct input *in)
 /* Both directions in the ring, as an honest peer would have it. */
 static void be_honest(struct pair *pair)
 {
-	segment->dir[0].p.tcp_total = 0;
+	segment->dir[0].arrivals.tcp_total = 0;
 	segment->dir[0].p.mark = LF_MARK_FUSED;
 	segment->dir[1].c.ready = 1;
 	(void)pair;

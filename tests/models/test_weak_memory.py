@@ -13,14 +13,15 @@ import pytest
 WEAK = Path(__file__).parent / "weak"
 CSRC = WEAK.parents[2] / "csrc"
 SUBJECTS = (
-    "bell", "conn_count", "conn_end", "conn_fuse", "conn_recv", "conn_resend", "conn_send", "wait",
+    "bell", "conn_count", "conn_end", "conn_fuse", "conn_recv", "conn_resend", "conn_send", "held",
+    "wait",
 )  # fmt: skip
 PATIENCE = 600
 
 # Two unforced switches of thread and one stale load in an execution; three threads: one switch.
 SCENARIOS = (
-    "stream", "wrap", "reuse", "home", "fuse", "end", "back", "turn", "stopped", "fin", "last",
-    "close",
+    "stream", "wrap", "reuse", "more", "uncork", "home", "fuse", "end", "back", "turn", "stopped",
+    "fin", "last", "close",
 )  # fmt: skip
 BOUNDS = (2, 1)
 BOUNDS_OF = {"two": (1, 1), "turn": (2, 2)}
@@ -114,12 +115,15 @@ def test_nor_in_larger_bounds(
 # Function, expression and operation, made relaxed; the scenario that finds it.
 MUTATIONS = (
     ("lf_conn_publish", "&sock->out->p.head", "store", "stream"),
-    ("unread_in_ring", "&sock->in->p.head", "load", "stream"),
+    ("lf_held_shown_head", "&p->head", "load", "stream"),
     ("take_from_ring", "&sock->in->t.tail", "store", "wrap"),
     ("room", "&sock->out->t.tail", "load", "reuse"),
     ("position_for", "&sock->out->t.tail", "load", "home"),
     ("lf_lock_fence_released", "", "fence", "stream"),
     ("lf_wait_arm", "", "fence", "stream"),
+    ("lf_held_shown_head", "&p->held", "load", "more"),
+    ("lf_held_end", "&sock->out->p.held", "store", "more"),
+    ("lf_lock_fence_released", "", "fence", "uncork"),
     ("lf_states_tell", "&sock->out->p.mark", "store", "end"),
     ("ring_is_over", "&sock->in->p.mark", "load", "end"),
     ("lf_states_tell", "&sock->out->p.mark", "store", "fuse"),

@@ -68,7 +68,9 @@ test_the_time_of_the_last_packet_is_the_kernels |
   `tcpi_last_data_*`, `tcpi_delivery_rate` and the like do not know of ring bytes.
 - `SO_LINGER` with a time: on plain TCP, close waits while bytes don't find room in the peer's
   receive buffer. Those in the ring are with the peer, so it does not wait for them.
-- Corked bytes (`TCP_CORK`, `MSG_MORE`) are seen at once.
+- Corked bytes (`TCP_CORK`, `MSG_MORE`) are seen once there are 65,483 of them, what a segment
+  holds on `lo`. Where segments are smaller, TCP sends as many as fit sooner. A cork that a socket
+  has from its listener does not count.
 - `TCP_USER_TIMEOUT` starts to count when bytes no longer find room, as on plain TCP, but where the
   peer set no `SO_RCVBUF` that is later: TCP's window is smaller until its reader has been busy.
 - IPsec policies, and MD5 keys, that a socket has from its listener can't be asked for.

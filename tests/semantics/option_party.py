@@ -19,6 +19,8 @@ import signal
 import socket
 import struct
 import sys
+import tempfile
+import time
 from typing import Any
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -27,6 +29,7 @@ LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, cty
 SOCKETS: dict[str, socket.socket] = {}
 KEPT: list[Any] = []
 SIGNALS: list[int] = []
+PATIENCE_MS = 8000
 
 Result = int | str | list[int] | None
 
@@ -194,6 +197,49 @@ def poll(name: str, events: int, milliseconds: int) -> Result:
     return sum(bits for _, bits in poller.poll(milliseconds))
 
 
+def pause(milliseconds: int) -> Result:
+    time.sleep(milliseconds / 1000)
+    return None
+
+
+def take_when_told(name: str, way: str, size: int) -> Result:
+    """Waits for input in that way, and receives once; how many bytes came."""
+    sock = SOCKETS[name]
+    match way:
+        case "poll":
+            poller = select.poll()
+            poller.register(sock, select.POLLIN)
+            poller.poll(PATIENCE_MS)
+        case "select":
+            select.select([sock], [], [], PATIENCE_MS / 1000)
+        case "epoll" | "edge":
+            edge = select.EPOLLET if way == "edge" else 0
+            with select.epoll() as epoll:
+                epoll.register(sock, select.EPOLLIN | edge)
+                epoll.poll(PATIENCE_MS / 1000)
+    return len(sock.recv(size))
+
+
+def send_file(name: str, size: int) -> Result:
+    with tempfile.TemporaryFile() as file:
+        file.write(b"f" * size)
+        file.flush()
+        return os.sendfile(SOCKETS[name].fileno(), file.fileno(), 0, size)
+
+
+def in_a_child(*steps: list[Any]) -> Result:
+    """Does them in a forked process; its exit status."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            for head, *rest in steps:
+                STEPS[head](*rest)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
 def shut(name: str, how: int) -> Result:
     SOCKETS[name].shutdown(how)
     return None
@@ -244,6 +290,7 @@ STEPS = {
             zero_copy,
         ),
         *(count_signals, signals_came, me),
+        *(pause, take_when_told, send_file, in_a_child),
     )
 }
 

@@ -392,12 +392,16 @@ row("IPV6_FREEBIND", 78, PASSED, 1)
 # --- IPPROTO_TCP, linux/tcp.h ---
 
 _level, _hosts = TCP, ("127.0.0.1", "127.0.0.1")
-row("TCP_NODELAY", 1, PASSED, 1, note="ring bytes are never delayed")
+row(
+    "TCP_NODELAY", 1, PASSED, 1,
+    note="ring bytes are delayed by a cork only, and setting this lets go of them",
+    tests=("test_what_pushes_them",),
+)  # fmt: skip
 row("TCP_MAXSEG", 2, PASSED, 1000, varies=True, note=TO_THE_KERNEL)
 row(
-    "TCP_CORK", 3, PASSED, 1, 0,
-    note="ring bytes are seen at once, corked or not: TCP says only by when they go out (200 ms)",
-    tests=("test_corked_bytes_arrive",),
+    "TCP_CORK", 3, HONOURED, 1, 0,
+    note="as `MSG_MORE`: seen once it is out, or 65,483 bytes are there, or after 200 ms",
+    tests=("test_who_waits_is_told_of_them_together", "test_they_do_not_wait_for_ever"),
 )  # fmt: skip
 row("TCP_KEEPIDLE", 4, PASSED, 100)
 row("TCP_KEEPINTVL", 5, PASSED, 10)

@@ -410,17 +410,22 @@ static void pair(enum lf_mark mark, uint32_t limit)
 	segment.dir[SENDER].c.ready = mark == LF_MARK_FUSED;
 }
 
-static void send_bytes(int first, size_t n)
+static void send_with(int first, size_t n, int flags)
 {
 	uint8_t data[QUEUE];
 	for (size_t i = 0; i < n; i++)
 		data[i] = (uint8_t)(first + (int)i);
 	struct iovec iov = {data, n};
 	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-	struct lf_io io = {.msg = &msg};
+	struct lf_io io = {.msg = &msg, .flags = flags};
 	ssize_t r = lf_conn_send(&socks[SENDER], 10, &io);
 	if (r != (ssize_t)n)
 		sim_fail("a send of %zu bytes returned %zd", n, r);
+}
+
+static void send_bytes(int first, size_t n)
+{
+	send_with(first, n, 0);
 }
 
 /* 0: the end of the stream. */
@@ -477,6 +482,31 @@ static void reuse_receives(void)
 		(void)receive(2);
 }
 
+/* more: what waits for more comes with it, though there is room for it alone. */
+static void more_sends(void)
+{
+	send_with(1, 1, MSG_MORE);
+	send_bytes(2, 1);
+	send_with(3, 1, MSG_MORE);
+	send_bytes(4, 1);
+}
+static void more_receives(void)
+{
+	while (got_count < 4) {
+		(void)receive(4 - got_count);
+		if (got_count % 2)
+			sim_fail("byte %zu came alone", got_count);
+	}
+}
+
+/* uncork: no bytes, but those before them are let go. */
+static void uncork_sends(void)
+{
+	send_with(1, 2, MSG_MORE);
+	lf_conn_push(&socks[SENDER], 10);
+}
+static void uncork_receives(void) { receive_all(2); }
+
 /* home: a send that knows of room without a look starts over at the first place. */
 static void home_begin(void)
 {
@@ -521,7 +551,7 @@ static void two_receives(void)
 
 static void two_end(void)
 {
-	uint64_t total = atomic_load(&segment.dir[SENDER].p.tcp_total);
+	uint64_t total = atomic_load(&segment.dir[SENDER].arrivals.tcp_total);
 	if (atomic_load(&segment.dir[SENDER].p.mark) == LF_MARK_FUSED &&
 	    total != kernel[RECEIVER].received)
 		sim_fail("%d bytes came by TCP, %d were promised", (int)kernel[RECEIVER].received,
@@ -633,6 +663,8 @@ static const struct sim_scenario scenarios[] = {
 	{"stream", stream_begin, {stream_sends, stream_receives}, NULL},
 	{"wrap", wrap_begin, {wrap_sends, wrap_receives}, NULL},
 	{"reuse", wrap_begin, {reuse_sends, reuse_receives}, NULL},
+	{"more", wrap_begin, {more_sends, more_receives}, NULL},
+	{"uncork", wrap_begin, {uncork_sends, uncork_receives}, NULL},
 	{"home", home_begin, {home_sends, home_receives}, NULL},
 	{"fuse", fuse_begin, {fuse_sends, fuse_receives}, NULL},
 	{"two", fuse_begin, {two_sends, two_receives, two_sends_too}, two_end},

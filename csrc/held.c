@@ -1,0 +1,79 @@
+/* held.c - see held.h. */
+#include "held.h"
+#include "clock.h"
+#include "invariant.h"
+
+/* As full as a segment gets: what a packet of 64 KiB, lo's, has room for. */
+enum { FULL = 65483 };
+/* tcp(7): "a 200 millisecond ceiling". */
+#define CEILING_NS (INT64_C(200) * 1000 * 1000)
+
+bool lf_held_begin(struct lf_sock *sock, uint64_t head, size_t n)
+{
+	uint64_t held = atomic_load_explicit(&sock->slot->tx_held, memory_order_relaxed);
+	LF_INVARIANT(lf_lock_is_mine(&sock->slot->tx_lock));
+	LF_INVARIANT(held == 0 || head - ~held < FULL);
+	if (n == 0 || (held ? head - ~held : 0) + n >= FULL)
+		return false;
+	if (held)
+		return true;
+	atomic_store_explicit(&sock->slot->tx_held, ~head, memory_order_relaxed);
+	atomic_store_explicit(&sock->out->p.held, ~head, memory_order_relaxed);
+	return true;
+}
+
+bool lf_held_end(struct lf_sock *sock)
+{
+	LF_INVARIANT(lf_lock_is_mine(&sock->slot->tx_lock));
+	if (!atomic_load_explicit(&sock->slot->tx_held, memory_order_relaxed))
+		return false;
+	/* The segment first: whoever takes over from one that died in between does it again. */
+	atomic_store_explicit(&sock->out->p.held, 0, memory_order_release);
+	atomic_store_explicit(&sock->slot->tx_held, 0, memory_order_relaxed);
+	return true;
+}
+
+/* Several threads may look at once: one of them may take the other's time for its own, and be early. */
+static bool is_over(struct lf_slot *slot, uint64_t held)
+{
+	if (atomic_load_explicit(&slot->rx_not_held, memory_order_relaxed) == held)
+		return true;
+	int64_t now = lf_now();
+	if (atomic_load_explicit(&slot->rx_held, memory_order_relaxed) != held) {
+		atomic_store_explicit(&slot->rx_held_since, now, memory_order_relaxed);
+		atomic_store_explicit(&slot->rx_held, held, memory_order_relaxed);
+		return false;
+	}
+	if (now - atomic_load_explicit(&slot->rx_held_since, memory_order_relaxed) < CEILING_NS)
+		return false;
+	atomic_store_explicit(&slot->rx_not_held, held, memory_order_relaxed);
+	return true;
+}
+
+uint64_t lf_held_without(const struct lf_sock *sock, uint64_t head, uint64_t held)
+{
+	uint64_t from = ~held;
+	uint64_t tail = atomic_load_explicit(&sock->slot->rx_tail, memory_order_relaxed);
+	/* The peer's word: never before what we have read, and never more than there is. */
+	if ((int64_t)(from - tail) < 0)
+		from = tail;
+	if ((int64_t)(head - from) <= 0 || is_over(sock->slot, held))
+		return head;
+	return from;
+}
+
+void lf_held_ignore(const struct lf_sock *sock)
+{
+	atomic_store_explicit(&sock->slot->rx_not_held,
+			      atomic_load_explicit(&sock->in->p.held, memory_order_relaxed),
+			      memory_order_relaxed);
+}
+
+bool lf_held_from_us(const struct lf_sock *sock)
+{
+	return lf_sock_paired(sock) &&
+	       atomic_load_explicit(&sock->in->p.held, memory_order_relaxed) != 0 &&
+	       atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) == LF_MARK_FUSED &&
+	       lf_held_shown_head(sock) !=
+		       atomic_load_explicit(&sock->in->p.head, memory_order_relaxed);
+}

@@ -1,0 +1,145 @@
+"""TCP_CORK and MSG_MORE: what waits for more arrives with it, in a ring as by TCP."""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from semantics.option_table import SOL_SOCKET, TCP, encode
+from semantics.test_queries import SIOCINQ, TCP_CORK, Ends, when_fused
+from semantics.two_ends import Connection, Step
+
+CEILING = 0.2
+"""Seconds after which TCP waits no longer, tcp(7)."""
+ON: Step = ["put", "c", TCP, TCP_CORK, encode(1)]
+OFF: Step = ["put", "c", TCP, TCP_CORK, encode(0)]
+NODELAY: Step = ["put", "c", TCP, socket.TCP_NODELAY, encode(1)]
+CORKED: list[Step] = [ON, ["send", "c", 10]]
+MORE: list[Step] = [["send_flags", "c", 10, socket.MSG_MORE]]
+WAYS = ("recv", "poll", "select", "epoll", "edge")
+
+holding = pytest.mark.parametrize("hold", [CORKED, MORE], ids=["cork", "more"])
+
+
+def promptly(act: Callable[[], Any]) -> Any:
+    """What `act` says when it was done before bytes that it holds back are let go by the clock."""
+    for _ in range(20):
+        began = time.monotonic()
+        said = act()
+        if time.monotonic() - began < CEILING * 0.7:
+            return said
+    pytest.fail("this machine never answers in time")
+
+
+def taken_first(c: Connection, way: str, steps: list[Step], size: int) -> Any:
+    """How many of `size` bytes, which the client sends by `steps`, a waiting server gets first."""
+
+    def act() -> Any:
+        c.server.tell(["take_when_told", "s", way, size])
+        time.sleep(0.02)
+        c.client.ask(*steps)
+        (taken,) = c.server.hear()
+        c.server.ask(["receive", "s", size - taken])
+        return taken
+
+    return promptly(act)
+
+
+@holding
+def test_bytes_that_wait_for_more_are_not_there_yet(ends: Ends, hold: list[Step]) -> None:
+    def act(c: Connection) -> Any:
+        def once() -> Any:
+            c.client.ask(*hold)
+            said = c.server.ask(["poll", "s", select.POLLIN, 20], ["ioctl", "s", SIOCINQ, 0])
+            c.client.ask(OFF, NODELAY)
+            return said + c.server.ask(["receive", "s", 10])
+
+        return promptly(once)
+
+    assert when_fused(ends, act)[:2] == [0, 0]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@holding
+def test_who_waits_is_told_of_them_together(ends: Ends, hold: list[Step], way: str) -> None:
+    steps: list[Step] = [*hold, ["pause", 20], ["send", "c", 20], OFF]
+    assert when_fused(ends, lambda c: taken_first(c, way, steps, 30)) == 30
+
+
+@pytest.mark.parametrize("way", WAYS)
+@holding
+def test_they_do_not_wait_for_ever(ends: Ends, hold: list[Step], way: str) -> None:
+    def act(c: Connection) -> Any:
+        c.server.tell(["take_when_told", "s", way, 100])
+        time.sleep(0.02)
+        began = time.monotonic()
+        c.client.ask(*hold)
+        said = c.server.hear()
+        assert time.monotonic() - began > CEILING / 2
+        c.client.ask(OFF, ["send", "c", 5])
+        return said + c.server.ask(["receive", "s", 5])
+
+    assert when_fused(ends, act)[0] == 10
+
+
+@pytest.mark.parametrize(
+    "push",
+    [[OFF], [NODELAY], [["shut", "c", socket.SHUT_WR]], [["send", "c", 70_000]]],
+    ids=["uncorked", "nodelay", "shut", "a-segment"],
+)
+def test_what_pushes_them(ends: Ends, push: list[Step]) -> None:
+    def act(c: Connection) -> Any:
+        asking: Step = ["poll", "s", select.POLLIN, 8000]
+        began = time.monotonic()
+        said = c.client.ask(*CORKED, *push) + c.server.ask(asking)
+        said.append(time.monotonic() - began < CEILING * 0.7)
+        return said + c.server.ask(["receive", "s", 10])
+
+    assert when_fused(ends, act, stays=False)[-2]
+
+
+def test_they_outlive_their_sender(ends: Ends) -> None:
+    def act(c: Connection) -> Any:
+        c.client.ask(*CORKED)
+        c.client.restart()
+        said = c.server.ask(["receive", "s", 10], ["receive", "s", 1])
+        c.client.ask(["new", "c", "127.0.0.1"])
+        return said
+
+    assert "the end" in when_fused(ends, act, stays=False)[1]
+
+
+def test_a_buffer_full_of_them_does_not_stall(ends: Ends) -> None:
+    rcvbuf: Step = ["put", "l", SOL_SOCKET, socket.SO_RCVBUF, encode(20_000)]
+    for pair in ends:
+        with pair.connection(listener=(rcvbuf,)) as c:
+            c.warm()
+            c.client.ask(ON)
+            began = time.monotonic()
+            _, took = c.both([["send", "c", 300_000], OFF], [["receive", "s", 300_000]])
+            assert "then" not in took[0], took
+            assert time.monotonic() - began < 5
+
+
+def test_a_file_that_is_sent_under_a_cork_comes_with_its_header(ends: Ends) -> None:
+    steps: list[Step] = [*CORKED, ["pause", 20], ["send_file", "c", 3000], ["pause", 20], OFF]
+    assert when_fused(ends, lambda c: taken_first(c, "recv", steps, 3010)) == 3010
+
+
+@holding
+def test_a_forked_child_pushes_what_its_parent_held_back(ends: Ends, hold: list[Step]) -> None:
+    def act(c: Connection) -> Any:
+        def once() -> Any:
+            c.client.ask(*hold)
+            said = c.server.ask(["poll", "s", select.POLLIN, 20])
+            c.client.ask(["in_a_child", ["put", "c", TCP, TCP_CORK, encode(0)], ["send", "c", 5]])
+            return said + c.server.ask(["receive", "s", 15])
+
+        return promptly(once)
+
+    assert when_fused(ends, act)[0] == 0
