@@ -1,19 +1,25 @@
 /* interpose_uring.c - the kernel's own ways to wait for, and move, bytes past us: io_uring and AIO.
  *
  * A socket that is polled, read or put into an epoll set by them would sleep while bytes lie in the
- * ring. What an io_uring is asked for stands in memory where no call tells of it, so a process that
- * sets one up claims nothing more, and what it has fused goes back to TCP. AIO names its sockets in
- * each io_submit: those go back, no other; and so does one that is read or written by syscall(). Seen
- * are that function of the C library and the shared libraries liburing and libaio; a program that makes
- * the system call by itself is not (docs/semantics.md).
+ * ring. AIO names its sockets in each io_submit: those go back to TCP, no other; and so does one that
+ * is read or written by syscall(). What an io_uring is asked for stands in memory. Where the shared
+ * liburing hands that to the kernel we look at it first, as at an io_submit; so who uses a ring for files
+ * keeps its sockets fused. A process that sets one up by a system call of its own, or a ring of a kind that
+ * we don't know, claims nothing more, and what it has fused goes back to TCP. Seen are syscall() of the C
+ * library and the shared libraries liburing and libaio; a program that makes the system call by itself is
+ * not (docs/semantics.md).
  */
 #define _GNU_SOURCE
+#include "epoll.h"
 #include "pairing.h"
 #include "real.h"
 #include "start.h"
+#include "table.h"
 
 #include <errno.h>
 #include <linux/aio_abi.h>
+#include <linux/io_uring.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -101,10 +107,99 @@ LF_EXPORT int io_submit(struct io_context *context, long n, struct iocb **blocks
 	return next ? call(context, n, blocks) : -ENOSYS;
 }
 
-/* r: negative, it has not been. */
-static int set_up(int r)
+/* --- liburing --- */
+
+/* The program's, as liburing.h has it in all of versions 1 and 2. */
+struct io_uring {
+	struct {
+		unsigned *khead, *ktail, *kring_mask, *kring_entries, *kflags, *kdropped, *array;
+		struct io_uring_sqe *sqes;
+		unsigned sqe_head, sqe_tail; /* filled in and not handed over yet: those between */
+		size_t ring_size;
+		void *ring;
+		unsigned pad[4];
+	} sq;
+	struct {
+		unsigned *khead, *ktail, *kring_mask, *kring_entries, *kflags, *koverflow;
+		void *cqes;
+		size_t ring_size;
+		void *ring;
+		unsigned pad[4];
+	} cq;
+	unsigned flags; /* of the setup */
+	int fd;
+};
+
+enum {
+	/* Of entries of twice the size, linux/io_uring.h; and all that were known in Linux 6.16. */
+	SETUP_SQE128 = 1u << 10,
+	SETUP_NO_SQARRAY = 1u << 16, /* liburing adds it by itself */
+	KNOWN_SETUP = (1u << 18) - 1,
+	FIXED_FILE = 1u << 0, /* of an entry's flags: its fd is the number of a registered file */
+	/* Operations that name a second descriptor, or many. */
+	OP_FILES_UPDATE = 20,
+	OP_EPOLL_CTL = 29,
+	OP_SPLICE = 30,
+	OP_TEE = 33,
+	REGISTER_FILES = 2,
+	REGISTER_FILES_UPDATE = 6,
+	REGISTER_FILES2 = 13,
+	REGISTER_FILES_UPDATE2 = 14,
+};
+#define SPLICE_FROM_FIXED (1u << 31)
+
+/* The kernel is about to be asked to use it past us. */
+static void leave_to_kernel(int fd)
 {
-	if (r >= 0)
+	uintptr_t entry = lf_table_get(fd);
+	if (lf_table_kind(entry) == LF_KIND_EPOLL)
+		lf_epoll_nest(lf_table_pointer(entry));
+	else if (entry)
+		lf_fd_defuse(fd, LF_REASON_IO_OUTSIDE_LIBC, false);
+}
+
+static void leave_files(const int *files, unsigned n)
+{
+	for (unsigned i = 0; files && i < n; i++)
+		leave_to_kernel(files[i]);
+}
+
+static void leave_what_it_names(const struct io_uring_sqe *entry)
+{
+	if (!(entry->flags & FIXED_FILE))
+		leave_to_kernel(entry->fd);
+	switch (entry->opcode) {
+	case OP_EPOLL_CTL:
+		leave_to_kernel((int)entry->off);
+		break;
+	case OP_SPLICE:
+	case OP_TEE:
+		if (!(entry->splice_flags & SPLICE_FROM_FIXED))
+			leave_to_kernel(entry->splice_fd_in);
+		break;
+	case OP_FILES_UPDATE:
+		leave_files((const int *)(uintptr_t)entry->addr, entry->len);
+		break;
+	default:
+		break;
+	}
+}
+
+static void before_submission(const struct io_uring *ring)
+{
+	unsigned mask = *ring->sq.kring_mask, wide = (ring->flags & SETUP_SQE128) != 0;
+	for (unsigned i = ring->sq.sqe_head; i != ring->sq.sqe_tail; i++)
+		leave_what_it_names(&ring->sq.sqes[(i & mask) << wide]);
+}
+
+/* r: negative, it has not been. */
+static int set_up(int r, const struct io_uring *ring, unsigned flags)
+{
+	bool known = r >= 0 && !(flags & ~(unsigned)KNOWN_SETUP) &&
+		     (ring->flags | SETUP_NO_SQARRAY) == (flags | SETUP_NO_SQARRAY) && ring->sq.sqes && ring->sq.kring_mask && ring->sq.kring_entries &&
+		     *ring->sq.kring_mask + 1 == *ring->sq.kring_entries &&
+		     ring->sq.sqe_head == 0 && ring->sq.sqe_tail == 0;
+	if (r >= 0 && !known)
 		lf_pairing_stop();
 	return r;
 }
@@ -112,7 +207,7 @@ static int set_up(int r)
 LF_EXPORT int io_uring_queue_init(unsigned entries, struct io_uring *ring, unsigned flags)
 {
 	NEXT(int, "io_uring_queue_init", unsigned, struct io_uring *, unsigned);
-	return set_up(next ? call(entries, ring, flags) : -ENOSYS);
+	return set_up(next ? call(entries, ring, flags) : -ENOSYS, ring, flags);
 }
 
 LF_EXPORT int io_uring_queue_init_params(unsigned entries, struct io_uring *ring,
@@ -120,7 +215,7 @@ LF_EXPORT int io_uring_queue_init_params(unsigned entries, struct io_uring *ring
 {
 	NEXT(int, "io_uring_queue_init_params", unsigned, struct io_uring *,
 	     struct io_uring_params *);
-	return set_up(next ? call(entries, ring, params) : -ENOSYS);
+	return set_up(next ? call(entries, ring, params) : -ENOSYS, ring, params->flags);
 }
 
 LF_EXPORT int io_uring_queue_init_mem(unsigned entries, struct io_uring *ring,
@@ -128,5 +223,129 @@ LF_EXPORT int io_uring_queue_init_mem(unsigned entries, struct io_uring *ring,
 {
 	NEXT(int, "io_uring_queue_init_mem", unsigned, struct io_uring *,
 	     struct io_uring_params *, void *, size_t);
-	return set_up(next ? call(entries, ring, params, memory, size) : -ENOSYS);
+	int r = next ? call(entries, ring, params, memory, size) : -ENOSYS;
+	return set_up(r, ring, params->flags);
+}
+
+/* By its parts: where the entries lie then is the program's to know. */
+LF_EXPORT int io_uring_setup(unsigned entries, struct io_uring_params *params)
+{
+	NEXT(int, "io_uring_setup", unsigned, struct io_uring_params *);
+	int r = next ? call(entries, params) : -ENOSYS;
+	if (r >= 0)
+		lf_pairing_stop();
+	return r;
+}
+
+LF_EXPORT int io_uring_submit(struct io_uring *ring)
+{
+	NEXT(int, "io_uring_submit", struct io_uring *);
+	before_submission(ring);
+	return next ? call(ring) : -ENOSYS;
+}
+
+LF_EXPORT int io_uring_submit_and_wait(struct io_uring *ring, unsigned n)
+{
+	NEXT(int, "io_uring_submit_and_wait", struct io_uring *, unsigned);
+	before_submission(ring);
+	return next ? call(ring, n) : -ENOSYS;
+}
+
+LF_EXPORT int io_uring_submit_and_get_events(struct io_uring *ring)
+{
+	NEXT(int, "io_uring_submit_and_get_events", struct io_uring *);
+	before_submission(ring);
+	return next ? call(ring) : -ENOSYS;
+}
+
+LF_EXPORT int io_uring_submit_and_wait_timeout(struct io_uring *ring, struct io_uring_cqe **cqe,
+					       unsigned n, struct __kernel_timespec *ts,
+					       sigset_t *mask)
+{
+	NEXT(int, "io_uring_submit_and_wait_timeout", struct io_uring *, struct io_uring_cqe **,
+	     unsigned, struct __kernel_timespec *, sigset_t *);
+	before_submission(ring);
+	return next ? call(ring, cqe, n, ts, mask) : -ENOSYS;
+}
+
+LF_EXPORT int io_uring_submit_and_wait_min_timeout(struct io_uring *ring, struct io_uring_cqe **cqe,
+						   unsigned n, struct __kernel_timespec *ts,
+						   unsigned min_us, sigset_t *mask)
+{
+	NEXT(int, "io_uring_submit_and_wait_min_timeout", struct io_uring *, struct io_uring_cqe **,
+	     unsigned, struct __kernel_timespec *, unsigned, sigset_t *);
+	before_submission(ring);
+	return next ? call(ring, cqe, n, ts, min_us, mask) : -ENOSYS;
+}
+
+LF_EXPORT int io_uring_submit_and_wait_reg(struct io_uring *ring, struct io_uring_cqe **cqe,
+					   unsigned n, int index)
+{
+	NEXT(int, "io_uring_submit_and_wait_reg", struct io_uring *, struct io_uring_cqe **,
+	     unsigned, int);
+	before_submission(ring);
+	return next ? call(ring, cqe, n, index) : -ENOSYS;
+}
+
+/* On a kernel that knows no time limits they hand over an entry for that, and with it what is there. */
+LF_EXPORT int io_uring_wait_cqes(struct io_uring *ring, struct io_uring_cqe **cqe, unsigned n,
+				 struct __kernel_timespec *ts, sigset_t *mask)
+{
+	NEXT(int, "io_uring_wait_cqes", struct io_uring *, struct io_uring_cqe **, unsigned,
+	     struct __kernel_timespec *, sigset_t *);
+	before_submission(ring);
+	return next ? call(ring, cqe, n, ts, mask) : -ENOSYS;
+}
+
+LF_EXPORT int io_uring_wait_cqe_timeout(struct io_uring *ring, struct io_uring_cqe **cqe,
+					struct __kernel_timespec *ts)
+{
+	NEXT(int, "io_uring_wait_cqe_timeout", struct io_uring *, struct io_uring_cqe **,
+	     struct __kernel_timespec *);
+	before_submission(ring);
+	return next ? call(ring, cqe, ts) : -ENOSYS;
+}
+
+/* Registered, they are used by other numbers. */
+LF_EXPORT int io_uring_register_files(struct io_uring *ring, const int *files, unsigned n)
+{
+	NEXT(int, "io_uring_register_files", struct io_uring *, const int *, unsigned);
+	leave_files(files, n);
+	return next ? call(ring, files, n) : -ENOSYS;
+}
+
+LF_EXPORT int io_uring_register_files_tags(struct io_uring *ring, const int *files,
+					   const __u64 *tags, unsigned n)
+{
+	NEXT(int, "io_uring_register_files_tags", struct io_uring *, const int *, const __u64 *,
+	     unsigned);
+	leave_files(files, n);
+	return next ? call(ring, files, tags, n) : -ENOSYS;
+}
+
+LF_EXPORT int io_uring_register_files_update(struct io_uring *ring, unsigned at, const int *files,
+					     unsigned n)
+{
+	NEXT(int, "io_uring_register_files_update", struct io_uring *, unsigned, const int *,
+	     unsigned);
+	leave_files(files, n);
+	return next ? call(ring, at, files, n) : -ENOSYS;
+}
+
+LF_EXPORT int io_uring_register_files_update_tag(struct io_uring *ring, unsigned at,
+						 const int *files, const __u64 *tags, unsigned n)
+{
+	NEXT(int, "io_uring_register_files_update_tag", struct io_uring *, unsigned, const int *,
+	     const __u64 *, unsigned);
+	leave_files(files, n);
+	return next ? call(ring, at, files, tags, n) : -ENOSYS;
+}
+
+LF_EXPORT int io_uring_register(unsigned fd, unsigned opcode, const void *argument, unsigned n)
+{
+	NEXT(int, "io_uring_register", unsigned, unsigned, const void *, unsigned);
+	if (opcode == REGISTER_FILES || opcode == REGISTER_FILES_UPDATE ||
+	    opcode == REGISTER_FILES2 || opcode == REGISTER_FILES_UPDATE2)
+		lf_pairing_stop();
+	return next ? call(fd, opcode, argument, n) : -ENOSYS;
 }

@@ -12,15 +12,31 @@ from conftest import PROGRAMS
 from sessions import Session, free_port
 
 
-@pytest.mark.parametrize("what", ["ring", "none"])
-def test_who_sets_up_a_ring_is_not_fused(lazily_fused: Session, what: str) -> None:
-    port = free_port()
+def with_a_ring(session: Session, how: str, port: int) -> str:
     program = str(PROGRAMS / "with_a_ring.py")
-    command = [*lazily_fused.prefix, sys.executable, program, what, str(port)]
-    said = lazily_fused.run(command).stdout
-    if said.startswith("no io_uring"):
+    said = session.run([*session.prefix, sys.executable, program, how, str(port)]).stdout
+    if said.startswith("no "):
         pytest.skip(said.strip())
-    assert bool(lazily_fused.fused_rows(port)) == (what == "none")
+    return said
+
+
+@pytest.mark.parametrize("how", ["ring", "file", "none"])
+def test_who_sets_up_a_ring_that_nobody_tells_of_is_not_fused(
+    lazily_fused: Session, how: str
+) -> None:
+    port = free_port()
+    with_a_ring(lazily_fused, how, port)
+    assert bool(lazily_fused.fused_rows(port)) == (how != "ring")
+
+
+@pytest.mark.parametrize("how", ["receive", "registered"])
+def test_a_fused_socket_that_liburing_is_given_goes_back_to_tcp(
+    plain: Session, lazily_fused: Session, how: str
+) -> None:
+    port = free_port()
+    assert with_a_ring(lazily_fused, how, port) == with_a_ring(plain, how, free_port())
+    (row,) = lazily_fused.fused_rows(port)
+    assert row.reason == "io-outside-libc"
 
 
 IN_THE_BACKGROUND = {

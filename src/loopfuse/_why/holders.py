@@ -25,6 +25,7 @@ from loopfuse._policy import Answer, Who, is_program
 from loopfuse._preload import LIBRARY_STEM
 
 _IO_URING = "anon_inode:[io_uring]"
+_LIBURING = "liburing.so"
 
 
 class Process:
@@ -72,7 +73,9 @@ class Process:
 
     @property
     def has_io_uring(self) -> bool:
-        return _IO_URING in self.descriptors
+        """One of whose requests the library knows nothing: it is told of those that a shared
+        liburing hands over."""
+        return _IO_URING in self.descriptors and not has_mapped(self.pid, _LIBURING)
 
     def is_program(self, pattern: str) -> bool:
         """Does a name (or, with a slash, a path) as in a policy file fit it?"""
