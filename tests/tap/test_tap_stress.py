@@ -14,13 +14,18 @@ from conftest import sanitizer_build
 from sessions import Session, free_port
 
 
-def stress_with_taps(session: Session, programs: Path, size: int, *, defuse: bool) -> None:
+class Seen:
+    """What taps saw of a stress, or of several."""
+
+    taps = packets = 0
+
+
+def stress_once(session: Session, programs: Path, size: int, *, defuse: bool, seen: Seen) -> None:
     from loopfuse._control import order_defuse
 
     assert session.broker is not None
     port, connections = free_port(), 4
     stress = str(programs / "stress")
-    seen = taps = 0
     words = [*session.prefix, stress]
     with session.server([*words, "server", str(port), str(connections)], port) as server:
         command = [*words, "client", str(port), str(connections), str(size), "7"]
@@ -36,15 +41,25 @@ def stress_with_taps(session: Session, programs: Path, size: int, *, defuse: boo
                 for tap in (one, other, one, other):
                     for packet in tap.take(0.003) or []:
                         assert len(packet.payload) <= packet.length <= 32768
-                        seen += 1
+                        seen.packets += 1
                 assert one.statistics().damaged == other.statistics().damaged == 0
-            taps += 2
-            if defuse and taps == 6:
+            seen.taps += 2
+            if defuse and seen.taps % 6 == 0:
                 order_defuse(session.broker.path, None)
         assert client.communicate()[0] == b"ok\n"
         assert client.returncode == 0
         assert server.wait(60) == 0
-    assert taps >= 4 and seen > 0
+
+
+def stress_with_taps(session: Session, programs: Path, size: int, *, defuse: bool) -> None:
+    """Again where a stress was over before there were enough taps: on a fast machine, or one that
+    does something else meanwhile."""
+    seen, enough, most = Seen(), 8 if defuse else 4, 10
+    for _ in range(most):
+        stress_once(session, programs, size, defuse=defuse, seen=seen)
+        if seen.taps >= enough and seen.packets:
+            return
+    pytest.fail(f"{most} times over after {seen.taps} taps and {seen.packets} packets in all")
 
 
 @pytest.mark.parametrize("defuse", [False, True], ids=["to the end", "defused"])
