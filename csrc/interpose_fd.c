@@ -11,6 +11,7 @@
 #include "signals.h"
 #include "start.h"
 #include "uncancelled.h"
+#include "uring.h"
 
 #include <fcntl.h>
 #include <linux/sockios.h>
@@ -69,6 +70,8 @@ static struct lf_sock *forget(int fd, uintptr_t entry)
 		lf_epoll_remove_descriptor(lf_table_pointer(entry), fd);
 		return NULL;
 	}
+	if (lf_table_kind(entry) == LF_KIND_URING)
+		lf_uring_closes(fd);
 	struct lf_sock *sock = lf_sock_pin(fd);
 	if (!sock)
 		return NULL;
@@ -125,6 +128,8 @@ void lf_fd_born(int fd)
 		}
 		lf_sock_bell_moved(fd, -1);
 		lf_signals_fd_moved(fd, -1);
+	} else if (lf_table_kind(entry) == LF_KIND_URING) {
+		lf_uring_closes(fd);
 	} else {
 		struct lf_sock *sock = lf_sock_pin(fd);
 		if (!sock)
@@ -163,6 +168,12 @@ static int close_one(int fd)
 	let_go(sock);
 	errno = saved;
 	return r;
+}
+
+int lf_fd_close(int fd)
+{
+	LF_UNCANCELLED(state);
+	return close_one(fd);
 }
 
 LF_EXPORT int close(int fd)

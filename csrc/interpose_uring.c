@@ -2,23 +2,19 @@
  *
  * A socket that is polled, read or put into an epoll set by them would sleep while bytes lie in the
  * ring. AIO names its sockets in each io_submit: those go back to TCP, no other; and so does one that
- * is read or written by syscall(). What an io_uring is asked for stands in memory. Where the shared
- * liburing hands that to the kernel we look at it first, as at an io_submit; so who uses a ring for files
- * keeps its sockets fused. A process that sets one up by a system call of its own, or a ring of a kind that
- * we don't know, claims nothing more, and what it has fused goes back to TCP. Seen are syscall() of the C
- * library and the shared libraries liburing and libaio; a program that makes the system call by itself is
- * not (docs/semantics.md).
+ * is read or written by syscall(). What an io_uring is asked for is looked at before the kernel gets
+ * it (uring.h), where that is done by the shared liburing or by syscall(). A program that makes the
+ * system call by itself is not seen (docs/semantics.md).
  */
 #define _GNU_SOURCE
-#include "epoll.h"
 #include "pairing.h"
 #include "real.h"
 #include "start.h"
 #include "table.h"
+#include "uring.h"
 
 #include <errno.h>
 #include <linux/aio_abi.h>
-#include <linux/io_uring.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -27,8 +23,6 @@
 #include <unistd.h>
 
 struct io_context;
-struct io_uring;
-struct io_uring_params;
 
 /* ISO C has no conversion from void * to a function pointer; POSIX promises this one. */
 #define NEXT(type, name, ...)                                                  \
@@ -91,11 +85,17 @@ LF_EXPORT long syscall(long number, ...)
 		lf_before_unshare((int)a[0]);
 	else if (number == SYS_io_submit)
 		defuse_named(a[1], (struct iocb *const *)a[2]);
+	else if (number == SYS_io_uring_enter)
+		lf_uring_enters((int)a[0], (unsigned)a[1], (unsigned)a[3]);
+	else if (number == SYS_io_uring_register)
+		lf_uring_registers((unsigned)a[1], (const void *)a[2], (unsigned)a[3]);
+	else if (number == SYS_close && lf_table_get((int)a[0]))
+		return lf_fd_close((int)a[0]); /* libuv's way */
 	else
 		defuse_what_moves(number, a);
 	long r = call(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 	if (number == SYS_io_uring_setup && r >= 0)
-		lf_pairing_stop();
+		lf_uring_was_set_up((int)r, (const struct io_uring_params *)a[1]);
 	return r;
 }
 
@@ -130,73 +130,19 @@ struct io_uring {
 	int fd;
 };
 
-enum {
-	/* Of entries of twice the size, linux/io_uring.h; and all that were known in Linux 6.16. */
-	SETUP_SQE128 = 1u << 10,
-	SETUP_NO_SQARRAY = 1u << 16, /* liburing adds it by itself */
-	KNOWN_SETUP = (1u << 18) - 1,
-	FIXED_FILE = 1u << 0, /* of an entry's flags: its fd is the number of a registered file */
-	/* Operations that name a second descriptor, or many. */
-	OP_FILES_UPDATE = 20,
-	OP_EPOLL_CTL = 29,
-	OP_SPLICE = 30,
-	OP_TEE = 33,
-	REGISTER_FILES = 2,
-	REGISTER_FILES_UPDATE = 6,
-	REGISTER_FILES2 = 13,
-	REGISTER_FILES_UPDATE2 = 14,
-};
-#define SPLICE_FROM_FIXED (1u << 31)
-
-/* The kernel is about to be asked to use it past us. */
-static void leave_to_kernel(int fd)
-{
-	uintptr_t entry = lf_table_get(fd);
-	if (lf_table_kind(entry) == LF_KIND_EPOLL)
-		lf_epoll_nest(lf_table_pointer(entry));
-	else if (entry)
-		lf_fd_defuse(fd, LF_REASON_IO_OUTSIDE_LIBC, false);
-}
-
-static void leave_files(const int *files, unsigned n)
-{
-	for (unsigned i = 0; files && i < n; i++)
-		leave_to_kernel(files[i]);
-}
-
-static void leave_what_it_names(const struct io_uring_sqe *entry)
-{
-	if (!(entry->flags & FIXED_FILE))
-		leave_to_kernel(entry->fd);
-	switch (entry->opcode) {
-	case OP_EPOLL_CTL:
-		leave_to_kernel((int)entry->off);
-		break;
-	case OP_SPLICE:
-	case OP_TEE:
-		if (!(entry->splice_flags & SPLICE_FROM_FIXED))
-			leave_to_kernel(entry->splice_fd_in);
-		break;
-	case OP_FILES_UPDATE:
-		leave_files((const int *)(uintptr_t)entry->addr, entry->len);
-		break;
-	default:
-		break;
-	}
-}
-
 static void before_submission(const struct io_uring *ring)
 {
-	unsigned mask = *ring->sq.kring_mask, wide = (ring->flags & SETUP_SQE128) != 0;
+	unsigned mask = *ring->sq.kring_mask, wide = (ring->flags & LF_URING_SQE128) != 0;
 	for (unsigned i = ring->sq.sqe_head; i != ring->sq.sqe_tail; i++)
-		leave_what_it_names(&ring->sq.sqes[(i & mask) << wide]);
+		lf_uring_leave_what_it_names(&ring->sq.sqes[(i & mask) << wide]);
 }
 
 /* r: negative, it has not been. */
 static int set_up(int r, const struct io_uring *ring, unsigned flags)
 {
-	bool known = r >= 0 && !(flags & ~(unsigned)KNOWN_SETUP) &&
-		     (ring->flags | SETUP_NO_SQARRAY) == (flags | SETUP_NO_SQARRAY) && ring->sq.sqes && ring->sq.kring_mask && ring->sq.kring_entries &&
+	bool known = r >= 0 && !(flags & ~LF_URING_KNOWN) &&
+		     (ring->flags | LF_URING_NO_SQARRAY) == (flags | LF_URING_NO_SQARRAY) &&
+		     ring->sq.sqes && ring->sq.kring_mask && ring->sq.kring_entries &&
 		     *ring->sq.kring_mask + 1 == *ring->sq.kring_entries &&
 		     ring->sq.sqe_head == 0 && ring->sq.sqe_tail == 0;
 	if (r >= 0 && !known)
@@ -310,7 +256,7 @@ LF_EXPORT int io_uring_wait_cqe_timeout(struct io_uring *ring, struct io_uring_c
 LF_EXPORT int io_uring_register_files(struct io_uring *ring, const int *files, unsigned n)
 {
 	NEXT(int, "io_uring_register_files", struct io_uring *, const int *, unsigned);
-	leave_files(files, n);
+	lf_uring_leave_files(files, n);
 	return next ? call(ring, files, n) : -ENOSYS;
 }
 
@@ -319,7 +265,7 @@ LF_EXPORT int io_uring_register_files_tags(struct io_uring *ring, const int *fil
 {
 	NEXT(int, "io_uring_register_files_tags", struct io_uring *, const int *, const __u64 *,
 	     unsigned);
-	leave_files(files, n);
+	lf_uring_leave_files(files, n);
 	return next ? call(ring, files, tags, n) : -ENOSYS;
 }
 
@@ -328,7 +274,7 @@ LF_EXPORT int io_uring_register_files_update(struct io_uring *ring, unsigned at,
 {
 	NEXT(int, "io_uring_register_files_update", struct io_uring *, unsigned, const int *,
 	     unsigned);
-	leave_files(files, n);
+	lf_uring_leave_files(files, n);
 	return next ? call(ring, at, files, n) : -ENOSYS;
 }
 
@@ -337,15 +283,13 @@ LF_EXPORT int io_uring_register_files_update_tag(struct io_uring *ring, unsigned
 {
 	NEXT(int, "io_uring_register_files_update_tag", struct io_uring *, unsigned, const int *,
 	     const __u64 *, unsigned);
-	leave_files(files, n);
+	lf_uring_leave_files(files, n);
 	return next ? call(ring, at, files, tags, n) : -ENOSYS;
 }
 
 LF_EXPORT int io_uring_register(unsigned fd, unsigned opcode, const void *argument, unsigned n)
 {
 	NEXT(int, "io_uring_register", unsigned, unsigned, const void *, unsigned);
-	if (opcode == REGISTER_FILES || opcode == REGISTER_FILES_UPDATE ||
-	    opcode == REGISTER_FILES2 || opcode == REGISTER_FILES_UPDATE2)
-		lf_pairing_stop();
+	lf_uring_registers(opcode, argument, n);
 	return next ? call(fd, opcode, argument, n) : -ENOSYS;
 }

@@ -14,6 +14,7 @@
 #include "sock.h"
 #include "table.h"
 #include "tap.h"
+#include "uring.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -107,6 +108,7 @@ static void after_fork_in_child(void)
 	lf_epoll_after_fork_in_child();
 	lf_sock_after_fork_in_child();
 	lf_broker_after_fork_in_child();
+	lf_uring_after_fork();
 	lf_tap_after_fork();
 	lf_defer_after_fork(); /* last: handlers run from here on */
 }

@@ -44,6 +44,9 @@ static inline bool lf_alone(void)
  * of one that was closed past us (a raw system call, fclose): lets go of it. */
 void lf_fd_born(int fd);
 
+/* close(2), where no thread can be cancelled. */
+int lf_fd_close(int fd);
+
 /* Back to TCP, if fd is a socket of ours (conn.h). Without `stay` its unread bytes are to come by
  * TCP in any case, for a reader that goes past us. */
 void lf_fd_defuse(int fd, enum lf_reason reason, bool stay);

@@ -1,7 +1,7 @@
 /* table.h - which descriptor is what.
  *
  * One word per descriptor number: 0 for everything we have no business with, so the
- * price of interposing a call on a file or a pipe is one load. The two low bits of
+ * price of interposing a call on a file or a pipe is one load. The three low bits of
  * the word say what it points to.
  */
 #ifndef LF_TABLE_H
@@ -19,7 +19,9 @@ enum lf_kind {
 	LF_KIND_SOCK = 1,
 	LF_KIND_EPOLL = 2,
 	LF_KIND_HIDDEN = 3, /* ours: doorbells, the broker; the program must not see them */
+	LF_KIND_URING = 4,
 };
+#define LF_KIND_BITS ((uintptr_t)7)
 
 extern _Atomic uintptr_t *lf_table;
 
@@ -35,12 +37,12 @@ static inline uintptr_t lf_table_get(int fd)
 
 static inline enum lf_kind lf_table_kind(uintptr_t entry)
 {
-	return (enum lf_kind)(entry & 3);
+	return (enum lf_kind)(entry & LF_KIND_BITS);
 }
 
 static inline void *lf_table_pointer(uintptr_t entry)
 {
-	return (void *)(entry & ~(uintptr_t)3);
+	return (void *)(entry & ~LF_KIND_BITS);
 }
 
 /* Returns what stood there. */

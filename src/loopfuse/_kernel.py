@@ -159,6 +159,10 @@ def processes() -> Iterator[int]:
             yield int(entry.name)
 
 
+_IO_URING = "anon_inode:[io_uring]"
+_TAKER = "SqThread:"
+
+
 def descriptors_of(pid: int) -> set[str] | None:
     """What a process has open: paths, or names such as `socket:[inode]`; None if one can't
     look."""
@@ -167,6 +171,22 @@ def descriptors_of(pid: int) -> set[str] | None:
             return {_link(Path(entry.path)) for entry in entries}
     except OSError:
         return None
+
+
+def has_polled_ring(pid: int) -> bool:
+    """Has the process an io_uring out of whose memory a thread of the kernel takes requests
+    (IORING_SETUP_SQPOLL), so that no call tells of them? False if one can't look.
+
+    Source: io_uring_setup(2); /proc/PID/fdinfo, io_uring_show_fdinfo() in Linux.
+    """
+    try:
+        with os.scandir(f"/proc/{pid}/fd") as entries:
+            rings = [entry.name for entry in entries if _link(Path(entry.path)) == _IO_URING]
+        infos = [Path(f"/proc/{pid}/fdinfo/{name}").read_text() for name in rings]
+    except OSError:
+        return False
+    threads = [line.split()[-1] for info in infos for line in info.splitlines() if _TAKER in line]
+    return any(thread != "-1" for thread in threads)
 
 
 def socket_link(inode: int) -> str:

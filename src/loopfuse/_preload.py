@@ -25,9 +25,8 @@ def preload_environment(
 ) -> dict[str, str]:
     """A copy of ``base`` in which a program started with it loads the library.
 
-    What was preloaded before stays, behind ours. libuv is told to keep to epoll_ctl: through
-    io_uring, its default, it adds sockets to an epoll set that the library then knows nothing
-    of, and sleeps while bytes lie in the ring.
+    What was preloaded before stays, behind ours. libuv is told to set up no io_uring that
+    the kernel takes requests from by itself: what those ask for no call tells the library.
     """
     environment = dict(base)
     others = [p for p in base.get("LD_PRELOAD", "").replace(":", " ").split() if p]

@@ -65,8 +65,7 @@ EXPLANATIONS: dict[Reason, Explanation] = {
     ),
     Reason.IO_OUTSIDE_LIBC: Explanation(
         "The kernel counted bytes on this socket that did not pass through libc (raw system "
-        "calls, a static helper), or the program uses io_uring for its sockets, or in a way "
-        "that the library can't follow.",
+        "calls, a static helper), or the program uses io_uring for its sockets.",
         "If the program has a switch against io_uring, use it.",
     ),
     Reason.SHARED_DESCRIPTOR: Explanation(

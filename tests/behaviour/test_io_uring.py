@@ -20,17 +20,18 @@ def with_a_ring(session: Session, how: str, port: int) -> str:
     return said
 
 
-@pytest.mark.parametrize("how", ["ring", "file", "none"])
-def test_who_sets_up_a_ring_that_nobody_tells_of_is_not_fused(
-    lazily_fused: Session, how: str
+@pytest.mark.parametrize("how", ["file", "file-by-number", "epoll", "polled", "none"])
+def test_a_ring_keeps_nobody_from_being_fused_but_one_that_no_call_tells_of(
+    plain: Session, lazily_fused: Session, how: str
 ) -> None:
     port = free_port()
-    with_a_ring(lazily_fused, how, port)
-    assert bool(lazily_fused.fused_rows(port)) == (how != "ring")
+    assert with_a_ring(lazily_fused, how, port) == with_a_ring(plain, how, free_port())
+    rows = lazily_fused.fused_rows(port)
+    assert [row.reason for row in rows] == ([] if how == "polled" else [None]), rows
 
 
-@pytest.mark.parametrize("how", ["receive", "registered"])
-def test_a_fused_socket_that_liburing_is_given_goes_back_to_tcp(
+@pytest.mark.parametrize("how", ["receive", "registered", "receive-by-number"])
+def test_a_fused_socket_that_a_ring_is_given_goes_back_to_tcp(
     plain: Session, lazily_fused: Session, how: str
 ) -> None:
     port = free_port()

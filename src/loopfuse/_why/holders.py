@@ -16,6 +16,7 @@ from loopfuse._kernel import (
     environment_of,
     executable_of,
     has_mapped,
+    has_polled_ring,
     network_namespace_of,
     processes,
     socket_link,
@@ -23,9 +24,6 @@ from loopfuse._kernel import (
 )
 from loopfuse._policy import Answer, Who, is_program
 from loopfuse._preload import LIBRARY_STEM
-
-_IO_URING = "anon_inode:[io_uring]"
-_LIBURING = "liburing.so"
 
 
 class Process:
@@ -71,11 +69,10 @@ class Process:
         except OSError:
             return None
 
-    @property
-    def has_io_uring(self) -> bool:
-        """One of whose requests the library knows nothing: it is told of those that a shared
-        liburing hands over."""
-        return _IO_URING in self.descriptors and not has_mapped(self.pid, _LIBURING)
+    @cached_property
+    def has_polled_ring(self) -> bool:
+        """An io_uring of whose requests the library can't know."""
+        return has_polled_ring(self.pid)
 
     def is_program(self, pattern: str) -> bool:
         """Does a name (or, with a slash, a path) as in a policy file fit it?"""

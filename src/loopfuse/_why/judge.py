@@ -118,7 +118,7 @@ def _inability(end: End) -> Reason | Circumstance | None:
             return Circumstance.HIDDEN_PROCESS
         obstacle = end.holders[0].obstacle
         return OF_OBSTACLE[obstacle] if obstacle else Circumstance.NO_LIBRARY
-    if any(process.has_io_uring for process in end.holders):
+    if any(process.has_polled_ring for process in end.holders):
         return Reason.IO_OUTSIDE_LIBC
     return None
 
