@@ -57,6 +57,7 @@ struct lf_bulk {
 	void *context;
 	struct lf_hold *hold; /* the caller's, for as long as its call lasts */
 	struct lf_handlers *so_far; /* sending: those of before the call, or that it has answered for */
+	bool more; /* sending: is to come (SPLICE_F_MORE) */
 };
 ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, const struct lf_bulk *bulk);
 ssize_t lf_conn_recv_into(struct lf_sock *sock, int fd, const struct lf_bulk *bulk);

@@ -357,9 +357,10 @@ static void note_arrival(struct lf_sock *sock, uint64_t ticks)
  * that sleeps is woken at the end, once. */
 enum { PIECE = 32 * 1024 };
 
-/* How many bytes found memory. */
+/* How many bytes found memory. Unless they are `held`, what was held before them is not, once some of them
+ * can be seen with it. */
 static size_t put_pieces(struct lf_sock *sock, uint64_t head, uint64_t position,
-			 struct lf_cursor *cursor, size_t n, uint32_t taps)
+			 struct lf_cursor *cursor, size_t n, uint32_t taps, bool held)
 {
 	size_t left = n;
 	while (left) {
@@ -372,6 +373,8 @@ static size_t put_pieces(struct lf_sock *sock, uint64_t head, uint64_t position,
 		if (left == n)
 			note_arrival(sock, lf_ticks());
 		lf_conn_publish(sock, head + piece, left == piece);
+		if (!held)
+			(void)lf_held_end(sock);
 		head += piece;
 		position += piece;
 		left -= piece;
@@ -413,9 +416,7 @@ static ssize_t put(struct lf_sock *sock, int fd, struct lf_cursor *cursor, bool 
 	size_t n = cursor->left < (size_t)free ? cursor->left : (size_t)free;
 	uint64_t head = atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed);
 	bool held = more && lf_held_begin(sock, head, n);
-	size_t done = put_pieces(sock, head, position_for(sock, head, n), cursor, n, taps);
-	if (!held)
-		(void)lf_held_end(sock);
+	size_t done = put_pieces(sock, head, position_for(sock, head, n), cursor, n, taps, held);
 	return n && !done ? without_memory(sock) : (ssize_t)done;
 }
 
@@ -448,7 +449,9 @@ static void after_put(struct lf_sock *sock, int fd, bool moved)
 
 void lf_conn_push(struct lf_sock *sock, int fd)
 {
-	if (!lf_sock_paired(sock) || !atomic_load(&sock->slot->tx_held) ||
+	/* Under the lock, whatever `tx_held` says: a send may have found the cork in, and be about to hold
+	 * back. Who sends again by TCP keeps the lock for long, and has ended the ring, or will. */
+	if (!lf_sock_paired(sock) || lf_tx(sock) != LF_TX_FUSED || lf_conn_is_resending(sock) ||
 	    !lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
 		return;
 	bool some = lf_held_end(sock);
@@ -679,7 +682,7 @@ static ssize_t move_in(struct lf_sock *sock, int fd, const struct lf_bulk *bulk)
 	uint64_t position = position_for(sock, head, n);
 	int count = lf_ring_pieces(&sock->out_ring, position, n, pieces);
 	ssize_t used = bulk->move(bulk->context, pieces, count, n);
-	bool held = used > 0 && is_corked(sock) && lf_held_begin(sock, head, (size_t)used);
+	bool held = used > 0 && (bulk->more || is_corked(sock)) && lf_held_begin(sock, head, (size_t)used);
 	if (used == -EFAULT)
 		return without_memory(sock);
 	if (used > 0) {

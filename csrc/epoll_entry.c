@@ -315,11 +315,23 @@ void lf_entry_release_gone(struct lf_registration *reg)
 	lf_epoll_release(reg);
 }
 
+void lf_entry_have_one_nap(struct lf_epoll *ep)
+{
+	struct lf_registration *reg = ep->sleepers && !ep->nappers ? ep->hot.first : NULL;
+	while (reg && !lf_held_from_us(reg->sock))
+		reg = reg->next;
+	/* Who is woken by that finds nothing, and lies down as such. */
+	if (reg)
+		lf_entry_poke(reg);
+}
+
 void lf_entry_tell_sleepers(struct lf_epoll *ep)
 {
 	struct lf_registration *ready = ep->sleepers ? lf_entry_make_all_cold(ep) : NULL;
 	if (ready)
 		lf_entry_poke(ready);
+	else
+		lf_entry_have_one_nap(ep);
 }
 
 struct lf_registration *lf_entry_lock(struct lf_sock *sock)

@@ -81,6 +81,7 @@ void lf_epoll_track(int fd)
 	 * waiting for it, to find that the set is another one now. */
 	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
 	ep->calls = 0; /* not `sleepers`: somebody with an old pointer may be about to count himself off */
+	ep->nappers = 0;
 	ep->turn = 0;
 	ep->settled = 0;
 	ep->broker_fd = 0;
@@ -372,6 +373,7 @@ void lf_epoll_after_fork_in_child(void)
 	for (uint32_t i = 0; i < n; i++) {
 		pthread_mutex_unlock(&epolls[i].lock);
 		epolls[i].sleepers = 0;
+		epolls[i].nappers = 0;
 		epolls[i].broker_fd = 0;
 		epolls[i].shared = true;
 		epolls[i].inherited = epolls[i].exact = true;

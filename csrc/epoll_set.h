@@ -100,6 +100,7 @@ struct lf_epoll {
 	_Atomic int fd;
 	_Atomic uint32_t sleepers; /* threads asleep in this set; raised under its lock, or in the way
 				    * of lf_epoll_begin_plain_sleep() */
+	uint32_t nappers;  /* those of them that sleep for a moment only, see `capped` */
 	uint32_t calls;    /* since the kernel was asked */
 	uint64_t turn;     /* counts collections of events */
 	uint64_t now;      /* lf_ticks() when this one began */
@@ -187,6 +188,9 @@ struct lf_cover lf_entry_cover(const struct lf_registration *reg);
 /* The event has been given to the program. */
 void lf_entry_reported(struct lf_registration *reg, uint32_t bits, struct lf_cover cover);
 
+/* There are bytes that will be to tell of, though nobody rings then (held.h): one of those that sleep is
+ * to do so for moments. */
+void lf_entry_have_one_nap(struct lf_epoll *ep);
 /* Arms every hot socket and lets it go cold, unless it turns out to be ready. Returns
  * one that is, or NULL. */
 struct lf_registration *lf_entry_make_all_cold(struct lf_epoll *ep);

@@ -431,6 +431,8 @@ static void hand_over(struct lf_epoll *ep, struct epoll_event *events, int n)
 	struct lf_registration *left = ep->sleepers ? lf_entry_make_all_cold(ep) : NULL;
 	if (left)
 		lf_entry_poke(left);
+	else
+		lf_entry_have_one_nap(ep);
 	finish(ep, events, n);
 }
 
@@ -439,29 +441,46 @@ static int64_t time_left(int64_t deadline)
 	return deadline == LF_FOREVER ? LF_FOREVER : deadline - lf_now();
 }
 
-/* pthread_cancel has ended the sleeping thread. */
-static void cancelled(struct lf_epoll **ep)
+struct sleep {
+	struct lf_epoll *ep;
+	bool is_nap;
+};
+
+/* Under lock: one sleeper less, who may have had others to sleep on for as long as they like. */
+static void get_up(const struct sleep *sleep)
 {
-	if (!*ep)
-		return;
-	lf_mutex_lock(&(*ep)->lock, LF_RANK_EPOLL);
-	lf_epoll_stop_sleeping(*ep);
-	lf_epoll_unlock(*ep);
+	bool closed = sleep->ep->closed; /* then it may be given back now */
+	sleep->ep->nappers -= sleep->is_nap && sleep->ep->nappers;
+	lf_epoll_stop_sleeping(sleep->ep);
+	if (sleep->is_nap && !closed)
+		lf_entry_have_one_nap(sleep->ep);
 }
 
-static int kernel_wait_cancellably(struct lf_epoll *ep, int epfd, struct epoll_event *events,
+/* pthread_cancel has ended the sleeping thread. */
+static void cancelled(struct sleep *sleep)
+{
+	if (!sleep->ep)
+		return;
+	lf_mutex_lock(&sleep->ep->lock, LF_RANK_EPOLL);
+	get_up(sleep);
+	lf_epoll_unlock(sleep->ep);
+}
+
+static int kernel_wait_cancellably(const struct sleep *sleep, int epfd, struct epoll_event *events,
 				   int max, int64_t ns, const sigset_t *mask)
 {
-	struct lf_epoll *sleeping __attribute__((cleanup(cancelled))) = ep;
+	struct sleep sleeping __attribute__((cleanup(cancelled))) = *sleep;
 	int n = kernel_wait(epfd, events, max, ns, mask);
 	n = n == -1 ? -errno : n;
-	sleeping = NULL;
+	sleeping.ep = NULL;
 	return n;
 }
 
 /* What the kernel has told a sleeper, or a negative errno, in the program's terms; under lock. */
-static int wake_up(struct lf_epoll *ep, struct epoll_event *events, int n, int max, struct rung *rung)
+static int wake_up(const struct sleep *sleep, struct epoll_event *events, int n, int max,
+		   struct rung *rung)
 {
+	struct lf_epoll *ep = sleep->ep;
 	rung->slept = true;
 	ep->settled += n >= 0 && n < max;
 	if (n > 0) {
@@ -474,7 +493,7 @@ static int wake_up(struct lf_epoll *ep, struct epoll_event *events, int n, int m
 		hand_over(ep, events, n);
 		ep->sleepers++;
 	}
-	lf_epoll_stop_sleeping(ep);
+	get_up(sleep);
 	return n;
 }
 
@@ -491,14 +510,17 @@ static int sleep_in_kernel(struct lf_epoll *ep, int epfd, struct epoll_event *ev
 	bool ready = lf_entry_make_all_cold(ep) != NULL;
 	if (!ready)
 		ep->sleepers++;
-	bool capped = ep->capped && ns > LF_SHARED_SLEEP_NS;
+	struct sleep sleep = {ep, ep->capped && ns > LF_SHARED_SLEEP_NS};
+	if (!ready)
+		ep->nappers += sleep.is_nap;
 	lf_epoll_unlock(ep);
 	if (ready)
 		return 0;
-	int n = kernel_wait_cancellably(ep, epfd, events, max, capped ? LF_SHARED_SLEEP_NS : ns,
-					mask);
+	if (sleep.is_nap)
+		ns = LF_SHARED_SLEEP_NS;
+	int n = kernel_wait_cancellably(&sleep, epfd, events, max, ns, mask);
 	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
-	n = wake_up(ep, events, n, max, rung);
+	n = wake_up(&sleep, events, n, max, rung);
 	lf_epoll_unlock(ep);
 	return n;
 }
@@ -513,8 +535,9 @@ static __attribute__((noinline)) int wake_up_in_mixed(struct lf_epoll *ep, struc
 						      int n, int max)
 {
 	struct rung rung = {.count = 0};
+	struct sleep sleep = {ep, false};
 	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
-	n = wake_up(ep, events, n, max, &rung);
+	n = wake_up(&sleep, events, n, max, &rung);
 	lf_epoll_unlock(ep);
 	(void)see_to(&rung);
 	return n;

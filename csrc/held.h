@@ -20,9 +20,10 @@
  * it is 0, and head is what it was before, nothing was held in between. Who misses the last store,
  * and goes to sleep, is rung for, as for a new head (bell.c).
  *
- * Nobody rings when the 200 ms are over. Whom bytes are kept from sleeps for moments only, and has
- * its own clock: the producer's may be that of another time namespace, and its word is a claim. Once
- * TCP has said anything, FIN above all, or the ring has ended, nothing is held.
+ * Nobody rings when the 200 ms are over. Whom bytes are kept from sleeps for moments only. It goes by
+ * when they were put there, and by its own clock, too: the producer's may be that of another time
+ * namespace, and its word is a claim. Once TCP has said anything, FIN above all, or the ring has
+ * ended, nothing is held. After the 200 ms the bytes that follow are held anew.
  */
 #ifndef LF_HELD_H
 #define LF_HELD_H
@@ -43,7 +44,7 @@ void lf_held_ignore(const struct lf_sock *sock);
 /* Consumer: how far the peer's ring goes, for the program. */
 static inline uint64_t lf_held_shown_head(const struct lf_sock *sock)
 {
-	enum { TRIES = 4 }; /* of a producer that never pauses */
+	enum { TRIES = 4 }; /* of a producer that never pauses: then what is held may be seen early */
 	const struct lf_producer_line *p = &sock->in->p;
 	uint64_t before, held, head;
 	for (int i = 0; i < TRIES; i++) {

@@ -91,7 +91,7 @@ static ssize_t send_file(struct lf_sock *sock, int out, int in, off_t *offset, s
 	LF_HOLD(hold);
 	while (sent < n) {
 		size_t piece = n - sent < FILE_PIECE ? n - sent : FILE_PIECE;
-		struct lf_bulk bulk = {piece, true, sent != 0, read_pieces, &from, &hold, &so_far};
+		struct lf_bulk bulk = {piece, true, sent != 0, read_pieces, &from, &hold, &so_far, false};
 		ssize_t r = by_ring && lf_tx(sock) == LF_TX_FUSED ? has_more(&from, size) : 1;
 		if (r > 0)
 			r = lf_conn_send_from(sock, out, &bulk);
@@ -300,7 +300,8 @@ static ssize_t splice_out(struct lf_sock *sock, struct pipe_end in, int out, siz
 			break;
 		struct lf_handlers so_far = lf_handlers_so_far();
 		LF_HOLD(hold);
-		struct lf_bulk bulk = {n - sent, true, sent != 0, from_pipe, &in, &hold, &so_far};
+		struct lf_bulk bulk = {n - sent, true, sent != 0, from_pipe, &in, &hold, &so_far,
+				       flags & SPLICE_F_MORE};
 		r = lf_conn_send_from(sock, out, &bulk);
 		if (r == PIPE_BUSY) {
 			r = 0;
@@ -342,7 +343,7 @@ static ssize_t splice_in(struct lf_sock *sock, int in, struct pipe_end out, size
 				return bad;
 		}
 		LF_HOLD(hold);
-		struct lf_bulk bulk = {n, true, false, to_pipe, &out, &hold, NULL};
+		struct lf_bulk bulk = {n, true, false, to_pipe, &out, &hold, NULL, false};
 		ssize_t r = lf_conn_recv_into(sock, in, &bulk);
 		if (r == PIPE_BUSY)
 			continue;

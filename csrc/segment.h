@@ -114,7 +114,8 @@ struct lf_arrival_line {
 	_Atomic uint64_t given; /* of those, what TCP took: final before FIN */
 	/* Nor is this. */
 	_Atomic uint64_t tcp_total; /* payload sent by TCP before the ring; valid from FUSED */
-	uint8_t pad[LF_LINE - 88];
+	_Atomic int64_t held_at; /* a hint: since when bytes are held, ns of CLOCK_MONOTONIC */
+	uint8_t pad[LF_LINE - 96];
 };
 
 /* Alone on its line: it moves with each receive, and a producer with room to spare is not to
@@ -241,6 +242,7 @@ static_assert(sizeof(struct lf_arrival_line) == LF_LINE, "arrival line");
 static_assert(offsetof(struct lf_arrival_line, copied) == 0x40, "copied");
 static_assert(offsetof(struct lf_arrival_line, given) == 0x48, "given");
 static_assert(offsetof(struct lf_arrival_line, tcp_total) == 0x50, "tcp_total");
+static_assert(offsetof(struct lf_arrival_line, held_at) == 0x58, "held_at");
 static_assert(sizeof(struct lf_direction) == 0x300, "direction");
 static_assert(offsetof(struct lf_producer_line, mark) == 0x08, "mark");
 static_assert(offsetof(struct lf_producer_line, held) == 0x10, "held");

@@ -24,7 +24,7 @@ SCENARIOS = (
     "fin", "last", "close",
 )  # fmt: skip
 BOUNDS = (2, 1)
-BOUNDS_OF = {"two": (1, 1), "turn": (2, 2)}
+BOUNDS_OF = {"two": (1, 1), "corks": (1, 1), "turn": (2, 2)}
 """Three threads are many; and in "turn" the producer looks twice at a position: both looks have to
 be stale."""
 
@@ -81,10 +81,11 @@ def test_no_order_of_memory_operations_breaks_it(
     holds(portable, scenario, BOUNDS_OF.get(scenario, BOUNDS), record_property)
 
 
-def test_a_thread_that_sends_by_tcp_while_another_fuses(
-    portable: Path, record_property: Callable[[str, object], None]
+@pytest.mark.parametrize("scenario", ["two", "corks"])
+def test_nor_with_a_third_thread(
+    portable: Path, scenario: str, record_property: Callable[[str, object], None]
 ) -> None:
-    holds(portable, "two", BOUNDS_OF["two"], record_property)
+    holds(portable, scenario, BOUNDS_OF[scenario], record_property)
 
 
 def test_who_ends_its_ring_sends_what_a_peer_that_left_had_not_read(portable: Path) -> None:

@@ -20,6 +20,7 @@ import socket
 import struct
 import sys
 import tempfile
+import threading
 import time
 from typing import Any
 
@@ -30,6 +31,7 @@ SOCKETS: dict[str, socket.socket] = {}
 KEPT: list[Any] = []
 SIGNALS: list[int] = []
 PATIENCE_MS = 8000
+NOBODY_TOLD = -1
 
 Result = int | str | list[int] | None
 
@@ -203,21 +205,27 @@ def pause(milliseconds: int) -> Result:
 
 
 def take_when_told(name: str, way: str, size: int) -> Result:
-    """Waits for input in that way, and receives once; how many bytes came."""
-    sock = SOCKETS[name]
+    """Waits for input in that way, and receives once; how many bytes came.
+
+    "second-edge": after a byte that was told of before.
+    """
+    sock, told = SOCKETS[name], True
     match way:
         case "poll":
             poller = select.poll()
             poller.register(sock, select.POLLIN)
-            poller.poll(PATIENCE_MS)
+            told = bool(poller.poll(PATIENCE_MS))
         case "select":
-            select.select([sock], [], [], PATIENCE_MS / 1000)
-        case "epoll" | "edge":
-            edge = select.EPOLLET if way == "edge" else 0
+            told = bool(select.select([sock], [], [], PATIENCE_MS / 1000)[0])
+        case "epoll" | "edge" | "second-edge":
+            edge = 0 if way == "epoll" else select.EPOLLET
             with select.epoll() as epoll:
                 epoll.register(sock, select.EPOLLIN | edge)
-                epoll.poll(PATIENCE_MS / 1000)
-    return len(sock.recv(size))
+                told = bool(epoll.poll(PATIENCE_MS / 1000))
+                if way == "second-edge":
+                    sock.recv(1)
+                    told = bool(epoll.poll(PATIENCE_MS / 1000))
+    return len(sock.recv(size)) if told else NOBODY_TOLD
 
 
 def send_file(name: str, size: int) -> Result:
@@ -225,6 +233,52 @@ def send_file(name: str, size: int) -> Result:
         file.write(b"f" * size)
         file.flush()
         return os.sendfile(SOCKETS[name].fileno(), file.fileno(), 0, size)
+
+
+def splice_more(name: str, size: int) -> Result:
+    """Through a pipe, with SPLICE_F_MORE."""
+    out, into = os.pipe()
+    os.write(into, b"p" * size)
+    moved = LIBC.splice(out, None, SOCKETS[name].fileno(), None, ctypes.c_size_t(size), 4)
+    os.close(out)
+    os.close(into)
+    return int(moved)
+
+
+def send_when_told(name: str, size: int) -> Result:
+    """Sends only what poll has said there is room for."""
+    sock, sent = SOCKETS[name], 0
+    poller = select.poll()
+    poller.register(sock, select.POLLOUT)
+    while sent < size and poller.poll(PATIENCE_MS):
+        sent += sock.send(b"w" * min(1000, size - sent), socket.MSG_DONTWAIT)
+    return sent
+
+
+def two_threads_wait(name: str, who: str, size: int) -> Result:
+    """One thread sleeps in an epoll set, and receives what it is told of.
+
+    Another one re-arms the entry when bytes have come ("rearmed"), or is told of them first, and
+    leaves ("left").
+    """
+    sock = SOCKETS[name]
+    once = select.EPOLLONESHOT if who == "rearmed" else 0
+    with select.epoll() as epoll:
+        epoll.register(sock, 0 if once else select.EPOLLIN)
+        told: list[Any] = []
+        sleeper = threading.Thread(target=lambda: told.extend(epoll.poll(PATIENCE_MS / 1000)))
+        if once:
+            sleeper.start()
+            time.sleep(0.15)
+            epoll.modify(sock, select.EPOLLIN | once)
+        else:
+            first = threading.Thread(target=lambda: epoll.poll(0.15))
+            sleeper.start()
+            time.sleep(0.02)
+            first.start()
+            first.join()
+        sleeper.join()
+    return len(sock.recv(size)) if told else NOBODY_TOLD
 
 
 def in_a_child(*steps: list[Any]) -> Result:
@@ -291,6 +345,7 @@ STEPS = {
         ),
         *(count_signals, signals_came, me),
         *(pause, take_when_told, send_file, in_a_child),
+        *(splice_more, send_when_told, two_threads_wait),
     )
 }
 

@@ -14,6 +14,7 @@ from semantics.option_table import SOL_SOCKET, TCP, encode
 from semantics.test_queries import SIOCINQ, TCP_CORK, Ends, when_fused
 from semantics.two_ends import Connection, Step
 
+SO_TIMESTAMP = 29
 CEILING = 0.2
 """Seconds after which TCP waits no longer, tcp(7)."""
 ON: Step = ["put", "c", TCP, TCP_CORK, encode(1)]
@@ -143,3 +144,104 @@ def test_a_forked_child_pushes_what_its_parent_held_back(ends: Ends, hold: list[
         return promptly(once)
 
     assert when_fused(ends, act)[0] == 0
+
+
+@pytest.mark.parametrize("way", ["second-edge", "FIONREAD"])
+@pytest.mark.parametrize(
+    "ends_by",
+    [
+        ["put", "c", SOL_SOCKET, SO_TIMESTAMP, encode(1)],
+        ["shut", "c", socket.SHUT_WR],
+    ],
+    ids=["option", "shutdown"],
+)
+def test_what_is_held_counts_once_the_ring_has_ended(ends: Ends, ends_by: Step, way: str) -> None:
+    def act(c: Connection) -> Any:
+        if way == "second-edge":  # the set has looked, and found nothing, while they were held
+            c.server.tell(["take_when_told", "s", way, 100])
+            c.client.ask(["send", "c", 1], ["pause", 50], *MORE, ["pause", 20], ends_by)
+            return c.server.hear()
+        c.client.ask(*MORE, ends_by)
+        return c.server.ask(
+            ["poll", "s", select.POLLIN, 8000], ["ioctl", "s", SIOCINQ, 0], ["receive", "s", 10]
+        )
+
+    assert 10 in when_fused(ends, act, stays=False)
+
+
+def test_what_a_killed_sender_held_back_is_counted(ends: Ends) -> None:
+    def act(c: Connection) -> Any:
+        c.client.ask(*MORE)
+        c.client.restart()
+        c.client.ask(["new", "c", "127.0.0.1"])
+        return c.server.ask(["poll", "s", select.POLLIN, 8000], ["ioctl", "s", SIOCINQ, 0])
+
+    assert when_fused(ends, act, stays=False) == [1, 10]
+
+
+@pytest.mark.parametrize("who", ["rearmed", "left"])
+def test_a_thread_that_sleeps_already_is_told_of_them(ends: Ends, who: str) -> None:
+    """Another one has re-armed the entry, or has been told first and gone, while they were held."""
+
+    def act(c: Connection) -> Any:
+        c.server.tell(["two_threads_wait", "s", who, 100])
+        time.sleep(0.05)
+        c.client.ask(*MORE)
+        return c.server.hear()
+
+    assert when_fused(ends, act) == [10]
+
+
+def test_the_time_runs_from_the_send(ends: Ends) -> None:
+    def act(c: Connection) -> Any:
+        c.client.ask(*MORE)
+        time.sleep(2 * CEILING)
+        return c.server.ask(["receive_now", "s", 100, socket.MSG_DONTWAIT])
+
+    assert when_fused(ends, act) == ["78" * 10]
+
+
+def test_later_ones_are_held_anew(ends: Ends) -> None:
+    piece: list[Step] = [["send", "c", 5], ["pause", 20]]
+
+    def act(c: Connection) -> Any:
+        def once() -> Any:
+            c.client.ask(*CORKED)
+            first = c.server.ask(["take_when_told", "s", "recv", 100])
+            return first, promptly_after(first)
+
+        def promptly_after(first: Any) -> Any:
+            c.server.tell(["take_when_told", "s", "recv", 100])
+            c.client.ask(*piece, *piece, *piece)
+            later = c.server.hear()
+            c.client.ask(OFF)
+            c.server.ask(["receive", "s", 15 - later[0]])
+            return later
+
+        for _ in range(20):
+            said = once()
+            if said[1] == [15]:
+                break
+        return said
+
+    assert when_fused(ends, act) == ([10], [15])
+
+
+def test_who_waits_until_it_may_send_does_not_stall(ends: Ends) -> None:
+    small = encode(8192)
+    options: tuple[Step, ...] = (["put", "l", SOL_SOCKET, socket.SO_RCVBUF, small],)
+    mine: tuple[Step, ...] = (["put", "c", SOL_SOCKET, socket.SO_SNDBUF, small],)
+    for pair in ends:
+        with pair.connection(listener=options, client=mine) as c:
+            c.warm()
+            c.client.ask(ON)
+            began = time.monotonic()
+            sending: list[Step] = [["send_when_told", "c", 2_000_000], OFF]
+            _, took = c.both(sending, [["receive", "s", 2_000_000]])
+            assert "then" not in took[0], took
+            assert time.monotonic() - began < 4  # each ring full took 0.2 s
+
+
+def test_what_comes_through_a_pipe_waits_too(ends: Ends) -> None:
+    steps: list[Step] = [["splice_more", "c", 10], ["pause", 20], ["send", "c", 20]]
+    assert when_fused(ends, lambda c: taken_first(c, "recv", steps, 30)) == 30

@@ -507,6 +507,20 @@ static void uncork_sends(void)
 }
 static void uncork_receives(void) { receive_all(2); }
 
+/* corks: the cork is taken out beside a send that has found it in. */
+static void corks_begin(void)
+{
+	pair(LF_MARK_FUSED, 4);
+	slots[SENDER].corked = 1;
+}
+static void corks_sends(void) { send_bytes(1, 1); }
+static void corks_receives(void) { receive_all(1); }
+static void corks_uncorks(void)
+{
+	atomic_store(&slots[SENDER].corked, 0);
+	lf_conn_push(&socks[SENDER], 10);
+}
+
 /* home: a send that knows of room without a look starts over at the first place. */
 static void home_begin(void)
 {
@@ -665,6 +679,7 @@ static const struct sim_scenario scenarios[] = {
 	{"reuse", wrap_begin, {reuse_sends, reuse_receives}, NULL},
 	{"more", wrap_begin, {more_sends, more_receives}, NULL},
 	{"uncork", wrap_begin, {uncork_sends, uncork_receives}, NULL},
+	{"corks", corks_begin, {corks_sends, corks_receives, corks_uncorks}, NULL},
 	{"home", home_begin, {home_sends, home_receives}, NULL},
 	{"fuse", fuse_begin, {fuse_sends, fuse_receives}, NULL},
 	{"two", fuse_begin, {two_sends, two_receives, two_sends_too}, two_end},
