@@ -6,8 +6,8 @@ from judges.pypi import PypiSuite
 
 SUITE = PypiSuite(
     "uvloop",
-    "0.22.1",
-    "6c84bae345b9147082b17371e3dd5d42775bddce91f885499017f4607fdaf39f",
+    "0.23.0",
+    "28d160f51ab4da3b187063652e643dea6831072add4adc1e6d62afbe73b6be27",
     needs=("psutil==7.2.2", "aiohttp==3.14.5", "pyOpenSSL==26.4.0"),
 )
 SHORT = ["test_sockets::TestUVSockets", "test_aiohttp", "test_regr1"]
