@@ -34,6 +34,9 @@ bool lf_epoll_is_mixed(const struct lf_epoll *ep);
 void lf_epoll_nest(struct lf_epoll *ep);
 bool lf_epoll_is_nested(const struct lf_epoll *ep);
 
+/* Has the kernel's set an entry for it, of the program's or of ours? */
+bool lf_epoll_is_in_kernel(struct lf_sock *sock);
+
 /* connect() was called on it. Returns the set it has been in since before, or NULL. */
 struct lf_epoll *lf_epoll_connecting(struct lf_sock *sock);
 /* The socket has a segment and a doorbell now: the sets it is in learn of them. False:

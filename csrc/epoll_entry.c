@@ -351,6 +351,16 @@ struct lf_registration *lf_entry_lock(struct lf_sock *sock)
 	}
 }
 
+bool lf_epoll_is_in_kernel(struct lf_sock *sock)
+{
+	struct lf_registration *reg = lf_entry_lock(sock);
+	if (!reg)
+		return false;
+	bool there = !reg->adopted || reg->in_kernel;
+	lf_epoll_unlock(reg->ep);
+	return there;
+}
+
 struct lf_epoll *lf_epoll_connecting(struct lf_sock *sock)
 {
 	struct lf_registration *reg = lf_entry_lock(sock);

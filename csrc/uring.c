@@ -4,6 +4,7 @@
 #include "epoll.h"
 #include "pairing.h"
 #include "real.h"
+#include "sock.h"
 #include "start.h"
 #include "table.h"
 
@@ -50,23 +51,36 @@ void lf_uring_leave_files(const int *files, unsigned n)
 		leave_to_kernel(files[i]);
 }
 
+/* Was refused to us, and the kernel will refuse it for the same reason? That it is there already is
+ * libuv's way to learn that it has to change an entry. */
+static bool kernel_will_refuse(int fd, int error)
+{
+	struct lf_sock *sock = error == EEXIST ? lf_sock_pin(fd) : NULL;
+	if (!sock)
+		return error == EBADF || error == EINVAL || error == EPERM;
+	bool there = lf_epoll_is_in_kernel(sock);
+	lf_sock_unpin(sock);
+	return there;
+}
+
 /* Adds a socket of ours to a set of ours, or the like. Done here; the kernel is left an entry that does
- * nothing, and says so: 0, as this one. What fails is the kernel's to answer, of a socket that is its own. */
+ * nothing, and says so: 0, as this one. What fails is the kernel's to answer. */
 static void control_epoll(struct io_uring_sqe *entry)
 {
 	int set = entry->fd, fd = (int)entry->off;
 	if (lf_table_kind(lf_table_get(fd)) != LF_KIND_SOCK)
 		return;
-	if (entry->flags == 0 && lf_table_kind(lf_table_get(set)) == LF_KIND_EPOLL &&
-	    epoll_ctl(set, (int)entry->len, fd, (struct epoll_event *)(uintptr_t)entry->addr) == 0) {
+	bool ours = entry->flags == 0 && lf_table_kind(lf_table_get(set)) == LF_KIND_EPOLL;
+	void *event = (void *)(uintptr_t)entry->addr;
+	if (ours && epoll_ctl(set, (int)entry->len, fd, event) == 0) {
 		uint64_t mark = entry->user_data;
 		memset(entry, 0, sizeof(*entry));
 		entry->opcode = OP_NOP;
 		entry->fd = -1;
 		entry->user_data = mark;
-		return;
+	} else if (!ours || !kernel_will_refuse(fd, errno)) {
+		lf_fd_defuse(fd, LF_REASON_IO_OUTSIDE_LIBC, false);
 	}
-	lf_fd_defuse(fd, LF_REASON_IO_OUTSIDE_LIBC, false);
 }
 
 void lf_uring_leave_what_it_names(struct io_uring_sqe *entry)

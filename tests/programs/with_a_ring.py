@@ -72,16 +72,30 @@ class RingByNumber:
         if self._fd < 0:
             no_ring(ctypes.get_errno())
         _, self._tail, _, _, _, _, self._array = struct.unpack_from("=7I", params, 40)
-        self._queue = mmap.mmap(self._fd, self._array + 4 * ENTRIES)
+        self._done, self._last, _, _, _, self._completions = struct.unpack_from("=6I", params, 80)
+        size = max(self._array + 4 * ENTRIES, self._completions + 16 * 2 * ENTRIES)
+        self._queue = mmap.mmap(self._fd, size)
         self._entries = mmap.mmap(self._fd, ENTRIES * ENTRY_SIZE, offset=ENTRY_OFFSET)
 
-    def ask(self, asked: bytes) -> None:
+    def ask(self, asked: bytes) -> int:
+        """What came of it, by its completion's number."""
         (tail,) = struct.unpack_from("=I", self._queue, self._tail)
         place = tail % ENTRIES
         self._entries[place * ENTRY_SIZE : (place + 1) * ENTRY_SIZE] = asked
         struct.pack_into("=I", self._queue, self._array + 4 * place, place)
         struct.pack_into("=I", self._queue, self._tail, tail + 1)
         assert libc.syscall(ENTER, self._fd, 1, 0, 0, None, 0) == 1
+        (done,) = struct.unpack_from("=I", self._queue, self._done)
+        place = self._completions + 16 * (done % (2 * ENTRIES))
+        if self._completed() == done:
+            return 0  # not yet
+        struct.pack_into("=I", self._queue, self._done, done + 1)
+        result: int = struct.unpack_from("=Qi", self._queue, place)[1]
+        return result
+
+    def _completed(self) -> int:
+        number: int = struct.unpack_from("=I", self._queue, self._last)[0]
+        return number
 
     def close(self) -> None:
         self._queue.close()
@@ -123,7 +137,7 @@ if how == "epoll":
     wanted = ctypes.create_string_buffer(struct.pack(EVENT, select.EPOLLIN, server.fileno()))
     at = ctypes.addressof(wanted)
     add = entry(OP_EPOLL_CTL, epoll.fileno(), 0, at, CTL_ADD, server.fileno())
-    ring.ask(add)
+    print("added", ring.ask(add), ring.ask(add))
 
 # On a busy machine the broker takes its time.
 patience = 0.0 if "LOOPFUSE_BROKER" not in os.environ else 0.5 if how == "polled" else 10
@@ -146,7 +160,7 @@ if how.startswith(("receive", "registered")):
     wait_for(buffer, b"1\0\0\0\0")
     print("then came", server.recv(1))
 if how == "epoll":
-    print("before", epoll.poll(0))
+    print("before", epoll.poll(0), ring.ask(add))
     client.send(b"1")
     print("after", epoll.poll(10) == [(server.fileno(), select.EPOLLIN)])
 print("done")
