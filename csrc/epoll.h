@@ -34,6 +34,8 @@ bool lf_epoll_is_mixed(const struct lf_epoll *ep);
 void lf_epoll_nest(struct lf_epoll *ep);
 bool lf_epoll_is_nested(const struct lf_epoll *ep);
 
+/* One that the program has deleted is no longer in the kernel's set either. */
+void lf_epoll_release_gone(struct lf_sock *sock);
 /* Has the kernel's set an entry for it, of the program's or of ours? */
 bool lf_epoll_is_in_kernel(struct lf_sock *sock);
 

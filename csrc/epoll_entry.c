@@ -351,6 +351,17 @@ struct lf_registration *lf_entry_lock(struct lf_sock *sock)
 	}
 }
 
+void lf_epoll_release_gone(struct lf_sock *sock)
+{
+	struct lf_registration *reg = lf_entry_lock(sock);
+	if (!reg)
+		return;
+	struct lf_epoll *ep = reg->ep;
+	if (reg->gone)
+		lf_entry_release_gone(reg);
+	lf_epoll_unlock(ep);
+}
+
 bool lf_epoll_is_in_kernel(struct lf_sock *sock)
 {
 	struct lf_registration *reg = lf_entry_lock(sock);

@@ -51,13 +51,17 @@ static void defuse_passed(int fd)
 	lf_sock_unpin(sock);
 }
 
+void lf_fd_defuse_passed(const struct msghdr *msg)
+{
+	if (msg && msg->msg_controllen && lf_started)
+		each_passed(msg, defuse_passed);
+}
+
 LF_EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 {
-	if (msg && msg->msg_controllen && lf_started) {
-		int saved = errno;
-		each_passed(msg, defuse_passed);
-		errno = saved;
-	}
+	int saved = errno;
+	lf_fd_defuse_passed(msg);
+	errno = saved;
 	struct lf_sock *sock = msg && msg->msg_iovlen <= IOV_MAX ? lf_sock_pin(fd) : NULL;
 	if (sock) {
 		struct lf_io io = {.msg = (struct msghdr *)(uintptr_t)msg, .flags = flags};

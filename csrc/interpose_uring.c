@@ -79,6 +79,7 @@ LF_EXPORT long syscall(long number, ...)
 	for (int i = 0; i < 6; i++)
 		a[i] = va_arg(ap, long); /* as many as any call has; more than some give */
 	va_end(ap);
+	struct lf_uring_entered entered = {NULL};
 	if (number == SYS_clone || number == SYS_clone3)
 		lf_memory_is_lent();
 	else if (number == SYS_unshare)
@@ -86,14 +87,25 @@ LF_EXPORT long syscall(long number, ...)
 	else if (number == SYS_io_submit)
 		defuse_named(a[1], (struct iocb *const *)a[2]);
 	else if (number == SYS_io_uring_enter)
-		lf_uring_enters((int)a[0], (unsigned)a[1], (unsigned)a[3]);
+		entered = lf_uring_enter((int)a[0], (unsigned)a[1], (unsigned)a[3]);
 	else if (number == SYS_io_uring_register)
-		lf_uring_registers((unsigned)a[1], (const void *)a[2], (unsigned)a[3]);
+		lf_uring_registers((int)a[0], (unsigned)a[1], (const void *)a[2], (unsigned)a[3]);
+	else if (number == SYS_io_uring_setup)
+		lf_start();
+	else if (number == SYS_close_range)
+		lf_uring_closes_all((unsigned)a[0], (unsigned)a[1]);
+	else if (number == SYS_dup3)
+		lf_uring_closes((int)a[1]);
 	else if (number == SYS_close && lf_table_get((int)a[0]))
 		return lf_fd_close((int)a[0]); /* libuv's way */
 	else
 		defuse_what_moves(number, a);
+#ifdef SYS_dup2
+	if (number == SYS_dup2)
+		lf_uring_closes((int)a[1]);
+#endif
 	long r = call(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+	lf_uring_entered(entered);
 	if (number == SYS_io_uring_setup && r >= 0)
 		lf_uring_was_set_up((int)r, (const struct io_uring_params *)a[1]);
 	return r;
@@ -109,7 +121,7 @@ LF_EXPORT int io_submit(struct io_context *context, long n, struct iocb **blocks
 
 /* --- liburing --- */
 
-/* The program's, as liburing.h has it in all of versions 1 and 2. */
+/* The program's, as liburing.h has it since version 2. */
 struct io_uring {
 	struct {
 		unsigned *khead, *ktail, *kring_mask, *kring_entries, *kflags, *kdropped, *array;
@@ -133,19 +145,31 @@ struct io_uring {
 static void before_submission(const struct io_uring *ring)
 {
 	unsigned mask = *ring->sq.kring_mask, wide = (ring->flags & LF_URING_SQE128) != 0;
+	bool linked = false;
 	for (unsigned i = ring->sq.sqe_head; i != ring->sq.sqe_tail; i++)
-		lf_uring_leave_what_it_names(&ring->sq.sqes[(i & mask) << wide]);
+		lf_uring_look(&ring->sq.sqes[(i & mask) << wide], &linked);
+}
+
+static bool lies_in(const void *at, const void *ring, size_t size)
+{
+	return (uintptr_t)at - (uintptr_t)ring < size;
+}
+
+/* Version 1 had no pads: there the second half, and flags, lie elsewhere. */
+static bool is_as_we_know_it(const struct io_uring *ring, unsigned flags)
+{
+	return !(flags & ~LF_URING_KNOWN) && lies_in(ring->sq.khead, ring->sq.ring, ring->sq.ring_size) &&
+	       lies_in(ring->cq.khead, ring->cq.ring, ring->cq.ring_size) &&
+	       lies_in(ring->cq.cqes, ring->cq.ring, ring->cq.ring_size) &&
+	       (ring->flags | LF_URING_NO_SQARRAY) == (flags | LF_URING_NO_SQARRAY) &&
+	       *ring->sq.kring_mask + 1 == *ring->sq.kring_entries && ring->sq.sqes &&
+	       ring->sq.sqe_head == 0 && ring->sq.sqe_tail == 0;
 }
 
 /* r: negative, it has not been. */
 static int set_up(int r, const struct io_uring *ring, unsigned flags)
 {
-	bool known = r >= 0 && !(flags & ~LF_URING_KNOWN) &&
-		     (ring->flags | LF_URING_NO_SQARRAY) == (flags | LF_URING_NO_SQARRAY) &&
-		     ring->sq.sqes && ring->sq.kring_mask && ring->sq.kring_entries &&
-		     *ring->sq.kring_mask + 1 == *ring->sq.kring_entries &&
-		     ring->sq.sqe_head == 0 && ring->sq.sqe_tail == 0;
-	if (r >= 0 && !known)
+	if (r >= 0 && !is_as_we_know_it(ring, flags))
 		lf_pairing_stop();
 	return r;
 }
@@ -290,6 +314,34 @@ LF_EXPORT int io_uring_register_files_update_tag(struct io_uring *ring, unsigned
 LF_EXPORT int io_uring_register(unsigned fd, unsigned opcode, const void *argument, unsigned n)
 {
 	NEXT(int, "io_uring_register", unsigned, unsigned, const void *, unsigned);
-	lf_uring_registers(opcode, argument, n);
+	lf_uring_registers((int)fd, opcode, argument, n);
 	return next ? call(fd, opcode, argument, n) : -ENOSYS;
+}
+
+/* By its parts. */
+LF_EXPORT int io_uring_enter(unsigned fd, unsigned n, unsigned least, unsigned flags, sigset_t *mask)
+{
+	NEXT(int, "io_uring_enter", unsigned, unsigned, unsigned, unsigned, sigset_t *);
+	struct lf_uring_entered entered = lf_uring_enter((int)fd, n, flags);
+	int r = next ? call(fd, n, least, flags, mask) : -ENOSYS;
+	lf_uring_entered(entered);
+	return r;
+}
+
+LF_EXPORT int io_uring_enter2(unsigned fd, unsigned n, unsigned least, unsigned flags, void *argument,
+			      size_t size)
+{
+	NEXT(int, "io_uring_enter2", unsigned, unsigned, unsigned, unsigned, void *, size_t);
+	struct lf_uring_entered entered = lf_uring_enter((int)fd, n, flags);
+	int r = next ? call(fd, n, least, flags, argument, size) : -ENOSYS;
+	lf_uring_entered(entered);
+	return r;
+}
+
+LF_EXPORT void io_uring_queue_exit(struct io_uring *ring)
+{
+	NEXT(void, "io_uring_queue_exit", struct io_uring *);
+	lf_uring_closes(ring->fd);
+	if (next)
+		call(ring);
 }

@@ -113,6 +113,11 @@ void lf_pairing_stop(void)
 	errno = saved;
 }
 
+bool lf_pairing_has_stopped(void)
+{
+	return atomic_load(&stopped);
+}
+
 static void claim(struct lf_sock *sock, int fd)
 {
 	struct lf_slot *slot = sock->slot;

@@ -23,6 +23,7 @@ void lf_pairing_let_go(struct lf_sock *sock);
 /* Nothing more is claimed in this process, and what is fused goes back to TCP: other readers and
  * writers than calls of ours are to come. Waits as lf_conn_defuse() does, once for all. */
 void lf_pairing_stop(void);
+bool lf_pairing_has_stopped(void);
 /* The same; and none is followed any more but those of which the kernel can't tell all. */
 void lf_pairing_stop_following(void);
 /* Eager: the first payload byte waits, bounded, until the peer is ready; not for long where

@@ -70,6 +70,11 @@ bool lf_seems_borrowed(void)
 	return lf_in_borrowed_memory();
 }
 
+bool lf_is_copy(void)
+{
+	return ours && atomic_load_explicit(ours, memory_order_relaxed) == 0;
+}
+
 void lf_memory_is_lent(void)
 {
 	/* A child in our memory can send nothing again: its numbers are not ours. What the program that

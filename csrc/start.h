@@ -11,6 +11,8 @@
 #include <sys/single_threaded.h>
 #endif
 
+struct msghdr;
+
 /* Idempotent; the constructor calls it, and so does an interposed function that may be
  * called earlier (from another library's constructor). */
 void lf_start(void);
@@ -23,6 +25,8 @@ bool lf_in_borrowed_memory(void);
  * names: for places where to take one that was made past them for the process itself does no harm.
  * A copy of our memory, however it was made, is never taken for it. */
 bool lf_seems_borrowed(void);
+/* A copy of our memory that was made past the C library's fork, and so knows nothing of it. */
+bool lf_is_copy(void);
 /* Such a child is about to be made. */
 void lf_memory_is_lent(void);
 /* unshare(2) is about to be called: a thread may get descriptors of its own. */
@@ -50,6 +54,9 @@ int lf_fd_close(int fd);
 /* Back to TCP, if fd is a socket of ours (conn.h). Without `stay` its unread bytes are to come by
  * TCP in any case, for a reader that goes past us. */
 void lf_fd_defuse(int fd, enum lf_reason reason, bool stay);
+
+/* The same for what a message is about to hand on (SCM_RIGHTS). */
+void lf_fd_defuse_passed(const struct msghdr *msg);
 
 /* Results of the layers below are counts or negative errnos; the program wants -1 and
  * errno, and an errno that success left alone. */

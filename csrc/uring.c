@@ -17,23 +17,40 @@
 #include <sys/mman.h>
 
 enum {
-	FIXED_FILE = 1u << 0, /* of an entry's flags: its fd is the number of a registered file */
-	/* Operations that name a second descriptor, or many. */
-	OP_NOP = 0,
-	OP_FILES_UPDATE = 20,
-	OP_EPOLL_CTL = 29,
-	OP_SPLICE = 30,
-	OP_TEE = 33,
+	/* Flags of an entry: its fd is the number of a registered file; the next entry waits for it. */
+	FIXED_FILE = 1u << 0,
+	IO_LINK = 1u << 2,
+	IO_HARDLINK = 1u << 3,
 	REGISTER_FILES = 2,
 	REGISTER_FILES_UPDATE = 6,
 	REGISTER_FILES2 = 13,
 	REGISTER_FILES_UPDATE2 = 14,
+	REGISTER_RESIZE_RINGS = 33,
 	SETUP_SQPOLL = 1u << 1,
 	SETUP_NO_MMAP = 1u << 14,
 	SETUP_REGISTERED_FD_ONLY = 1u << 15,
 	ENTER_REGISTERED_RING = 1u << 4,
 };
+#define REGISTER_BY_REGISTERED_RING (1u << 31)
 #define SPLICE_FROM_FIXED (1u << 31)
+
+/* What an operation names, by its number in linux/io_uring.h. */
+enum operand { UNKNOWN, NOTHING, FILE_, MESSAGE, CLOSING, FILES, EPOLL, TWO_FILES };
+static const uint8_t operands[] = {
+	[0] = NOTHING,	[1 ... 6] = FILE_,    [7] = NOTHING,	[8] = FILE_,	   [9] = MESSAGE,
+	[10] = FILE_,	[11 ... 12] = NOTHING, [13] = FILE_,	[14 ... 15] = NOTHING,
+	[16 ... 17] = FILE_, [18] = NOTHING,   [19] = CLOSING,	[20] = FILES,	   [21] = NOTHING,
+	[22 ... 24] = FILE_, [25] = NOTHING,   [26 ... 27] = FILE_, [28] = NOTHING, [29] = EPOLL,
+	[30] = TWO_FILES, [31 ... 32] = NOTHING, [33] = TWO_FILES, [34] = FILE_,
+	[35 ... 45] = NOTHING, [46 ... 47] = FILE_, [48] = MESSAGE, [49] = FILE_,
+	[50 ... 54] = NOTHING, [55 ... 61] = FILE_, [62] = NOTHING,
+};
+
+static void give_up(void)
+{
+	if (!lf_pairing_has_stopped())
+		lf_pairing_stop();
+}
 
 /* The kernel is about to be asked to use it past us. */
 static void leave_to_kernel(int fd)
@@ -51,50 +68,89 @@ void lf_uring_leave_files(const int *files, unsigned n)
 		leave_to_kernel(files[i]);
 }
 
+/* It may be given out again by a ring, of which nobody tells. */
+static void is_closed(int fd)
+{
+	enum lf_kind kind = lf_table_kind(lf_table_get(fd));
+	if (kind == LF_KIND_URING)
+		lf_uring_closes(fd);
+	else if (kind != LF_KIND_NONE)
+		lf_pairing_stop_following();
+}
+
 /* Was refused to us, and the kernel will refuse it for the same reason? That it is there already is
  * libuv's way to learn that it has to change an entry. */
-static bool kernel_will_refuse(int fd, int error)
+static bool kernel_will_refuse(struct lf_sock *sock, int error)
 {
-	struct lf_sock *sock = error == EEXIST ? lf_sock_pin(fd) : NULL;
-	if (!sock)
-		return error == EBADF || error == EINVAL || error == EPERM;
-	bool there = lf_epoll_is_in_kernel(sock);
-	lf_sock_unpin(sock);
-	return there;
+	if (error == EEXIST)
+		return lf_epoll_is_in_kernel(sock);
+	return error == ENOENT || error == EBADF || error == EINVAL || error == EPERM;
 }
 
 /* Adds a socket of ours to a set of ours, or the like. Done here; the kernel is left an entry that does
- * nothing, and says so: 0, as this one. What fails is the kernel's to answer. */
-static void control_epoll(struct io_uring_sqe *entry)
+ * nothing, and says so: 0, as this one. What fails is the kernel's to answer. `alone`: no other entry
+ * decides whether it is to be done. */
+static void control_epoll(struct io_uring_sqe *entry, bool alone)
 {
 	int set = entry->fd, fd = (int)entry->off;
-	if (lf_table_kind(lf_table_get(fd)) != LF_KIND_SOCK)
+	uintptr_t target = lf_table_get(fd);
+	if (lf_table_kind(target) == LF_KIND_EPOLL && entry->len == EPOLL_CTL_ADD)
+		lf_epoll_nest(lf_table_pointer(target));
+	struct lf_sock *sock = lf_sock_pin(fd);
+	if (!sock)
 		return;
-	bool ours = entry->flags == 0 && lf_table_kind(lf_table_get(set)) == LF_KIND_EPOLL;
-	void *event = (void *)(uintptr_t)entry->addr;
-	if (ours && epoll_ctl(set, (int)entry->len, fd, event) == 0) {
+	bool ours = alone && entry->flags == 0 && entry->ioprio == 0 && entry->buf_index == 0 &&
+		    entry->splice_fd_in == 0 &&
+		    lf_table_kind(lf_table_get(set)) == LF_KIND_EPOLL;
+	/* The kernel is to have no entry that the program has deleted: it would answer otherwise than
+	 * we do. */
+	lf_epoll_release_gone(sock);
+	if (ours && epoll_ctl(set, (int)entry->len, fd, (void *)(uintptr_t)entry->addr) == 0) {
 		uint64_t mark = entry->user_data;
-		memset(entry, 0, sizeof(*entry));
-		entry->opcode = OP_NOP;
+		memset(entry, 0, sizeof(*entry)); /* IORING_OP_NOP */
 		entry->fd = -1;
 		entry->user_data = mark;
-	} else if (!ours || !kernel_will_refuse(fd, errno)) {
+	} else if (!ours || !kernel_will_refuse(sock, errno)) {
 		lf_fd_defuse(fd, LF_REASON_IO_OUTSIDE_LIBC, false);
 	}
+	lf_sock_unpin(sock);
 }
 
-void lf_uring_leave_what_it_names(struct io_uring_sqe *entry)
+void lf_uring_look(struct io_uring_sqe *entry, bool *linked)
 {
 	int saved = errno;
-	if (entry->opcode == OP_EPOLL_CTL)
-		control_epoll(entry);
-	else if (!(entry->flags & FIXED_FILE))
-		leave_to_kernel(entry->fd);
-	if ((entry->opcode == OP_SPLICE || entry->opcode == OP_TEE) &&
-	    !(entry->splice_flags & SPLICE_FROM_FIXED))
-		leave_to_kernel(entry->splice_fd_in);
-	if (entry->opcode == OP_FILES_UPDATE)
+	bool fixed = entry->flags & FIXED_FILE, alone = !*linked;
+	*linked = (entry->flags & (IO_LINK | IO_HARDLINK)) != 0;
+	switch (entry->opcode < sizeof(operands) ? (enum operand)operands[entry->opcode] : UNKNOWN) {
+	case UNKNOWN:
+		give_up();
+		break;
+	case NOTHING:
+		break;
+	case EPOLL:
+		control_epoll(entry, alone && !*linked);
+		break;
+	case FILES:
 		lf_uring_leave_files((const int *)(uintptr_t)entry->addr, entry->len);
+		break;
+	case CLOSING:
+		if (!fixed && entry->file_index == 0)
+			is_closed(entry->fd);
+		break;
+	case TWO_FILES:
+		if (!(entry->splice_flags & SPLICE_FROM_FIXED))
+			leave_to_kernel(entry->splice_fd_in);
+		if (!fixed)
+			leave_to_kernel(entry->fd);
+		break;
+	case MESSAGE:
+		lf_fd_defuse_passed((const struct msghdr *)(uintptr_t)entry->addr);
+		__attribute__((fallthrough));
+	case FILE_:
+		if (!fixed)
+			leave_to_kernel(entry->fd);
+		break;
+	}
 	errno = saved;
 }
 
@@ -103,6 +159,9 @@ void lf_uring_leave_what_it_names(struct io_uring_sqe *entry)
 struct ring {
 	/* One for the table, one for each call that looks. Who drops the last one unmaps. */
 	_Atomic uint32_t users;
+	/* 1: a thread hands entries over. Beside another one's the kernel may take those for it that nobody
+	 * has looked at. */
+	_Atomic uint32_t entered;
 	uint32_t forked; /* 1: it is our parent's */
 	uint8_t *queue;
 	struct io_uring_sqe *entries;
@@ -111,13 +170,14 @@ struct ring {
 	uint32_t *array; /* numbers of entries; NULL: they stand in order */
 	uint32_t mask, wide;
 } __attribute__((aligned(8)));
-static struct ring rings[32];
+static struct ring rings[256]; /* libuv has one for each loop */
 
 static void unmap(struct ring *ring)
 {
-	if (!ring->forked && ring->queue)
+	bool is_here = !ring->forked && !lf_is_copy();
+	if (is_here && ring->queue)
 		munmap(ring->queue, ring->queue_size);
-	if (!ring->forked && ring->entries)
+	if (is_here && ring->entries)
 		munmap(ring->entries, ring->entries_size);
 	ring->queue = NULL;
 	ring->entries = NULL;
@@ -158,6 +218,7 @@ static bool follow(struct ring *ring, int fd, const struct io_uring_params *para
 {
 	bool ordered = (params->flags & LF_URING_NO_SQARRAY) != 0;
 	ring->forked = 0;
+	atomic_store(&ring->entered, 0);
 	ring->wide = (params->flags & LF_URING_SQE128) != 0;
 	ring->mask = params->sq_entries - 1;
 	ring->queue_size = ordered ? params->sq_off.flags + sizeof(uint32_t) :
@@ -176,11 +237,11 @@ static bool follow(struct ring *ring, int fd, const struct io_uring_params *para
 void lf_uring_was_set_up(int fd, const struct io_uring_params *params)
 {
 	int saved = errno;
-	uint32_t flags = params->flags;
 	uint32_t unreadable = SETUP_SQPOLL | SETUP_NO_MMAP | SETUP_REGISTERED_FD_ONLY | ~LF_URING_KNOWN;
 	struct ring *ring = NULL;
 	/* In a vfork child the number is none of this table's. */
-	bool readable = !(flags & unreadable) && (unsigned)fd < LF_TABLE_SIZE && !lf_in_borrowed_memory();
+	bool readable = lf_started && !(params->flags & unreadable) && (unsigned)fd < LF_TABLE_SIZE &&
+			!lf_in_borrowed_memory();
 	if (readable)
 		lf_fd_born(fd);
 	if (readable && (ring = take_place()) != NULL && follow(ring, fd, params)) {
@@ -188,7 +249,7 @@ void lf_uring_was_set_up(int fd, const struct io_uring_params *params)
 	} else {
 		if (ring)
 			drop(ring);
-		lf_pairing_stop();
+		give_up();
 	}
 	errno = saved;
 }
@@ -211,21 +272,12 @@ static struct ring *pin(int fd)
 	return NULL;
 }
 
-void lf_uring_enters(int fd, unsigned n, unsigned flags)
+static void look_at_all(struct ring *ring, unsigned n)
 {
-	int saved = errno;
-	struct ring *ring = flags & ENTER_REGISTERED_RING ? NULL : pin(fd);
-	if (!ring || ring->forked) {
-		if (ring)
-			drop(ring);
-		if (n)
-			lf_pairing_stop();
-		errno = saved;
-		return;
-	}
 	/* The kernel moves head. acquire: the program's entries, which it stored before tail. */
 	uint32_t head = atomic_load_explicit(ring->head, memory_order_relaxed);
 	uint32_t ready = atomic_load_explicit(ring->tail, memory_order_acquire) - head;
+	bool linked = false;
 	if (n > ready)
 		n = ready;
 	if (n > ring->mask + 1)
@@ -233,22 +285,62 @@ void lf_uring_enters(int fd, unsigned n, unsigned flags)
 	for (uint32_t i = head; n > 0; i++, n--) {
 		uint32_t number = ring->array ? ring->array[i & ring->mask] : i & ring->mask;
 		if (number <= ring->mask)
-			lf_uring_leave_what_it_names(&ring->entries[(size_t)number << ring->wide]);
+			lf_uring_look(&ring->entries[(size_t)number << ring->wide], &linked);
 	}
-	drop(ring);
+}
+
+struct lf_uring_entered lf_uring_enter(int fd, unsigned n, unsigned flags)
+{
+	struct lf_uring_entered entered = {NULL};
+	if (n == 0)
+		return entered;
+	int saved = errno;
+	struct ring *ring = flags & ENTER_REGISTERED_RING ? NULL : pin(fd);
+	/* A copy of our memory that was made past the C library has none of our mappings. */
+	if (!ring || ring->forked || lf_is_copy() || atomic_exchange(&ring->entered, 1)) {
+		if (ring)
+			drop(ring);
+		give_up();
+	} else {
+		look_at_all(ring, n);
+		entered.ring = ring;
+	}
+	errno = saved;
+	return entered;
+}
+
+void lf_uring_entered(struct lf_uring_entered entered)
+{
+	int saved = errno;
+	if (entered.ring) {
+		atomic_store(&entered.ring->entered, 0);
+		drop(entered.ring);
+	}
 	errno = saved;
 }
 
-void lf_uring_registers(unsigned opcode, const void *argument, unsigned n)
+void lf_uring_registers(int fd, unsigned opcode, const void *argument, unsigned n)
 {
 	const struct io_uring_rsrc_update *update = argument;
 	int saved = errno;
-	if (opcode == REGISTER_FILES)
+	switch (opcode & ~REGISTER_BY_REGISTERED_RING) {
+	case REGISTER_FILES:
 		lf_uring_leave_files(argument, n);
-	else if (opcode == REGISTER_FILES_UPDATE && update)
-		lf_uring_leave_files((const int *)(uintptr_t)update->data, n);
-	else if (opcode == REGISTER_FILES2 || opcode == REGISTER_FILES_UPDATE2)
-		lf_pairing_stop();
+		break;
+	case REGISTER_FILES_UPDATE:
+		if (update)
+			lf_uring_leave_files((const int *)(uintptr_t)update->data, n);
+		break;
+	case REGISTER_FILES2:
+	case REGISTER_FILES_UPDATE2:
+		give_up();
+		break;
+	case REGISTER_RESIZE_RINGS: /* its entries move: from the next call on it is not known */
+		lf_uring_closes(fd);
+		break;
+	default:
+		break;
+	}
 	errno = saved;
 }
 
@@ -268,4 +360,13 @@ void lf_uring_after_fork(void)
 {
 	for (size_t i = 0; i < sizeof(rings) / sizeof(*rings); i++)
 		rings[i].forked = 1;
+}
+
+void lf_uring_closes_all(unsigned first, unsigned last)
+{
+	bool any = false;
+	for (size_t i = 0; i < sizeof(rings) / sizeof(*rings); i++)
+		any |= atomic_load(&rings[i].users) != 0;
+	for (unsigned fd = first; any && fd <= last && fd < LF_TABLE_SIZE; fd++)
+		lf_uring_closes((int)fd);
 }

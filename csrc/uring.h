@@ -12,6 +12,7 @@
 #define LF_URING_H
 
 #include <linux/io_uring.h>
+#include <stdbool.h>
 
 /* Kinds of rings that we know how to read (IORING_SETUP_ flags). Two add nothing that matters here but
  * need a name: those that liburing adds by itself, and entries of twice the size. */
@@ -19,18 +20,25 @@
 #define LF_URING_SQE128 (1u << 10)
 #define LF_URING_NO_SQARRAY (1u << 16)
 
-/* The kernel is about to be given this entry, or these files to keep. */
-void lf_uring_leave_what_it_names(struct io_uring_sqe *entry);
+/* The kernel is about to be given this entry, or these files to keep. `linked`: of one batch, from
+ * entry to entry; false before the first. */
+void lf_uring_look(struct io_uring_sqe *entry, bool *linked);
 void lf_uring_leave_files(const int *files, unsigned n);
 
-/* By system calls: a ring was set up; so many entries are about to be handed over; something is about
- * to be registered. What can't be followed ends all fusing in this process. */
+/* By system calls: a ring was set up; something is about to be registered. What can't be followed ends
+ * all fusing in this process. */
 void lf_uring_was_set_up(int fd, const struct io_uring_params *params);
-void lf_uring_enters(int fd, unsigned n, unsigned flags);
-void lf_uring_registers(unsigned opcode, const void *argument, unsigned n);
+void lf_uring_registers(int fd, unsigned opcode, const void *argument, unsigned n);
+/* Around the call that hands so many entries over. */
+struct lf_uring_entered {
+	struct ring *ring;
+};
+struct lf_uring_entered lf_uring_enter(int fd, unsigned n, unsigned flags);
+void lf_uring_entered(struct lf_uring_entered entered);
 
-/* fd, which the table has as a ring, is about to be closed, or was past us. */
+/* fd is about to be closed, or was past us; if the table has it as a ring. */
 void lf_uring_closes(int fd);
+void lf_uring_closes_all(unsigned first, unsigned last);
 /* In a forked child, which shares the rings but has none of our mappings. */
 void lf_uring_after_fork(void);
 

@@ -40,6 +40,27 @@ def test_a_fused_socket_that_a_ring_is_given_goes_back_to_tcp(
     assert row.reason == "io-outside-libc"
 
 
+REQUESTS = [
+    *(["controls", order] for order in ("ad", "aam", "adda", "adm", "adma", "admd")),
+    *([name] for name in ("nested", "chained", "passed", "closed", "forked", "by_its_parts")),
+    *(["gone", how] for how in ("close", "close_range", "dup3")),
+]
+
+
+@pytest.mark.parametrize("words", REQUESTS, ids="-".join)
+def test_what_a_ring_is_asked_for_comes_to_the_same(
+    plain: Session, lazily_fused: Session, words: list[str]
+) -> None:
+    program = str(PROGRAMS / "ring_requests.py")
+    said = [
+        session.run([*session.prefix, sys.executable, program, *words]).stdout
+        for session in (plain, lazily_fused)
+    ]
+    if said[0].startswith("no "):
+        pytest.skip(said[0].strip())
+    assert said[1] == said[0]
+
+
 IN_THE_BACKGROUND = {
     "poll": "poll: 1, 1, 1\n4 one\n",
     "read": "read: 1, 1, 4\none\n",
