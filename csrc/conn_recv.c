@@ -14,12 +14,14 @@
 #include "conn.h"
 #include "held.h"
 #include "invariant.h"
+#include "options.h"
 #include "pairing.h"
 #include "real.h"
 #include "states.h"
 #include "uncancelled.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <string.h>
@@ -915,6 +917,27 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 	}
 }
 
+/* TCP_INQ: how many bytes are left, as control data; put_cmsg() in Linux says what becomes of too little
+ * room. */
+static void tell_what_is_left(struct lf_sock *sock, int fd, struct msghdr *msg)
+{
+	size_t room = msg->msg_control ? msg->msg_controllen : 0;
+	int left = (int)lf_options_left(sock, fd);
+	struct cmsghdr head = {
+		.cmsg_len = CMSG_LEN(sizeof(left)), .cmsg_level = IPPROTO_TCP, .cmsg_type = TCP_INQ};
+	if (room < head.cmsg_len)
+		msg->msg_flags |= MSG_CTRUNC;
+	if (room < sizeof(head))
+		room = 0;
+	else if (room < head.cmsg_len)
+		head.cmsg_len = room;
+	msg->msg_controllen = room < CMSG_SPACE(sizeof(left)) ? room : CMSG_SPACE(sizeof(left));
+	if (room == 0)
+		return;
+	memcpy(msg->msg_control, &head, sizeof(head));
+	memcpy((char *)msg->msg_control + sizeof(head), &left, head.cmsg_len - sizeof(head));
+}
+
 ssize_t lf_conn_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 {
 	if (io->flags & (MSG_OOB | MSG_ERRQUEUE)) {
@@ -934,7 +957,11 @@ ssize_t lf_conn_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 			n = fused_recv(sock, fd, io);
 			if (n >= 0) {
 				io->msg->msg_flags = io->flags & MSG_CMSG_CLOEXEC;
-				io->msg->msg_controllen = 0;
+				if (!io->one &&
+				    atomic_load_explicit(&sock->slot->inq, memory_order_relaxed))
+					tell_what_is_left(sock, fd, io->msg);
+				else
+					io->msg->msg_controllen = 0;
 				if (io->msg->msg_name)
 					io->msg->msg_namelen = 0;
 			}

@@ -21,9 +21,6 @@
 #ifndef IPV6_MINHOPCOUNT
 #define IPV6_MINHOPCOUNT 73
 #endif
-#ifndef TCP_INQ
-#define TCP_INQ 36
-#endif
 #ifndef TCP_TX_DELAY
 #define TCP_TX_DELAY 37
 #endif
@@ -123,8 +120,6 @@ static enum lf_option_way way_of_tcp_option(int name, const void *value, socklen
 		return LF_OPTION_ONLY_TCP;
 	case TCP_REPAIR:
 		return is_set(value, len) ? LF_OPTION_ONLY_TCP : LF_OPTION_STAYS;
-	case TCP_INQ:
-		return all_tcp_if(is_set(value, len));
 	case TCP_MD5SIG:
 	case TCP_MD5SIG_EXT:
 	case TCP_AO_ADD_KEY:
@@ -213,6 +208,8 @@ static void limits_changed(struct lf_sock *sock)
 static void note_tcp_option(struct lf_sock *sock, int fd, int name, const void *value, socklen_t len)
 {
 	bool set = is_set(value, len);
+	if (name == TCP_INQ)
+		atomic_store(&sock->slot->inq, set);
 	if (name == TCP_CORK)
 		atomic_store(&sock->slot->corked, set);
 	/* TCP_NODELAY pushes what lies there, corked or not: __tcp_sock_set_nodelay() in Linux. */
@@ -293,7 +290,7 @@ static bool only_tcp_will_do(int fd)
 		{SOL_SOCKET, TIMESTAMPNS_OLD, 0},     {SOL_SOCKET, TIMESTAMPNS_NEW, 0},
 		{SOL_SOCKET, TIMESTAMPING_OLD, 0},    {SOL_SOCKET, SO_ZEROCOPY, 0},
 		{SOL_SOCKET, SO_OOBINLINE, 0},	      {SOL_SOCKET, SO_PEEK_OFF, -1},
-		{SOL_SOCKET, SO_MAX_PACING_RATE, -1}, {IPPROTO_TCP, TCP_INQ, 0},
+		{SOL_SOCKET, SO_MAX_PACING_RATE, -1},
 		{IPPROTO_TCP, TCP_TX_DELAY, 0},	      {IPPROTO_IP, IP_MINTTL, 0},
 		{IPPROTO_IPV6, IPV6_MINHOPCOUNT, 0},
 		/* A proxy that takes its client's address towards the server, and the server's towards
@@ -321,6 +318,7 @@ bool lf_options_learn(struct lf_sock *sock, int fd)
 	learn_low_water(slot, fd);
 	learn_buffers(slot, fd);
 	learn_send_options(slot, fd);
+	atomic_store(&slot->inq, lf_option_ask(fd, IPPROTO_TCP, TCP_INQ, 0) != 0);
 	return true;
 }
 
@@ -343,6 +341,18 @@ static int without_copy(const struct lf_sock *sock, int queued)
 {
 	size_t copy = lf_conn_copy_left(sock);
 	return copy < (size_t)queued ? queued - (int)copy : 0;
+}
+
+size_t lf_options_left(struct lf_sock *sock, int fd)
+{
+	int queued = 0;
+	/* Otherwise all there is lies in the ring. */
+	if (lf_rx(sock) != LF_RX_FUSED ||
+	    atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) != LF_MARK_FUSED)
+		(void)lf_real.ioctl(fd, SIOCINQ, &queued);
+	size_t left = (size_t)without_copy(sock, queued) + lf_conn_unread(sock);
+	/* "After receiving FIN, tell the user-space to continue reading", tcp_inq_hint() in Linux. */
+	return left == 0 && lf_conn_fin_has_come(fd) ? 1 : left;
 }
 
 bool lf_option_refuse_zero_copy(struct lf_sock *sock, int fd, void *value, socklen_t len)

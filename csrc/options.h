@@ -9,6 +9,10 @@
 #include <stdbool.h>
 #include <sys/socket.h>
 
+#ifndef TCP_INQ /* linux/tcp.h; netinet/tcp.h of some has it */
+#define TCP_INQ 36
+#endif
+
 #ifndef SO_BUF_LOCK /* asm-generic/socket.h; older C libraries lack it */
 #define SO_BUF_LOCK 72
 #endif
@@ -50,5 +54,7 @@ enum { LF_UNTRIED_WINDOW = 64 * 1024 };
 /* How many unread bytes the other end may have towards us, as the program bounded it, or asks
  * for by SO_RCVLOWAT; 0: it did neither. */
 uint32_t lf_options_receive_limit(const struct lf_sock *sock);
+/* What TCP_INQ tells after a receive: bytes that are left, wherever they lie. */
+size_t lf_options_left(struct lf_sock *sock, int fd);
 
 #endif

@@ -67,7 +67,8 @@ struct lf_slot {
 	_Atomic uint64_t departing; /* see departure.h: who of those that left may still be here */
 	_Atomic uint32_t departures; /* how many ever left */
 	_Atomic uint32_t heard_in_heirs; /* 1: a forked process waits for it in a set that it inherited */
-	uint8_t pad0[128 - 96];
+	_Atomic uint32_t inq; /* 1: TCP_INQ is set */
+	uint8_t pad0[128 - 100];
 
 	/* Sending. */
 	struct lf_lock tx_lock;

@@ -155,6 +155,20 @@ def receive_ancillary(name: str, size: int, flags: int) -> Result:
     return [len(data), *(kind for _, kind, _ in control)]
 
 
+def receive_left(name: str, size: int, room: int, flags: int) -> Result:
+    """One recvmsg with TCP_INQ: bytes that came; that are left, or -1; MSG_CTRUNC or 0."""
+    data, control, told, _ = SOCKETS[name].recvmsg(size, room, flags)
+    whole = [value for _, _, value in control if len(value) == 4]
+    left = struct.unpack("i", whole[0])[0] if whole else -1
+    return [len(data), left, told & socket.MSG_CTRUNC]
+
+
+def want_by_tcp(name: str) -> Result:
+    """What lies in the ring is sent again: a FILE would read it past the library."""
+    LIBC.fdopen(os.dup(SOCKETS[name].fileno()), b"r")
+    return None
+
+
 def receive_now(name: str, size: int, flags: int) -> Result:
     """One recv; the bytes in hexadecimal."""
     return SOCKETS[name].recv(size, flags).hex()
@@ -345,7 +359,7 @@ STEPS = {
         ),
         *(count_signals, signals_came, me),
         *(pause, take_when_told, send_file, in_a_child),
-        *(splice_more, send_when_told, two_threads_wait),
+        *(splice_more, send_when_told, two_threads_wait, receive_left, want_by_tcp),
     )
 }
 

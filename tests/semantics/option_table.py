@@ -469,9 +469,9 @@ row(
 row(
     "TCP_INQ",
     36,
-    PLAIN,
+    HONOURED,
     1,
-    note="tells at each receive what the kernel's queue holds; 0 changes nothing",
+    note="counts the ring's bytes, too",
     tests=("test_received_bytes_tell_how_many_are_left",),
 )
 row("TCP_TX_DELAY", 37, PLAIN, 100, note="delays packets; 0 changes nothing")

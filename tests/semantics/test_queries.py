@@ -113,7 +113,7 @@ def test_tcp_info_counts_bytes_that_came_back_to_tcp_once(ends: Ends) -> None:
         before = tcp_info(c.server, "s")["received"]
         c.client.do("send", "c", 1000)
         # The client sends them again while it waits for its byte.
-        c.both([["receive", "c", 1]], [["put", "s", TCP, TCP_INQ, encode(1)], ["send", "s", 1]])
+        c.both([["receive", "c", 1]], [["want_by_tcp", "s"], ["send", "s", 1]])
         c.client.do("send", "c", 10)
         c.server.do("receive", "s", 1010)
         return tcp_info(c.server, "s")["received"] - before
@@ -262,11 +262,22 @@ def test_received_bytes_tell_how_many_are_left(ends: Ends) -> None:
     def act(c: Connection) -> Any:
         c.client.do("send", "c", 100)
         c.server.do("poll", "s", select.POLLIN, 10_000)
-        late: list[Step] = [["put", "s", TCP, TCP_INQ, encode(1)]]
-        late += [["poll", "s", select.POLLIN, 10_000], ["receive_ancillary", "s", 40, 0]]
-        return c.both([["receive", "c", 1]], [*late, ["send", "s", 1]])
+        said = c.server.ask(
+            ["put", "s", TCP, TCP_INQ, encode(1)],
+            ["receive_left", "s", 30, 64, 0],
+            ["receive_left", "s", 30, 64, socket.MSG_PEEK],
+            ["receive_left", "s", 30, 0, 0],
+            ["receive_left", "s", 10, 18, 0],
+            ["receive_left", "s", 30, 64, 0],
+        )
+        c.client.ask(["send", "c", 5], ["shut", "c", socket.SHUT_WR])
+        time.sleep(0.05)
+        both = [["receive_left", "s", 5, 64, 0], ["receive_left", "s", 5, 64, 0]]
+        return said + c.server.ask(["poll", "s", select.POLLRDHUP, 10_000], *both)
 
-    assert when_fused(ends, act, stays=False)[1][-2] == [40, TCP_INQ]
+    said = when_fused(ends, act, stays=False)
+    assert [answer[:2] for answer in said[1:3]] == [[30, 70], [30, 70]]
+    assert [answer[:2] for answer in said[-2:]] == [[5, 1], [0, 1]]  # "go on, there is the end"
 
 
 def test_zero_copy_receives_find_the_bytes(ends: Ends) -> None:
