@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include "epoll_set.h"
 
+#include "clock.h"
 #include "conn.h"
 #include "held.h"
 #include "invariant.h"
@@ -317,6 +318,9 @@ void lf_entry_release_gone(struct lf_registration *reg)
 
 void lf_entry_have_one_nap(struct lf_epoll *ep)
 {
+	/* A handler that jumps out of a nap leaves it counted. */
+	if (ep->nappers && lf_now() - ep->napped_at > 2 * LF_SHARED_SLEEP_NS)
+		ep->nappers = 0;
 	struct lf_registration *reg = ep->sleepers && !ep->nappers ? ep->hot.first : NULL;
 	while (reg && !lf_held_from_us(reg->sock))
 		reg = reg->next;

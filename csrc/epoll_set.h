@@ -100,7 +100,8 @@ struct lf_epoll {
 	_Atomic int fd;
 	_Atomic uint32_t sleepers; /* threads asleep in this set; raised under its lock, or in the way
 				    * of lf_epoll_begin_plain_sleep() */
-	uint32_t nappers;  /* those of them that sleep for a moment only, see `capped` */
+	uint32_t nappers;  /* those of them that sleep for a moment only, see `capped`, */
+	int64_t napped_at; /* and when the last began to, ns of CLOCK_MONOTONIC */
 	uint32_t calls;    /* since the kernel was asked */
 	uint64_t turn;     /* counts collections of events */
 	uint64_t now;      /* lf_ticks() when this one began */

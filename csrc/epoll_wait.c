@@ -510,13 +510,15 @@ static int sleep_in_kernel(struct lf_epoll *ep, int epfd, struct epoll_event *ev
 	bool ready = lf_entry_make_all_cold(ep) != NULL;
 	if (!ready)
 		ep->sleepers++;
-	struct sleep sleep = {ep, ep->capped && ns > LF_SHARED_SLEEP_NS};
-	if (!ready)
-		ep->nappers += sleep.is_nap;
+	struct sleep sleep = {ep, ep->capped};
+	if (!ready && sleep.is_nap) {
+		ep->nappers++;
+		ep->napped_at = lf_now();
+	}
 	lf_epoll_unlock(ep);
 	if (ready)
 		return 0;
-	if (sleep.is_nap)
+	if (sleep.is_nap && ns > LF_SHARED_SLEEP_NS)
 		ns = LF_SHARED_SLEEP_NS;
 	int n = kernel_wait_cancellably(&sleep, epfd, events, max, ns, mask);
 	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
@@ -606,6 +608,8 @@ static int wait_in_any(struct lf_epoll *ep, int epfd, struct epoll_event *events
 			    look(ep, epfd, events, max, ns == 0, &rung);
 			if (n > 0)
 				hand_over(ep, events, n);
+			else /* and may have taken the bell of what is held */
+				lf_entry_have_one_nap(ep);
 			lf_epoll_unlock(ep);
 			bool again = see_to(&rung);
 			if (n != 0 || (ns == 0 && (!again || second_look)))

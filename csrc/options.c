@@ -319,6 +319,7 @@ bool lf_options_learn(struct lf_sock *sock, int fd)
 	learn_buffers(slot, fd);
 	learn_send_options(slot, fd);
 	atomic_store(&slot->inq, lf_option_ask(fd, IPPROTO_TCP, TCP_INQ, 0) != 0);
+	atomic_store(&slot->corked, lf_option_ask(fd, IPPROTO_TCP, TCP_CORK, 0) != 0);
 	return true;
 }
 

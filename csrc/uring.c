@@ -336,7 +336,10 @@ void lf_uring_registers(int fd, unsigned opcode, const void *argument, unsigned 
 		give_up();
 		break;
 	case REGISTER_RESIZE_RINGS: /* its entries move: from the next call on it is not known */
-		lf_uring_closes(fd);
+		if (opcode & REGISTER_BY_REGISTERED_RING)
+			give_up();
+		else
+			lf_uring_closes(fd);
 		break;
 	default:
 		break;

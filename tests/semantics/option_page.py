@@ -70,8 +70,10 @@ test_the_time_of_the_last_packet_is_the_kernels |
   receive buffer. Those in the ring are with the peer, so it does not wait for them.
 - Corked bytes (`TCP_CORK`, `MSG_MORE`) are seen once there are 65,483 of them, what a segment
   holds on `lo`, or half of what may lie unread. Where segments are smaller, TCP sends as many as
-  fit sooner. A cork that a socket has from its listener does not count. A peer that closes with
+  fit sooner. A peer that closes with
   none but such bytes unread resets the connection; TCP has them still to send.
+- `TCP_INQ` does not count FIN behind bytes that are left, as TCP does, nor what is behind urgent
+  data.
 - `TCP_USER_TIMEOUT` starts to count when bytes no longer find room, as on plain TCP, but where the
   peer set no `SO_RCVBUF` that is later: TCP's window is smaller until its reader has been busy.
 - IPsec policies, and MD5 keys, that a socket has from its listener can't be asked for.

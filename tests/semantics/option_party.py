@@ -191,6 +191,14 @@ def echo(name: str, count: int) -> Result:
     return None
 
 
+def echo_pushed(name: str, count: int) -> Result:
+    """Under a cork: each answer is let go by setting TCP_NODELAY again."""
+    for _ in range(count):
+        SOCKETS[name].sendall(SOCKETS[name].recv(1))
+        SOCKETS[name].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return None
+
+
 def ioctl(name: str, request: int, value: int) -> Result:
     """An ioctl with a pointer to an int; what is there afterwards."""
     answer = fcntl.ioctl(SOCKETS[name], request, struct.pack("i", value))
@@ -269,11 +277,18 @@ def send_when_told(name: str, size: int) -> Result:
     return sent
 
 
+def _look(epoll: select.epoll, seconds: float) -> None:
+    end = time.monotonic() + 0.12
+    while time.monotonic() < end and not epoll.poll(seconds):
+        pass
+
+
 def two_threads_wait(name: str, who: str, size: int) -> Result:
     """One thread sleeps in an epoll set, and receives what it is told of.
 
-    Another one re-arms the entry when bytes have come ("rearmed"), or is told of them first, and
-    leaves ("left").
+    Another one re-arms the entry when bytes have come ("rearmed"); or is told of them first, and
+    leaves ("left"); or looks again and again for a while, without waiting ("looked") or for
+    a moment each ("briefly").
     """
     sock = SOCKETS[name]
     once = select.EPOLLONESHOT if who == "rearmed" else 0
@@ -286,11 +301,9 @@ def two_threads_wait(name: str, who: str, size: int) -> Result:
             time.sleep(0.15)
             epoll.modify(sock, select.EPOLLIN | once)
         else:
-            first = threading.Thread(target=lambda: epoll.poll(0.15))
             sleeper.start()
             time.sleep(0.02)
-            first.start()
-            first.join()
+            _look(epoll, {"left": 0.15, "looked": 0.0, "briefly": 0.001}[who])
         sleeper.join()
     return len(sock.recv(size)) if told else NOBODY_TOLD
 
@@ -360,6 +373,7 @@ STEPS = {
         *(count_signals, signals_came, me),
         *(pause, take_when_told, send_file, in_a_child),
         *(splice_more, send_when_told, two_threads_wait, receive_left, want_by_tcp),
+        *(echo_pushed,),
     )
 }
 

@@ -127,6 +127,27 @@ def test_a_buffer_full_of_them_does_not_stall(ends: Ends) -> None:
             assert time.monotonic() - began < 5
 
 
+def test_a_listeners_cork_is_its_sockets(ends: Ends) -> None:
+    cork: Step = ["put", "l", TCP, TCP_CORK, encode(1)]
+    said = []
+    for pair in ends:
+        with pair.connection(listener=(cork,)) as c:
+            c.client.tell(["rounds", "c", 40])
+            c.server.ask(["put", "s", TCP, socket.TCP_NODELAY, encode(1)], ["echo_pushed", "s", 40])
+            c.client.hear()
+
+            def once(c: Connection = c) -> Any:
+                c.server.do("send", "s", 10)
+                told = c.client.ask(["poll", "c", select.POLLIN, 20])
+                c.server.do("put", "s", TCP, socket.TCP_NODELAY, encode(1))
+                c.client.do("receive", "c", 10)
+                return told
+
+            said.append(promptly(once))
+            assert not pair.fuses or c.in_rings > 0
+    assert said == [[0], [0]]
+
+
 def test_a_file_that_is_sent_under_a_cork_comes_with_its_header(ends: Ends) -> None:
     steps: list[Step] = [*CORKED, ["pause", 20], ["send_file", "c", 3000], ["pause", 20], OFF]
     assert when_fused(ends, lambda c: taken_first(c, "recv", steps, 3010)) == 3010
@@ -179,7 +200,7 @@ def test_what_a_killed_sender_held_back_is_counted(ends: Ends) -> None:
     assert when_fused(ends, act, stays=False) == [1, 10]
 
 
-@pytest.mark.parametrize("who", ["rearmed", "left"])
+@pytest.mark.parametrize("who", ["rearmed", "left", "looked", "briefly"])
 def test_a_thread_that_sleeps_already_is_told_of_them(ends: Ends, who: str) -> None:
     """Another one has re-armed the entry, or has been told first and gone, while they were held."""
 
