@@ -655,12 +655,13 @@ static struct lf_wait reading_wait(struct lf_sock *sock, size_t need, struct lf_
 	return wait;
 }
 
-/* What the kernel has after part of a receive came from the ring; `awaited` bytes of it are waited
- * for. */
+/* What the kernel has after part of a receive came from elsewhere; `awaited` bytes of it are waited
+ * for. If the call began as one that `waits`, O_NONBLOCK that was set since is not for it. */
 static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int flags,
-			   size_t awaited)
+			   size_t awaited, bool waits)
 {
 	ssize_t sum = 0;
+	uint32_t handlers_run = lf_defer_calls();
 	while (cursor->left) {
 		if (cursor->offset == cursor->iov->iov_len) {
 			lf_cursor_advance(cursor, 0);
@@ -673,6 +674,9 @@ static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 			iov.iov_len = awaited;
 		struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 		ssize_t n = lf_real.recvmsg(fd, &msg, flags | how);
+		bool waits_on = awaited && waits && lf_sock_nonblocking(sock);
+		if (n == -1 && errno == EAGAIN && waits_on && lf_wait_tcp(fd, POLLIN, handlers_run) == 0)
+			continue;
 		if (n == -1 && errno != EAGAIN && errno != EINTR)
 			atomic_store(&sock->slot->error, (uint32_t)errno); /* for the next call */
 		if (n <= 0)
@@ -680,7 +684,7 @@ static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 		sum += n;
 		awaited -= awaited ? (size_t)n : 0;
 		lf_cursor_advance(cursor, (size_t)n);
-		if ((size_t)n < iov.iov_len)
+		if ((size_t)n < iov.iov_len && !(waits_on && awaited))
 			break;
 	}
 	return sum;
@@ -815,6 +819,26 @@ static ssize_t recv_after_close(struct lf_sock *sock, struct lf_cursor *cursor, 
 	return n ? n : r;
 }
 
+/* So many bytes a receive of `wanted` waits for. */
+static size_t needed(const struct lf_sock *sock, int flags, size_t wanted)
+{
+	size_t need = atomic_load_explicit(&sock->slot->rcvlowat, memory_order_relaxed);
+	if ((flags & MSG_PEEK) && need > lf_conn_low_water(sock))
+		need = lf_conn_low_water(sock);
+	return (flags & MSG_WAITALL) || need > wanted ? wanted : need;
+}
+
+/* The kernel has given fewer than are waited for to a call that began to wait before O_NONBLOCK was set. */
+static ssize_t wait_for_the_rest(struct lf_sock *sock, int fd, struct lf_io *io, ssize_t n)
+{
+	struct lf_cursor cursor = cursor_of(io->msg);
+	size_t need = needed(sock, io->flags, cursor.left);
+	if ((size_t)n >= need)
+		return n;
+	lf_cursor_advance(&cursor, (size_t)n);
+	return n + rest_by_tcp(sock, fd, &cursor, io->flags, need - (size_t)n, true);
+}
+
 /* LF_LOOK_AGAIN: the direction turned out to be plain before anything was received. */
 static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 {
@@ -823,14 +847,8 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 	if (wanted == LF_CURSOR_REFUSED)
 		return -EINVAL;
 	bool dontwait = (io->flags & MSG_DONTWAIT) || (lf_sock_nonblocking(sock) && !io->waits);
-	bool all = (io->flags & MSG_WAITALL) != 0, peek = (io->flags & MSG_PEEK) != 0;
-	size_t need = atomic_load_explicit(&sock->slot->rcvlowat, memory_order_relaxed);
-	if (peek && need > lf_conn_low_water(sock))
-		need = lf_conn_low_water(sock);
-	if (all || need > wanted)
-		need = wanted;
-	if (peek && need <= 1)
-		all = false;
+	bool peek = (io->flags & MSG_PEEK) != 0;
+	size_t need = needed(sock, io->flags, wanted);
 	LF_HOLD(hold);
 	struct lf_wait wait = {.want = LF_WANT_WRITE};
 	ssize_t got = 0;
@@ -862,7 +880,8 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 				return ended ? -EINTR : LF_LOOK_AGAIN;
 			ended |= is_at_urgent_data(fd);
 			size_t awaited = dontwait || (size_t)got >= need ? 0 : need - (size_t)got;
-			return got + (ended ? 0 : rest_by_tcp(sock, fd, &cursor, io->flags, awaited));
+			return got + (ended ? 0 : rest_by_tcp(sock, fd, &cursor, io->flags, awaited,
+								   io->waits));
 		}
 		if (n < 0 && n != -EAGAIN) {
 			bool nothing_asked = wanted == 0 && wait.want == LF_WANT_READ;
@@ -978,6 +997,8 @@ ssize_t lf_conn_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 				if (n == 0)
 					continue;
 			}
+			if (n > 0 && io->waits && !(io->flags & MSG_PEEK) && lf_sock_nonblocking(sock))
+				n = wait_for_the_rest(sock, fd, io, n);
 		}
 		if (n != LF_LOOK_AGAIN)
 			return n;

@@ -363,6 +363,9 @@ class Director:
             case "fill":
                 if self._takes_what_has_come(OTHER[side]) or self._reset_is_ahead(side):
                     return False
+                # The reset that comes of its first bytes is told to it or to who waits beside it.
+                if busy and (self._is_gone(OTHER[side]) or OTHER[side] in self._said_its_last):
+                    return False
                 return "send" not in busy and out.exact and not out.urgent
             case "drain":
                 if self._may_end_early(side):
@@ -376,7 +379,8 @@ class Director:
                 # told us of its error (docs/semantics.md).
                 lost = self._is_gone(OTHER[side]) and out.unread > 0
                 lost = lost or bool(self._sending(OTHER[side]))  # as in _can_be_handed_on
-                if step["size"] > _PAGE and self._takes_what_has_come(OTHER[side]):
+                # It writes page by page.
+                if step["size"] > _PAGE and self._takes_what_has_come(OTHER[side], _PAGE):
                     return False
                 return not busy and out.fits(step["size"]) and not step["child"] and not lost
             case "nonblocking":
@@ -526,11 +530,12 @@ class Director:
         (docs/semantics.md)."""
         return self._shut[OTHER[side]] == {"RD", "WR"} and not self._streams[OTHER[side]].exact
 
-    def _takes_what_has_come(self, side: str) -> bool:
+    def _takes_what_has_come(self, side: str, at_once: int | None = None) -> bool:
         """A receive that waits has room for more than comes at once: of a large send it takes
         what is there when it wakes."""
+        most = self._streams[OTHER[side]].certain if at_once is None else at_once
         receives = [b for b in self._blocked_by(side) if b.kind == "receive"]
-        return any(b.step["size"] > self._streams[OTHER[side]].certain for b in receives)
+        return any(b.step["size"] > most for b in receives)
 
     def _question_makes_sense(self, side: str, what: str) -> bool:
         out, come = self._streams[side], self._streams[OTHER[side]]
@@ -696,10 +701,12 @@ class Director:
                 idle_since = time.monotonic()
             self._hear_of_blocked(patient=False)
             sending = any(b.kind == "send" and b.step["by"] != step["by"] for b in self._blocked)
-            if why != "more may come" or not (sending or stream.unread):
+            missing = sending or stream.unread
+            # Behind what was more than the window takes FIN comes a moment after the last byte.
+            if why != "more may come" or not (missing or step["by"] in self._may_not_see_the_end):
                 break
             if time.monotonic() - idle_since > (self._late if self._guide else 0.5):
-                why = "bytes missing"
+                why = "bytes missing" if missing else why
                 break
         if why == "more may come":
             stream.drained()

@@ -256,4 +256,10 @@ FOUND = {
         ),
         blocking_connect=False,
     ),
+    "a receive of all goes on by TCP, and O_NONBLOCK has been set meanwhile": _program(
+        _by("server", "receive", how="recvfrom", size=100_000, flags=["MSG_WAITALL"]),
+        _by("server", "nonblocking", how="ioctl", on=True),
+        _send("client", "send", 100),
+        defuse_at=2,
+    ),
 }
