@@ -11,6 +11,7 @@ from differential.pair import HungError, Pair
 from differential.strategies import Program, Step
 from differential.streams import READABLE, WRITABLE, Stream
 from differential.transcript import Edges, Line, Transcript, differs_at, event_names
+from differential.transfer import HELD
 from loopfuse._control import order_defuse
 
 SIDES = ("client", "server")
@@ -281,7 +282,7 @@ class Director:
     def _settle(self, stream: Stream, step: Step) -> float:
         if step["do"] not in ("send", "exec writer") or not stream.fits(step.get("size", 0)):
             return 0.0
-        return 0.6 if self._corked or "MSG_MORE" in step.get("flags", ()) else 0.06
+        return HELD if self._corked or "MSG_MORE" in step.get("flags", ()) else 0.06
 
     def _hear_of_blocked(self, patient: bool = True) -> None:
         expected = None
@@ -725,7 +726,8 @@ class Director:
             open_bits |= WRITABLE
         come = self._streams[OTHER[side]]
         # Behind a ring that has ended fewer will do (docs/semantics.md).
-        too_few = self._lowat[side] > 1 and come.unread and OTHER[side] in self._left_the_ring
+        ended = OTHER[side] in self._left_the_ring or not self._pristine
+        too_few = self._lowat[side] > 1 and come.unread and ended
         if not come.exact or too_few:
             open_bits |= READABLE
         if not come.exact and "WR" in self._shut[OTHER[side]]:

@@ -220,9 +220,17 @@ def drain(fd: int, direction: str, position: int) -> tuple[int, str]:
     return position - start, "more may come"
 
 
+HELD = 0.6
+"""Seconds to settle for, of bytes that wait for more."""
+_SHOWN = 0.25
+"""After so many they are shown all the same, tcp(7)."""
+
+
 def settle(fd: int, seconds: float) -> None:
     """Waits until TCP has sent what it was given. Past the library, so that nothing of it
-    is set in motion."""
+    is set in motion: and of what is held back in a ring the kernel knows nothing."""
+    if seconds >= HELD:
+        time.sleep(_SHOWN)
     queued = ctypes.c_int(0)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
