@@ -33,20 +33,22 @@ class Field(NamedTuple):
     wide: bool
 
 
-HEAD, MARK, FIN_HINT, TCP_TOTAL = Field(0, True), Field(8, False), Field(12, False), Field(16, True)
+HEAD, MARK, FIN_HINT, HELD = Field(0, True), Field(8, False), Field(12, False), Field(16, True)
 END_POS, REASON, CPU, ORIGIN = Field(24, True), Field(32, False), Field(36, False), Field(40, True)
 TAIL = Field(segments.TAIL, True)
 READY, CLOSED, WISH, WHY, _, LIMIT, REFUSES = (
     Field(segments.CONSUMER + 4 * place, False) for place in range(7)
 )
-COPIED, GIVEN = (Field(segments.ARRIVALS + at, True) for at in (0x40, 0x48))
+COPIED, GIVEN, TCP_TOTAL, HELD_AT = (
+    Field(segments.ARRIVALS + at, True) for at in (0x40, 0x48, 0x50, 0x58)
+)
 _ARMED = [
     Field(line + at, wide)
     for line in (segments.READER, segments.WRITER)
     for at, wide in ((0, False), (4, False), (8, True), (16, True))
 ]
 FIELDS = (
-    *(HEAD, MARK, FIN_HINT, TCP_TOTAL, END_POS, REASON, CPU, ORIGIN, TAIL),
+    *(HEAD, MARK, FIN_HINT, HELD, HELD_AT, TCP_TOTAL, END_POS, REASON, CPU, ORIGIN, TAIL),
     *(READY, CLOSED, WISH, WHY, LIMIT, REFUSES, COPIED, GIVEN, *_ARMED),
 )
 _STATES = (MARK, FIN_HINT, READY, CLOSED, WISH)
