@@ -10,9 +10,17 @@ from judges.verdict import Verdict, read_junit
 from sessions import Session
 
 PYTHON = "/usr/bin/python3"
-SHORT = ["test_select", "test_poll", "test_epoll", "test_selectors", "test_socketserver"]
-SHORT += ["test_httplib", "test_xmlrpc", "test_urllib2_localnet"]
-LONG = ["test_httpservers", "test_ssl", "test_socket", "test_asyncio"]
+SHORT = ["test_select", "test_epoll", "test_socketserver", "test_httplib"]
+SHORT += ["test_urllib2_localnet"]
+LONG = [
+    "test_poll",
+    "test_selectors",
+    "test_xmlrpc",
+    "test_httpservers",
+    "test_ssl",
+    "test_socket",
+    "test_asyncio",
+]
 LONG += ["test_multiprocessing_spawn", "test_multiprocessing_fork"]
 LONG += ["test_multiprocessing_forkserver"]
 LIMIT = {
