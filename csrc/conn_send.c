@@ -415,7 +415,7 @@ static ssize_t put(struct lf_sock *sock, int fd, struct lf_cursor *cursor, bool 
 		return free;
 	size_t n = cursor->left < (size_t)free ? cursor->left : (size_t)free;
 	uint64_t head = atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed);
-	bool held = more && lf_held_begin(sock, head, n);
+	bool held = more && lf_held_begin(sock, fd, head, n);
 	size_t done = put_pieces(sock, head, position_for(sock, head, n), cursor, n, taps, held);
 	return n && !done ? without_memory(sock) : (ssize_t)done;
 }
@@ -682,7 +682,8 @@ static ssize_t move_in(struct lf_sock *sock, int fd, const struct lf_bulk *bulk)
 	uint64_t position = position_for(sock, head, n);
 	int count = lf_ring_pieces(&sock->out_ring, position, n, pieces);
 	ssize_t used = bulk->move(bulk->context, pieces, count, n);
-	bool held = used > 0 && (bulk->more || is_corked(sock)) && lf_held_begin(sock, head, (size_t)used);
+	bool held = used > 0 && (bulk->more || is_corked(sock)) &&
+		    lf_held_begin(sock, fd, head, (size_t)used);
 	if (used == -EFAULT)
 		return without_memory(sock);
 	if (used > 0) {

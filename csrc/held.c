@@ -1,7 +1,12 @@
 /* held.c - see held.h. */
+#define _GNU_SOURCE
 #include "held.h"
 #include "clock.h"
 #include "invariant.h"
+#include "real.h"
+
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 
 /* As full as a segment gets: what a packet of 64 KiB, lo's, has room for. */
 enum { FULL = 65483 };
@@ -16,7 +21,14 @@ static uint32_t full(const struct lf_slot *slot)
 	return half < FULL ? half : FULL;
 }
 
-bool lf_held_begin(struct lf_sock *sock, uint64_t head, size_t n)
+/* Not when it can't be asked: then the ring goes by its own time. */
+static bool tcp_holds_some(int fd)
+{
+	int unsent = 0;
+	return lf_real.ioctl(fd, SIOCOUTQNSD, &unsent) == 0 && unsent > 0;
+}
+
+bool lf_held_begin(struct lf_sock *sock, int fd, uint64_t head, size_t n)
 {
 	struct lf_slot *slot = sock->slot;
 	uint64_t held = atomic_load_explicit(&slot->tx_held, memory_order_relaxed);
@@ -29,6 +41,10 @@ bool lf_held_begin(struct lf_sock *sock, uint64_t head, size_t n)
 		return false;
 	if (held)
 		return true;
+	/* The ring's first bytes come with those that TCP itself keeps back before them: nobody sees
+	 * the one before the other, and TCP's time runs already. */
+	if (head == 0 && tcp_holds_some(fd))
+		return false;
 	atomic_store_explicit(&sock->out->arrivals.held_at, lf_now(), memory_order_relaxed);
 	atomic_store_explicit(&slot->tx_held, ~head, memory_order_relaxed);
 	atomic_store_explicit(&sock->out->p.held, ~head, memory_order_relaxed);

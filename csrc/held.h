@@ -31,8 +31,9 @@
 #include "sock.h"
 
 /* Producer, under tx_lock: the n bytes that are about to be published behind `head` wait for
- * more. False: with them there is enough for a segment, or nothing. */
-bool lf_held_begin(struct lf_sock *sock, uint64_t head, size_t n);
+ * more. False: with them there is enough for a segment, or nothing, or TCP keeps back the bytes
+ * before them. */
+bool lf_held_begin(struct lf_sock *sock, int fd, uint64_t head, size_t n);
 /* Producer, under tx_lock, after publication. The caller rings. True: there were some. */
 bool lf_held_end(struct lf_sock *sock);
 

@@ -266,3 +266,29 @@ def test_who_waits_until_it_may_send_does_not_stall(ends: Ends) -> None:
 def test_what_comes_through_a_pipe_waits_too(ends: Ends) -> None:
     steps: list[Step] = [["splice_more", "c", 10], ["pause", 20], ["send", "c", 20]]
     assert when_fused(ends, lambda c: taken_first(c, "recv", steps, 30)) == 30
+
+
+def test_those_that_tcp_held_before_the_ring_come_with_the_rings(ends: Ends) -> None:
+    """The connection is fused while TCP itself holds bytes back; the next ones go by the ring."""
+    to_client = [["send", "s", 1]], [["receive", "c", 1]]
+
+    def taken(c: Connection, *, fuses: bool) -> Any:
+        for _ in range(3):
+            c.both(to_client[1], to_client[0])
+        began = time.monotonic()
+        c.client.ask(*CORKED)
+        while fuses and c.in_rings == 0 and time.monotonic() - began < CEILING * 0.6:
+            c.both(to_client[1], to_client[0])
+        c.client.do("send", "c", 10)
+        in_time = time.monotonic() - began < CEILING * 0.8
+        said = c.server.ask(["take_when_told", "s", "recv", 100])
+        is_meant = not fuses or (c.row is not None and c.row.bytes_to_server == 10)
+        return said if in_time and is_meant else None
+
+    for pair in ends:
+        for _ in range(40):
+            with pair.connection() as c:
+                said = taken(c, fuses=pair.fuses)
+            if said is not None:
+                break
+        assert said == [20]
