@@ -106,9 +106,14 @@ void lf_held_ignore(const struct lf_sock *sock)
 
 bool lf_held_from_us(const struct lf_sock *sock)
 {
-	return lf_sock_paired(sock) &&
-	       atomic_load_explicit(&sock->in->p.held, memory_order_relaxed) != 0 &&
-	       atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) == LF_MARK_FUSED &&
-	       lf_held_shown_head(sock) !=
-		       atomic_load_explicit(&sock->in->p.head, memory_order_relaxed);
+	if (!lf_sock_paired(sock))
+		return false;
+	uint64_t held = atomic_load_explicit(&sock->in->p.held, memory_order_relaxed);
+	/* Its end is rung for. */
+	if (!held ||
+	    atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) != LF_MARK_FUSED)
+		return false;
+	uint64_t head = atomic_load_explicit(&sock->in->p.head, memory_order_relaxed);
+	uint64_t tail = atomic_load_explicit(&sock->slot->rx_tail, memory_order_relaxed);
+	return (int64_t)(head - ~held) > 0 && head != tail;
 }

@@ -61,7 +61,8 @@ static inline uint64_t lf_held_shown_head(const struct lf_sock *sock)
 }
 
 /* Consumer, armed, and after a look in vain: there are bytes that it is to be shown later, of which
- * nobody tells. */
+ * nobody tells. That its time may be over since that look makes no difference: they have not been
+ * shown, so who asks sleeps but for a moment, and looks again. */
 bool lf_held_from_us(const struct lf_sock *sock);
 
 #endif

@@ -109,3 +109,11 @@ def test_a_receive_by_tcp_beside_a_ring_fills_all_of_many_buffers(
 ) -> None:
     """A short one would mean that there is no more, to who waits for the next edge."""
     assert same(plain, fused, programs / "conn_receive", "many-buffers") == "4000 4000 4000 4000\n"
+
+
+@pytest.mark.parametrize("way", ["recv", "poll", "select", "epoll", "edge"])
+def test_bytes_whose_time_is_over_between_two_looks_are_not_slept_over(
+    plain: Session, fused: Session, programs: Path, way: str
+) -> None:
+    fused.environment["LOOPFUSE_SPIN_US"] = "0"
+    assert same(plain, fused, programs / "held_clock", way) == "1 " * 8 + "\n"

@@ -20,8 +20,8 @@ PATIENCE = 600
 
 # Two unforced switches of thread and one stale load in an execution; three threads: one switch.
 SCENARIOS = (
-    "stream", "wrap", "reuse", "more", "uncork", "home", "fuse", "end", "back", "turn", "stopped",
-    "fin", "last", "close",
+    "stream", "wrap", "reuse", "more", "uncork", "late", "home", "fuse", "end", "back", "turn",
+    "stopped", "fin", "last", "close",
 )  # fmt: skip
 BOUNDS = (2, 1)
 BOUNDS_OF = {"two": (1, 1), "corks": (1, 1), "turn": (2, 2)}

@@ -170,6 +170,18 @@ static int how_many(const struct polled *polled)
 	return n;
 }
 
+/* A thread may let all time pass at once; otherwise none passes, and a sleep with an end is as long as
+ * one without. */
+static struct {
+	bool strikes, has_come;
+	int lock;
+} hour;
+
+static bool is_ready_or_late(void *context)
+{
+	return is_ready(context) || hour.has_come;
+}
+
 static int k_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *ts, const sigset_t *mask)
 {
 	(void)mask;
@@ -177,7 +189,7 @@ static int k_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *ts, cons
 	look(&polled);
 	if (ts && ts->tv_sec == 0 && ts->tv_nsec == 0)
 		return is_ready(&polled) ? how_many(&polled) : 0;
-	sim_block(is_ready, &polled);
+	sim_block(ts ? is_ready_or_late : is_ready, &polled);
 	look(&polled);
 	(void)is_ready(&polled);
 	return how_many(&polled);
@@ -269,7 +281,9 @@ ssize_t lf_uncancelled_recv(int fd, void *bytes, size_t n, int flags)
 int sim_clock(clockid_t clock, struct timespec *now)
 {
 	(void)clock;
-	*now = (struct timespec){1000, 0};
+	if (hour.strikes)
+		sim_kernel(&hour.lock);
+	*now = (struct timespec){hour.has_come ? 2000 : 1000, 0};
 	return 0;
 }
 
@@ -387,6 +401,7 @@ static void pair(enum lf_mark mark, uint32_t limit)
 	memset(socks, 0, sizeof(socks));
 	memset(kernel, 0, sizeof(kernel));
 	memset(ring, 0, sizeof(ring));
+	memset(&hour, 0, sizeof(hour));
 	got_count = 0;
 	for (int end = 0; end < ENDS; end++) {
 		struct lf_sock *sock = &socks[end];
@@ -521,6 +536,21 @@ static void corks_uncorks(void)
 	atomic_store(&slots[SENDER].corked, 0);
 	lf_conn_push(&socks[SENDER], 10);
 }
+
+/* late: nothing follows what waits for more; the time after which it is shown may be over between any
+ * two looks at the clock. */
+static void late_begin(void)
+{
+	pair(LF_MARK_FUSED, 4);
+	hour.strikes = true;
+}
+static void late_sends(void)
+{
+	send_with(1, 1, MSG_MORE);
+	sim_kernel(&hour.lock);
+	hour.has_come = true;
+}
+static void late_receives(void) { receive_all(1); }
 
 /* home: a send that knows of room without a look starts over at the first place. */
 static void home_begin(void)
@@ -681,6 +711,7 @@ static const struct sim_scenario scenarios[] = {
 	{"more", wrap_begin, {more_sends, more_receives}, NULL},
 	{"uncork", wrap_begin, {uncork_sends, uncork_receives}, NULL},
 	{"corks", corks_begin, {corks_sends, corks_receives, corks_uncorks}, NULL},
+	{"late", late_begin, {late_sends, late_receives}, NULL},
 	{"home", home_begin, {home_sends, home_receives}, NULL},
 	{"fuse", fuse_begin, {fuse_sends, fuse_receives}, NULL},
 	{"two", fuse_begin, {two_sends, two_receives, two_sends_too}, two_end},
