@@ -4,6 +4,7 @@ firewalls decide as ever."""
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,16 @@ def packets(capture: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
+def payload_in(listing: list[str]) -> int:
+    """Bytes by their numbers, as tcpdump tells them from the first one on: what is sent again,
+    as it is on a busy machine, counts once."""
+    ends: dict[str, int] = {}
+    for line in listing:
+        if numbers := re.search(r"(\S+ > \S+): .* seq \d+:(\d+)", line):
+            ends[numbers[1]] = max(ends.get(numbers[1], 0), int(numbers[2]) - 1)
+    return sum(ends.values())
+
+
 @pytest.mark.timeout(180)
 def test_of_a_gibibyte_tcp_has_at_most_a_copy_of_what_was_unread_at_the_end(
     eagerly_fused: Session, namespace: Namespace, tmp_path: Path
@@ -84,8 +95,7 @@ def test_of_a_gibibyte_tcp_has_at_most_a_copy_of_what_was_unread_at_the_end(
     listing = [line for line in packets(capture) if f".{PORT}" in line]
     assert any("Flags [S]" in line for line in listing), listing
     assert any("Flags [S.]" in line for line in listing), listing
-    payload = [int(line.rsplit(" ", 1)[1]) for line in listing]
-    assert sum(payload) <= RING_DEFAULT, listing
+    assert payload_in(listing) <= RING_DEFAULT, listing
 
 
 def test_a_rejecting_rule_still_refuses_the_connection(
