@@ -941,7 +941,7 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 static void tell_what_is_left(struct lf_sock *sock, int fd, struct msghdr *msg)
 {
 	size_t room = msg->msg_control ? msg->msg_controllen : 0;
-	int left = (int)lf_options_left(sock, fd);
+	int left = lf_options_left(sock, fd);
 	struct cmsghdr head = {
 		.cmsg_len = CMSG_LEN(sizeof(left)), .cmsg_level = IPPROTO_TCP, .cmsg_type = TCP_INQ};
 	if (room < head.cmsg_len)

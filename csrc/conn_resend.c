@@ -113,10 +113,10 @@ void lf_conn_resend_by_tcp(struct lf_sock *sock, int fd, bool patient)
 				await_room(room.fd, 100);
 			else
 				break;
-		} else if (sent == -1 && (errno == ENOBUFS || errno == ENOMEM) && patient) {
-			await_room(-1, 1); /* memory comes back; the bytes would not */
 		} else if (sent == -1 && (errno == ENOBUFS || errno == ENOMEM)) {
-			break;
+			if (!patient)
+				break;
+			await_room(-1, 1); /* memory comes back; the bytes would not */
 		} else if (sent == -1 && errno != EINTR) {
 			atomic_store(&sock->slot->error, (uint32_t)errno);
 			atomic_store(&sock->slot->reset, 1);

@@ -42,11 +42,12 @@ void lf_conn_may_have_stalled(struct lf_sock *sock)
 	atomic_fetch_add(&sock->tx_stalls, 1);
 }
 
-/* The ring had too little room. The reader may have made some, and rung, before the count said
- * that this is an edge: a thread asleep in an epoll set has looked in vain. Dekker: we store the
- * count, then load tail; it armed, hence saw tail or is rung for. */
-static void stalled(struct lf_sock *sock)
+/* The ring had too little room: what waits for more waits no longer. The reader may have made some,
+ * and rung, before the count said that this is an edge: a thread asleep in an epoll set has looked in
+ * vain. Dekker: we store the count, then load tail; it armed, hence saw tail or is rung for. */
+static void stalled(struct lf_sock *sock, int fd)
 {
+	lf_conn_push(sock, fd);
 	lf_conn_may_have_stalled(sock);
 	if (!atomic_load(&sock->registration))
 		return;
@@ -559,8 +560,7 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 			sent += n;
 		if (cursor.left == 0)
 			return sent;
-		lf_conn_push(sock, fd);
-		stalled(sock);
+		stalled(sock, fd);
 		if (dontwait)
 			return sent ? sent : -EAGAIN;
 		if (wait.want != LF_WANT_WRITE)
@@ -734,10 +734,8 @@ ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 			continue;
 		if (r == -EPIPE)
 			return after_shutdown(fd, 0);
-		if (r == -EAGAIN) {
-			lf_conn_push(sock, fd);
-			stalled(sock);
-		}
+		if (r == -EAGAIN)
+			stalled(sock, fd);
 		if (r != -EAGAIN || !may_wait)
 			return r;
 		int w = lf_wait(sock, fd, &wait);

@@ -428,11 +428,7 @@ static int look(struct lf_epoll *ep, int epfd, struct epoll_event *events, int m
  * what we have just been told of and may ignore, where it is level-triggered: as the kernel does. */
 static void hand_over(struct lf_epoll *ep, struct epoll_event *events, int n)
 {
-	struct lf_registration *left = ep->sleepers ? lf_entry_make_all_cold(ep) : NULL;
-	if (left)
-		lf_entry_poke(left);
-	else
-		lf_entry_have_one_nap(ep);
+	lf_entry_tell_sleepers(ep);
 	finish(ep, events, n);
 }
 

@@ -182,8 +182,7 @@ LF_EXPORT int close(int fd)
 		return lf_real.close(fd);
 	/* A thread that is cancelled leaves it open, and as it was. */
 	pthread_testcancel();
-	LF_UNCANCELLED(state);
-	return close_one(fd);
+	return lf_fd_close(fd);
 }
 
 LF_EXPORT int __close(int fd)

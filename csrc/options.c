@@ -344,14 +344,20 @@ static int without_copy(const struct lf_sock *sock, int queued)
 	return copy < (size_t)queued ? queued - (int)copy : 0;
 }
 
-size_t lf_options_left(struct lf_sock *sock, int fd)
+/* Wherever they lie; TCP has `queued`. */
+static int all_unread(struct lf_sock *sock, int queued)
+{
+	return without_copy(sock, queued) + (int)lf_conn_unread(sock);
+}
+
+int lf_options_left(struct lf_sock *sock, int fd)
 {
 	int queued = 0;
 	/* Otherwise all there is lies in the ring. */
 	if (lf_rx(sock) != LF_RX_FUSED ||
 	    atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) != LF_MARK_FUSED)
 		(void)lf_real.ioctl(fd, SIOCINQ, &queued);
-	size_t left = (size_t)without_copy(sock, queued) + lf_conn_unread(sock);
+	int left = all_unread(sock, queued);
 	/* "After receiving FIN, tell the user-space to continue reading", tcp_inq_hint() in Linux. */
 	return left == 0 && lf_conn_fin_has_come(fd) ? 1 : left;
 }
@@ -370,7 +376,7 @@ bool lf_option_refuse_zero_copy(struct lf_sock *sock, int fd, void *value, sockl
 	memcpy(&answer, value, have);
 	(void)lf_real.ioctl(fd, SIOCINQ, &queued);
 	answer.length = 0;
-	answer.recv_skip_hint = (uint32_t)without_copy(sock, queued) + (uint32_t)lf_conn_unread(sock);
+	answer.recv_skip_hint = (uint32_t)all_unread(sock, queued);
 	memcpy(value, &answer, have);
 	return true;
 }
@@ -433,7 +439,7 @@ void lf_ioctl_amend(struct lf_sock *sock, unsigned long request, void *value)
 {
 	switch (request) {
 	case FIONREAD:
-		*(int *)value = without_copy(sock, *(int *)value) + (int)lf_conn_unread(sock);
+		*(int *)value = all_unread(sock, *(int *)value);
 		break;
 	case SIOCOUTQ:
 	case SIOCOUTQNSD:

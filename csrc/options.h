@@ -55,6 +55,6 @@ enum { LF_UNTRIED_WINDOW = 64 * 1024 };
  * for by SO_RCVLOWAT; 0: it did neither. */
 uint32_t lf_options_receive_limit(const struct lf_sock *sock);
 /* What TCP_INQ tells after a receive: bytes that are left, wherever they lie. */
-size_t lf_options_left(struct lf_sock *sock, int fd);
+int lf_options_left(struct lf_sock *sock, int fd);
 
 #endif
