@@ -159,7 +159,8 @@ def processes() -> Iterator[int]:
             yield int(entry.name)
 
 
-_IO_URING = "anon_inode:[io_uring]"
+IO_URING = "anon_inode:[io_uring]"
+"""What a descriptor of an io_uring leads to."""
 _TAKER = "SqThread:"
 
 
@@ -181,7 +182,7 @@ def has_polled_ring(pid: int) -> bool:
     """
     try:
         with os.scandir(f"/proc/{pid}/fd") as entries:
-            rings = [entry.name for entry in entries if _link(Path(entry.path)) == _IO_URING]
+            rings = [entry.name for entry in entries if _link(Path(entry.path)) == IO_URING]
         infos = [Path(f"/proc/{pid}/fdinfo/{name}").read_text() for name in rings]
     except OSError:
         return False

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from loopfuse._elf import Obstacle, examine
 from loopfuse._kernel import (
+    IO_URING,
     command_name,
     descriptors_of,
     environment_of,
@@ -72,7 +73,7 @@ class Process:
     @cached_property
     def has_polled_ring(self) -> bool:
         """An io_uring of whose requests the library can't know."""
-        return has_polled_ring(self.pid)
+        return IO_URING in self.descriptors and has_polled_ring(self.pid)
 
     def is_program(self, pattern: str) -> bool:
         """Does a name (or, with a slash, a path) as in a policy file fit it?"""
