@@ -71,6 +71,9 @@ MODELS = (
     Model("teardown", "-DBYTES=2"),
     Model("heirs", "-DBYTES=1"),
     Model("copy", "-DBYTES=2"),
+    Model("naps"),
+    Model("naps", "-DOTHERS=0"),
+    Model("naps", "-DREARM"),
 )
 LARGER = (
     Model("sleep", "-DWANT=2 -DBYTES=4"),
@@ -82,6 +85,7 @@ LARGER = (
     Model("teardown", "-DBYTES=3"),
     Model("heirs", "-DBYTES=2"),
     Model("copy", "-DBYTES=4"),
+    Model("naps", "-DTHREADS=3 -DOTHERS=2 -DREARM"),
 )
 MUTATIONS: dict[str, dict[str, Model]] = {
     "sleep": {
@@ -144,6 +148,14 @@ MUTATIONS: dict[str, dict[str, Model]] = {
         "MARK_BEFORE_COPIED": Model("copy", "-DBYTES=2"),
         "NO_LATE_LOOK": Model("copy", "-DBYTES=2"),
         "SKIP_ALL": Model("copy", "-DBYTES=2"),
+    },
+    "naps": {
+        "ARM_WITHOUT_A_WORD": Model("naps", "-DREARM"),
+        "COUNT_NAPS_FOR_EVER": Model("naps"),
+        "GET_UP_AND_LEAVE": Model("naps"),
+        "KEPT_BY_THE_CLOCK": Model("naps"),
+        "LEAVE_WITHOUT_A_WORD": Model("naps"),
+        "LOOK_AND_LEAVE": Model("naps", "-DOTHERS=0"),
     },
 }
 
