@@ -114,6 +114,9 @@ class Director:
         self._lowat = dict.fromkeys(SIDES, 1)
         self._shut: dict[str, set[str]] = {side: set() for side in SIDES}
         self._pristine = program.defuse_at is None
+        self._may_keep_an_error: set[str] = set()
+        """What ends a recvmmsg that has a message is kept for the next call: by the library, if it
+        was that of a ring, and a new holder knows only TCP's (docs/semantics.md)."""
         self._may_not_see_the_end: set[str] = set()
         """FIN came behind more bytes than TCP's window surely takes: so what errors a send meets
         is open."""
@@ -335,6 +338,8 @@ class Director:
         if side in self._may_not_see_the_end and step["do"] in ("send", "fill", "exec writer"):
             return False
         if self._may_leave_the_ring(step) and (self._waits_for_room() or self._is_full()):
+            return False
+        if side in self._may_keep_an_error and step["do"] in {*_HANDING_ON, "exec writer"}:
             return False
         busy = {blocked.kind for blocked in self._blocked if blocked.step["by"] == side}
         out, come = self._streams[side], self._streams[OTHER[side]]
@@ -674,6 +679,8 @@ class Director:
             return "an end"
         count, right, text, seen = result
         flags = step.get("flags", [])
+        if step.get("how") == "recvmmsg" and self._is_gone(OTHER[step["by"]]):
+            self._may_keep_an_error.add(step["by"])
         if isinstance(count, int) and not {"MSG_PEEK", "MSG_OOB", "MSG_ERRQUEUE"} & set(flags):
             stream.received += count
             stream.full = stream.full and not count
