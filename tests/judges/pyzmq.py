@@ -11,9 +11,9 @@ SUITE = PypiSuite(
     needs=("pytest-asyncio==1.5.0", "tornado==6.6.1"),
     files=("tests", "pytest.ini"),
 )
-SHORT = ["test_reqrep", "test_poll", "test_device", "test_monitor"]
-SHORT += ["test_security", "test_auth", "test_zmqstream"]
-LONG = ["test_pair", "test_socket", "test_asyncio", "test_future", "test_context"]
+SHORT = ["test_poll", "test_device", "test_monitor", "test_security", "test_auth"]
+SHORT += ["test_zmqstream"]
+LONG = ["test_reqrep", "test_pair", "test_socket", "test_asyncio", "test_future", "test_context"]
 LONG += ["test_monqueue", "test_pubsub", "test_retry_eintr"]
 WITHOUT_TCP: set[str] = set()
 judge = SUITE.judge
