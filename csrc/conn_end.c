@@ -365,6 +365,14 @@ static bool bell_hung_up(struct lf_sock *sock, int timeout_ms)
 	       p.fd == atomic_load(&sock->bell); /* still, so it was all the time */
 }
 
+/* The peer said that it would send FIN, or has seen to RST. One that is only CLOSING and sends FIN
+ * died before it could: while it lives, the kernel hears of a close after it is TOLD. */
+static bool announced(const struct lf_sock *sock)
+{
+	return atomic_load(&sock->in->p.fin_hint) ||
+	       atomic_load(&sock->out->c.closed) == LF_CLOSED_TOLD;
+}
+
 /* Bytes that lie unread in the ring we read from. */
 static bool has_unread(struct lf_sock *sock)
 {
@@ -396,6 +404,26 @@ static void await_end_of_ring(struct lf_sock *sock, int fd, int64_t deadline)
 				lf_uncancelled_nap(1000000);
 		}
 	}
+}
+
+/* Under rx_lock, with a live ring: its producer is dead, and those who are handed the socket, stdio
+ * too, know only TCP. True: that has now what was unread. */
+static bool renew_if_peer_is_dead(struct lf_sock *sock, int fd, enum lf_reason reason)
+{
+	bool knows_only_tcp = reason == LF_REASON_EXEC || reason == LF_REASON_DESCRIPTOR_PASSED ||
+			      reason == LF_REASON_STDIO;
+	if (!knows_only_tcp || !bell_hung_up(sock, 0) || announced(sock))
+		return false;
+	/* The bell is closed by the kernel, after the last store: of the mark, if it said more. */
+	if (atomic_load(&sock->in->p.mark) != LF_MARK_FUSED)
+		return false;
+	uint64_t head = atomic_load(&sock->in->p.head), tail = atomic_load(&sock->slot->rx_tail);
+	if (head - tail > sock->ring_size || !lf_conn_renew(sock, fd, tail, (size_t)(head - tail)))
+		return false;
+	atomic_store(&sock->slot->rx_tail, head);
+	atomic_store(&sock->in->t.tail, head);
+	lf_states_enter_rx(sock->slot, LF_RX_ENDED);
+	return true;
 }
 
 /* Over whatever was wished before, but not over what the producer has begun. */
@@ -448,6 +476,8 @@ static void leave_ring(struct lf_sock *sock, int fd, enum lf_reason reason, int6
 	wish_all_back(sock);
 	if (atomic_load(&sock->in->p.mark) == LF_MARK_FUSED && has_unread(sock)) {
 		await_end_of_ring(sock, fd, deadline);
+		if (renew_if_peer_is_dead(sock, fd, reason))
+			return;
 		/* Not in time: it sends them by TCP at its next call. Until then our own
 		 * receives read them, see lf_conn_take_turn(). */
 		if (stay && atomic_load(&sock->in->p.mark) == LF_MARK_FUSED)
@@ -733,14 +763,6 @@ static void await_verdict(struct lf_sock *sock)
 	while (atomic_load(&sock->hung_up) == LF_HUNG_UP && lf_now() < deadline)
 		lf_uncancelled_nap(50000);
 	errno = saved;
-}
-
-/* The peer said that it would send FIN, or has seen to RST. One that is only CLOSING and sends FIN
- * died before it could: while it lives, the kernel hears of a close after it is TOLD. */
-static bool announced(const struct lf_sock *sock)
-{
-	return atomic_load(&sock->in->p.fin_hint) ||
-	       atomic_load(&sock->out->c.closed) == LF_CLOSED_TOLD;
 }
 
 bool lf_conn_fin_is_doubtful(struct lf_sock *sock)

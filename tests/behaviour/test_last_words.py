@@ -1,14 +1,21 @@
-"""A socket that moves after its peer has shut down, closed or exited loses no byte either."""
+"""A socket that moves after its peer has gone, in whatever way, loses no byte either."""
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
 from test_descriptors import MOVERS, compare, is_last_words
 from test_transcripts import scenarios
 
+from behaviour.two_ends import same
+from conftest import PROGRAMS
 from sessions import Session
+
+# With ports of its own, which no other connection of this machine has.
+IN_A_NAMESPACE = ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
 
 
 @pytest.mark.parametrize("name", [name for name in scenarios(MOVERS) if is_last_words(name)])
@@ -16,3 +23,23 @@ def test_the_transcript_is_the_same(
     name: str, plain: Session, fused: Session, programs: Path
 ) -> None:
     compare(name, plain, fused, programs)
+
+
+@pytest.mark.parametrize("side", ["s", "c"])
+@pytest.mark.parametrize("family", ["4", "6", "mapped"])
+def test_of_a_killed_peer_comes_all_under_the_same_names(
+    family: str, side: str, plain: Session, lazily_fused: Session
+) -> None:
+    if os.getuid() != 0:
+        pytest.skip("making a network namespace needs root")
+    command = [*IN_A_NAMESPACE, sys.executable, str(PROGRAMS / "killed_peer.py"), family, side]
+    expected, done = plain.run(command), lazily_fused.run(command)
+    assert "fused" in done.stderr
+    assert done.stdout == expected.stdout
+
+
+def test_a_stranger_who_connects_meanwhile_gets_nothing(
+    plain: Session, lazily_fused: Session, programs: Path
+) -> None:
+    said = same(plain, lazily_fused, programs / "renewed", "")
+    assert said == "6 bytes, then 0; a stranger got nothing\n"

@@ -489,11 +489,12 @@ class Director:
 
     def _can_be_handed_on(self, side: str) -> bool:
         """The new holder knows only TCP, by which the other party has to send again what this
-        one has not read: it must be there, able to send, or have left a copy before FIN; and room
-        must be in TCP's buffers (docs/semantics.md)."""
+        one has not read: it must be there, able to send, or have left a copy before FIN, or have
+        been killed; and room must be in TCP's buffers (docs/semantics.md)."""
         come = self._streams[OTHER[side]]
         sending = bool(self._sending(OTHER[side]))
         able = not self._is_gone(OTHER[side]) or OTHER[side] in self._said_its_last
+        able = able or self._was_killed(OTHER[side]) and not self._shut[side]
         able = able and not sending and self._pristine
         out = self._streams[side]
         if self._is_gone(OTHER[side]) and (out.unread or not out.exact):
@@ -503,6 +504,11 @@ class Director:
         if not come.unread and not sending:
             return True
         return able and come.exact and come.unread <= come.certain
+
+    def _was_killed(self, side: str) -> bool:
+        """As the only one who held the socket, which had gone nowhere else."""
+        alone = not self._children[side] and side not in self._has_copies
+        return not self._pair.parties[side].alive and side not in self._left_the_ring and alone
 
     def _says_its_last(self, step: Step) -> bool:
         if step["do"] == "shutdown":

@@ -193,8 +193,9 @@ _FILL = _step("fill")
 _SHUTDOWN = _step("shutdown", how=st.sampled_from(["SHUT_WR", "SHUT_WR", "SHUT_RD", "SHUT_RDWR"]))
 _CLOSE = _step("close")
 _COPY = _step("copy", how=st.sampled_from(["dup", "dup2", "F_DUPFD"]))
+_KILL = _step("kill")
 _RARE_ENDS = st.one_of(
-    _step("cover"), _step("reconnect", how=st.sampled_from(["AF_UNSPEC", "AF_INET"])), _step("kill")
+    _step("cover"), _step("reconnect", how=st.sampled_from(["AF_UNSPEC", "AF_INET"])), _KILL
 )
 _SIGNAL = st.fixed_dictionaries({"do": st.just("signal"), "restart": st.booleans()})
 _PROCESSES = st.one_of(
@@ -234,6 +235,7 @@ _MOVING_STEP = st.one_of(
     _ASK,
     _DRAIN,
     _COPY,
+    *[_KILL] * 2,
     _RARE_ENDS,
     _READINESS,
 )

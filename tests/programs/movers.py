@@ -8,6 +8,7 @@ import array
 import ctypes
 import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -428,6 +429,15 @@ def _exits(s):
     os.waitpid(child, 0)
 
 
+def _is_killed(s):
+    """The last that holds it is a child, which can say nothing any more."""
+    if (child := os.fork()) == 0:
+        signal.pause()
+    s.close()
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
 def _reads_a_part(s):
     return exactly(s, 1000)
 
@@ -490,13 +500,14 @@ def _last_words(leave, read, move, data=FROM_CLIENT):
     SCENARIOS[f"last_words{''.join(names)}{'_long' * (data is LONG)}"] = act
 
 
-for each in (_shuts_down, _closes, _exits):
+for each in (_shuts_down, _closes, _exits, _is_killed):
     _last_words(each, _reads_nothing, _to_a_program)
     _last_words(each, _reads_a_part, _passes_on)
 _last_words(_closes, _reads_a_part, _to_a_program)
 _last_words(_closes, _reads_all_but_the_end, _to_a_program)
 _last_words(_shuts_down, _reads_nothing, _passes_on)
 _last_words(_closes, _reads_a_part, _to_a_program, LONG)
+_last_words(_is_killed, _reads_a_part, _to_a_program, LONG)
 _last_words(_shuts_down, _reads_nothing, _to_a_program, LONG)
 
 
