@@ -77,6 +77,8 @@ bool lf_conn_enter_plain_tx(struct lf_sock *sock);
 void lf_conn_leave_plain_tx(struct lf_sock *sock, ssize_t sent);
 /* A send by TCP may have found too little room: more room is then an edge for EPOLLET. */
 void lf_conn_may_have_stalled(struct lf_sock *sock);
+/* The same after the kernel's answer to a send by TCP. */
+void lf_conn_stalled_in_tcp(struct lf_sock *sock, int fd);
 
 /* The peer has ended a ring by FIN, and left a copy of its last bytes in TCP, before FIN: see
  * copy_what_is_unread(). Under rx_lock: throws away as much of that as was read in the ring, if `unread`
@@ -341,16 +343,24 @@ void lf_wait_forget(const struct lf_sock *sock);
 bool lf_wait_spin(struct lf_sock *sock, const struct lf_wait *wait);
 /* Sleeps on TCP alone, for a call to which the kernel said EAGAIN only since it is not to wait any
  * more. `handlers_run`: lf_defer_calls() before that call; begun anew after a handler, it would have
- * looked at O_NONBLOCK once more. Returns 0 (try again), -EINTR or -EAGAIN (it would not wait). */
-int lf_wait_tcp(int fd, short events, uint32_t handlers_run);
+ * looked at O_NONBLOCK once more. `longest`: ns, or LF_FOREVER. Returns 0 (try again), -EINTR or
+ * -EAGAIN (it would not wait). */
+int lf_wait_tcp(int fd, short events, int64_t longest, uint32_t handlers_run);
 /* Polls within a call that is to wait: 0: something is there, or time is up; -EAGAIN: a handler ran
  * after which the kernel would begin the call anew; -EINTR: one that ends it. `fds` has room for one
  * more. */
 int lf_wait_poll(struct pollfd *fds, size_t n, const struct timespec *ts, struct lf_hold *hold);
 /* Counts the caller as one who relies on the doorbell, before it arms. False: another thread
- * is just emptying it, so the caller may sleep for LF_SHARED_SLEEP_NS at the most. */
+ * is just emptying it, or it is another's, so the caller may sleep for LF_SHARED_SLEEP_NS at the most. */
 bool lf_wait_begin(struct lf_sock *sock);
 void lf_wait_end(struct lf_sock *sock);
+/* Reader, armed, and after a look in vain: there may be bytes for it later of which nobody tells. */
+bool lf_wait_is_untold(const struct lf_sock *sock);
+/* The doorbell to be slept at, or -1. */
+static inline int lf_wait_bell(const struct lf_sock *sock)
+{
+	return atomic_load(&sock->hung_up) || lf_sock_bell_is_parents(sock) ? -1 : atomic_load(&sock->bell);
+}
 /* Raises the armed flag; the caller looks at the ring once more before it sleeps. Who rings takes
  * it down again; who has slept only by lf_wait_disarm_reader(): it is one flag for all who sleep. */
 void lf_wait_arm(struct lf_sock *sock, enum lf_want want);

@@ -398,9 +398,9 @@ static void await_end_of_ring(struct lf_sock *sock, int fd, int64_t deadline)
 		if (rung == 1) {
 			if (p.fd == atomic_load(&sock->bell) && (p.revents & (POLLHUP | POLLERR)))
 				return;
-			lf_bell_drain(sock);
-			/* Closed past us: then we look again without being rung. */
-			if (p.revents & POLLNVAL)
+			/* Left to those who sleep, and rely on it; or closed past us: then we look again
+			 * without being rung. */
+			if (!lf_wait_drain(sock, 0) || (p.revents & POLLNVAL))
 				lf_uncancelled_nap(1000000);
 		}
 	}
@@ -563,8 +563,8 @@ void lf_conn_defuse_until(struct lf_sock *sock, int fd, enum lf_reason reason, b
 }
 
 /* Both directions end as soon as each producer looks; what lies in the rings is read there
- * to the end. False: this thread holds a lock of it further up its stack. */
-static bool end_both(struct lf_sock *sock, enum lf_reason reason)
+ * to the end, or comes by TCP. False: this thread holds a lock of it further up its stack. */
+static bool end_both(struct lf_sock *sock, enum lf_reason reason, enum lf_wish wish)
 {
 	struct lf_slot *slot = sock->slot;
 	int fd = lf_sock_named(sock, atomic_load(&sock->fd));
@@ -581,7 +581,7 @@ static bool end_both(struct lf_sock *sock, enum lf_reason reason)
 	/* Dekker, as in leave_ring(): if the mark is still PLAIN, the producer will see the
 	 * wish before its first byte. One that stands says as much, and more. */
 	uint32_t none = LF_WISH_NONE;
-	(void)atomic_compare_exchange_strong(&sock->in->c.wish, &none, LF_WISH_PLAIN);
+	(void)atomic_compare_exchange_strong(&sock->in->c.wish, &none, (uint32_t)wish);
 	if (rx == LF_RX_PLAIN || atomic_load(&sock->in->p.mark) == LF_MARK_PLAIN)
 		lf_states_enter_rx(slot, LF_RX_ENDED);
 	lf_lock_release(&slot->rx_lock, LF_RANK_RX);
@@ -596,7 +596,7 @@ void lf_conn_return_to_tcp(struct lf_sock *sock, enum lf_reason reason)
 		return;
 	}
 	int saved = errno;
-	(void)end_both(sock, reason);
+	(void)end_both(sock, reason, LF_WISH_PLAIN);
 	lf_epoll_refresh(sock);
 	errno = saved;
 }
@@ -617,8 +617,9 @@ bool lf_conn_give_up_bell(struct lf_sock *sock)
 		return false;
 	int saved = errno, bell = -1;
 	/* The wish also tells the peer that the hang-up which follows is not our death. Until
-	 * it has ended its ring we look there every few ms (lf_sock_must_poll). */
-	if (end_both(sock, LF_REASON_DESCRIPTOR_NEEDED)) {
+	 * it has ended its ring we look there every few ms (lf_sock_must_poll). Who sleeps already,
+	 * and would miss what was just rung for, hears of it by TCP. */
+	if (end_both(sock, LF_REASON_DESCRIPTOR_NEEDED, LF_WISH_TAKE_BACK)) {
 		lf_epoll_bell_closes(sock);
 		lf_epoll_refresh(sock);
 		bell = atomic_exchange(&sock->bell, -1);

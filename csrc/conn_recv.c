@@ -662,6 +662,10 @@ static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 {
 	ssize_t sum = 0;
 	uint32_t handlers_run = lf_defer_calls();
+	/* The kernel wakes a receive for no fewer than SO_RCVLOWAT, and part of those came by the ring. */
+	bool too_few = awaited && waits &&
+		       atomic_load_explicit(&sock->slot->rcvlowat, memory_order_relaxed) > 1;
+	int64_t longest = too_few ? LF_SHARED_SLEEP_NS : LF_FOREVER;
 	while (cursor->left) {
 		if (cursor->offset == cursor->iov->iov_len) {
 			lf_cursor_advance(cursor, 0);
@@ -669,13 +673,14 @@ static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 		}
 		struct iovec iov = {(uint8_t *)cursor->iov->iov_base + cursor->offset,
 				    cursor->iov->iov_len - cursor->offset};
-		int how = awaited ? MSG_WAITALL : MSG_DONTWAIT;
+		int how = awaited && !too_few ? MSG_WAITALL : MSG_DONTWAIT;
 		if (awaited && iov.iov_len > awaited)
 			iov.iov_len = awaited;
 		struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 		ssize_t n = lf_real.recvmsg(fd, &msg, flags | how);
-		bool waits_on = awaited && waits && lf_sock_nonblocking(sock);
-		if (n == -1 && errno == EAGAIN && waits_on && lf_wait_tcp(fd, POLLIN, handlers_run) == 0)
+		bool waits_on = awaited && waits && (too_few || lf_sock_nonblocking(sock));
+		if (n == -1 && errno == EAGAIN && waits_on &&
+		    lf_wait_tcp(fd, POLLIN | POLLRDHUP, longest, handlers_run) == 0)
 			continue;
 		if (n == -1 && errno != EAGAIN && errno != EINTR)
 			atomic_store(&sock->slot->error, (uint32_t)errno); /* for the next call */
@@ -993,7 +998,7 @@ ssize_t lf_conn_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 			uint32_t handlers_run = lf_defer_calls();
 			n = plain_recv(sock, fd, io);
 			if (n == -EAGAIN && io->waits) {
-				n = lf_wait_tcp(fd, POLLIN, handlers_run);
+				n = lf_wait_tcp(fd, POLLIN, LF_FOREVER, handlers_run);
 				if (n == 0)
 					continue;
 			}

@@ -7,6 +7,7 @@
 #include "invariant.h"
 #include "pairing.h"
 #include "real.h"
+#include "start.h"
 #include "tap.h"
 #include "uncancelled.h"
 
@@ -54,6 +55,17 @@ static void stalled(struct lf_sock *sock, int fd)
 	lf_wait_arm(sock, LF_WANT_WRITE);
 	if (lf_conn_writable(sock))
 		lf_epoll_room(sock);
+}
+
+void lf_conn_stalled_in_tcp(struct lf_sock *sock, int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLOUT};
+	lf_conn_may_have_stalled(sock);
+	/* The kernel may have told of room, once, before the count said that this is an edge: a thread
+	 * with an epoll set has taken it for what the program knew (is_stale()). Dekker: we store the
+	 * count, then ask the kernel; it has asked the kernel, then loaded the count. */
+	if (atomic_load(&sock->registration) && lf_uncancelled_poll(&p, 1, 0) == 1)
+		lf_epoll_refresh(sock);
 }
 
 struct plain_call {
@@ -141,7 +153,7 @@ static ssize_t plain_send(struct lf_sock *sock, int fd, struct lf_io *io)
 	call.sent = n;
 	int error = errno;
 	if (n == -1 || (size_t)n < cursor_of(io->msg).left)
-		lf_conn_may_have_stalled(sock);
+		lf_conn_stalled_in_tcp(sock, fd);
 	return n == -1 ? lf_conn_kernel_said(sock, fd, -error) : n;
 }
 
@@ -309,7 +321,9 @@ static ssize_t before_put(struct lf_sock *sock, uint32_t *taps)
 	}
 	if (atomic_load_explicit(&sock->slot->shut, memory_order_relaxed) & LF_SHUT_WR)
 		return -EPIPE;
-	if (wished_away(sock, broker))
+	/* Whoever takes the unread bytes back takes these, too. In borrowed memory that is the parent, which
+	 * may not run before we are through (vfork(2)). */
+	if (wished_away(sock, broker) && !lf_in_borrowed_memory())
 		return LF_LOOK_AGAIN;
 	return 0;
 }
@@ -493,7 +507,8 @@ static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 		struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 		struct lf_io io = {.msg = &msg, .flags = whole->flags | MSG_NOSIGNAL, .one = true};
 		ssize_t n = plain_send(sock, fd, &io);
-		if (n == -EAGAIN && whole->waits && lf_wait_tcp(fd, POLLOUT, handlers_run) == 0)
+		if (n == -EAGAIN && whole->waits && 
+		    lf_wait_tcp(fd, POLLOUT, LF_FOREVER, handlers_run) == 0)
 			continue;
 		if (n < 0 && n != -EAGAIN && n != -EINTR && !(n == -EPIPE && has_been_shut(sock)))
 			atomic_store(&sock->slot->error, (uint32_t)-n); /* for the next call */
@@ -661,7 +676,7 @@ ssize_t lf_conn_send(struct lf_sock *sock, int fd, struct lf_io *io)
 			return n == -1 ? -errno : n;
 		}
 		if (n == -EAGAIN && io->waits && lf_tx(sock) != LF_TX_FUSED) {
-			n = lf_wait_tcp(fd, POLLOUT, handlers_run);
+			n = lf_wait_tcp(fd, POLLOUT, LF_FOREVER, handlers_run);
 			if (n == 0)
 				continue;
 		}
@@ -748,16 +763,32 @@ ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 	}
 }
 
-static bool leaves_a_third(const struct lf_sock *sock, uint64_t tail, uint32_t limit)
+/* With so much unread it is writable: as TCP has it, once a third of the buffer is free. Of one that
+ * the program has bounded that is our own part alone: a reader may wait for all that its own part
+ * holds (SO_RCVLOWAT), which TCP would have taken out of ours. */
+static uint32_t writable_below(const struct lf_sock *sock, uint32_t limit)
+{
+	const struct lf_slot *slot = sock->slot;
+	uint32_t ours = limit;
+	if (atomic_load_explicit(&slot->sndbuf, memory_order_relaxed) |
+	    atomic_load_explicit(&slot->notsent_lowat, memory_order_relaxed)) {
+		uint32_t share = lf_conn_peer_share(sock);
+		ours = share < limit ? limit - share : 0;
+	}
+	return limit - (ours > 3 ? ours / 3 : 1);
+}
+
+static bool has_enough_room(const struct lf_sock *sock, uint64_t tail, uint32_t limit)
 {
 	uint64_t unread = atomic_load_explicit(&sock->slot->tx_head, memory_order_relaxed) - tail;
-	return unread <= limit - limit / 3;
+	return unread <= writable_below(sock, limit);
 }
 
 void lf_conn_say_when_writable(struct lf_sock *sock)
 {
 	uint32_t limit = atomic_load_explicit(&sock->slot->tx_limit, memory_order_relaxed);
-	atomic_store_explicit(&sock->out->writer.below, limit - limit / 3, memory_order_relaxed);
+	atomic_store_explicit(&sock->out->writer.below, writable_below(sock, limit),
+			      memory_order_relaxed);
 }
 
 bool lf_conn_writable(struct lf_sock *sock)
@@ -770,15 +801,14 @@ bool lf_conn_writable(struct lf_sock *sock)
 	    atomic_load_explicit(&sock->slot->user_timeout, memory_order_relaxed) ||
 	    (atomic_load_explicit(&sock->slot->shut, memory_order_relaxed) & LF_SHUT_WR))
 		return true;
-	/* As TCP has it: writable once a third of the buffer is free. By the tail as last seen,
-	 * if that is enough. */
+	/* By the tail as last seen, if that is enough. */
 	uint32_t limit = follow_peers_limit(
 		sock, atomic_load_explicit(&sock->slot->tx_limit, memory_order_relaxed));
-	if (leaves_a_third(sock, atomic_load_explicit(&sock->slot->tx_tail, memory_order_relaxed),
-			   limit))
+	if (has_enough_room(sock, atomic_load_explicit(&sock->slot->tx_tail, memory_order_relaxed),
+			    limit))
 		return true;
-	return leaves_a_third(sock, atomic_load_explicit(&sock->out->t.tail, memory_order_acquire),
-			      limit);
+	return has_enough_room(sock, atomic_load_explicit(&sock->out->t.tail, memory_order_acquire),
+			       limit);
 }
 
 size_t lf_conn_low_water(const struct lf_sock *sock)

@@ -177,6 +177,12 @@ static void arm(struct lf_registration *reg)
 		lf_wait_arm(reg->sock, LF_WANT_WRITE);
 }
 
+/* -1: there is none that is ours. */
+static int bell_of(const struct lf_registration *reg)
+{
+	return lf_sock_bell_is_parents(reg->sock) ? -1 : atomic_load(&reg->sock->bell);
+}
+
 static bool enter_bell(struct lf_registration *reg, int op, uint32_t events);
 
 /* The set is the kernel's one, from which the process that we come from takes the doorbell when it closes
@@ -196,13 +202,16 @@ static bool make_cold(struct lf_registration *reg)
 	if (reg->ep->inherited && !reg->heard)
 		say_that_we_wait(reg);
 	widen(reg);
-	bool bell = lf_wait_begin(reg->sock) && !lf_sock_must_poll(reg->sock);
+	bool entered = reg->has_bell || bell_of(reg) < 0;
+	bool bell = lf_wait_begin(reg->sock) && !lf_sock_must_poll(reg->sock) && entered;
 	arm(reg);
 	bool ready = lf_entry_reportable(reg) != 0;
-	if (!ready && lf_held_from_us(reg->sock))
+	if (!ready && lf_wait_is_untold(reg->sock))
 		bell = false;
-	if (!ready && !bell) /* can't be relied on: stay hot and sleep briefly */
-		reg->ep->capped = true;
+	/* Can't be relied on: stay hot and sleep briefly; who sleeps already, too, see
+	 * lf_entry_have_one_nap(). */
+	reg->untold = !ready && !bell;
+	reg->ep->capped |= reg->untold;
 	if (ready || !bell) {
 		lf_wait_end(reg->sock);
 		return ready;
@@ -251,18 +260,19 @@ void lf_entry_heat_cooled(struct lf_epoll *ep)
 
 static bool enter_bell(struct lf_registration *reg, int op, uint32_t events)
 {
-	int bell = atomic_load(&reg->sock->bell);
+	int bell = bell_of(reg);
 	struct epoll_event event = {.events = events, .data.u64 = lf_epoll_tag(reg, LF_TAG_BELL)};
 	return bell >= 0 && lf_real.epoll_ctl(atomic_load(&reg->ep->fd), op, bell, &event) == 0;
 }
 
-/* There is always room in a doorbell, in which a few bytes lie at the most, so asking for
- * EPOLLOUT reports at once. TCP's send queue may be full: of what went there before the ring,
- * or where sending is plain. It has to do only where the bell has left the set, because the
- * other end is gone: then there is a FIN or an error to report. */
+/* There is room in a doorbell, in which a few bytes lie mostly, so asking for EPOLLOUT reports at once.
+ * TCP's send queue may be full: of what went there before the ring, or where sending is plain. It has to
+ * do only where the bell has left the set, because the other end is gone: then there is a FIN or an error
+ * to report; or where the other end has not been at its bell for long. */
 void lf_entry_poke(struct lf_registration *reg)
 {
-	if (enter_bell(reg, EPOLL_CTL_MOD, EPOLLIN | EPOLLOUT))
+	struct pollfd p = {.fd = bell_of(reg), .events = POLLOUT};
+	if (lf_uncancelled_poll(&p, 1, 0) == 1 && enter_bell(reg, EPOLL_CTL_MOD, EPOLLIN | EPOLLOUT))
 		return;
 	struct epoll_event event = {.events = EPOLLOUT | EPOLLIN | EPOLLRDHUP,
 				    .data.u64 = lf_epoll_tag(reg, LF_TAG_TCP)};
@@ -277,12 +287,13 @@ void lf_entry_was_poked(struct lf_registration *reg)
 
 void lf_entry_enter_bell(struct lf_registration *reg)
 {
-	(void)enter_bell(reg, EPOLL_CTL_ADD, EPOLLIN);
+	if (enter_bell(reg, EPOLL_CTL_ADD, EPOLLIN))
+		reg->has_bell = true;
 }
 
 void lf_entry_remove_bell(struct lf_registration *reg)
 {
-	int bell = atomic_load(&reg->sock->bell);
+	int bell = bell_of(reg);
 	if (bell >= 0)
 		(void)lf_real.epoll_ctl(atomic_load(&reg->ep->fd), EPOLL_CTL_DEL, bell, NULL);
 }
@@ -292,7 +303,8 @@ bool lf_entry_adopt(struct lf_registration *reg, bool in_kernel)
 	/* Before the kernel has a tag of ours, see lf_epoll_look_at_kernel(). */
 	atomic_fetch_add(&reg->ep->adopted, 1);
 	/* Without one, for want of numbers: see lf_conn_give_up_bell(). */
-	if (!enter_bell(reg, EPOLL_CTL_ADD, EPOLLIN) && atomic_load(&reg->sock->bell) >= 0)
+	lf_entry_enter_bell(reg);
+	if (!reg->has_bell && bell_of(reg) >= 0)
 		return false;
 	reg->in_kernel = in_kernel;
 	if (lf_entry_tell_kernel(reg) == -1) {
@@ -322,7 +334,7 @@ void lf_entry_have_one_nap(struct lf_epoll *ep)
 	if (ep->nappers && lf_now() - ep->napped_at > 2 * LF_SHARED_SLEEP_NS)
 		ep->nappers = 0;
 	struct lf_registration *reg = ep->sleepers && !ep->nappers ? ep->hot.first : NULL;
-	while (reg && !lf_held_from_us(reg->sock))
+	while (reg && !reg->untold && !lf_wait_is_untold(reg->sock))
 		reg = reg->next;
 	/* Who is woken by that finds nothing, and lies down as such. */
 	if (reg)

@@ -363,10 +363,14 @@ void lf_epoll_after_fork_in_parent(void)
 
 void lf_epoll_after_fork_in_child(void)
 {
-	/* Nobody sleeps here yet. Who does looks at each of them first, see say_that_we_wait(). */
-	for (uint32_t i = 0; i < registrations_used; i++)
-		if (registrations[i].counted)
-			lf_epoll_make_hot(&registrations[i]);
+	/* Nobody sleeps here yet. Who does looks at each of them first, see say_that_we_wait(). The parent goes
+	 * on to sleep without a look. */
+	for (uint32_t i = 0; i < registrations_used; i++) {
+		if (!registrations[i].counted)
+			continue;
+		registrations[i].sock->parents_bell = true;
+		lf_epoll_make_hot(&registrations[i]);
+	}
 	/* It is this thread that holds them; see lf_defer_after_fork(). */
 	pthread_mutex_unlock(&pool_lock);
 	uint32_t n = atomic_load(&epolls_used);

@@ -69,6 +69,8 @@ struct lf_registration {
 	uint32_t kernel_events;
 	bool heard;              /* in an inherited set: the others have been told that we wait for it */
 	bool counted;            /* armed, and one of sock->waiters */
+	bool has_bell;           /* adopted: its doorbell was entered as well */
+	bool untold;             /* armed, and its bell was not to be relied on */
 	uint8_t warmth;          /* sleeps after which it is made hot again, unless it has news */
 	uint8_t vain;            /* looks at it while hot since it had news */
 	bool fresh;              /* added or changed: an edge in itself */

@@ -222,7 +222,11 @@ static void bell_event(struct lf_registration *reg, uint32_t kernel, struct rung
 		lf_entry_remove_bell(reg); /* it would be reported for ever */
 	} else {
 		lf_counters_rung(sock, rung->slept);
-		(void)lf_wait_drain(sock, 0);
+		/* Of a set that was inherited: the parent's entry, which would be told for ever. */
+		if (lf_sock_bell_is_parents(sock))
+			lf_bell_drain(sock);
+		else
+			(void)lf_wait_drain(sock, 0);
 	}
 	note(reg, hung_up, false, rung);
 }

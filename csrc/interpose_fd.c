@@ -346,6 +346,14 @@ static void give_up_number(struct lf_sock *sock, void *fd)
 		(void)lf_conn_give_up_bell(sock);
 }
 
+/* Who sleeps at it would not be woken at another number. */
+static void give_up_if_slept_at(struct lf_sock *sock, void *number)
+{
+	if (atomic_load(&sock->bell) == *(const int *)number &&
+	    (atomic_load(&sock->waiters) || atomic_load(&sock->registration)))
+		(void)lf_conn_give_up_bell(sock);
+}
+
 /* Number `fd` is about to be taken over by dup2. */
 static struct lf_sock *make_way(int fd)
 {
@@ -354,11 +362,16 @@ static struct lf_sock *make_way(int fd)
 		return NULL;
 	if (lf_table_kind(entry) != LF_KIND_HIDDEN)
 		return forget(fd, entry);
+	lf_sock_each(give_up_if_slept_at, &fd);
+	if (lf_table_kind(lf_table_get(fd)) != LF_KIND_HIDDEN)
+		return NULL;
 	int elsewhere = lf_table_relocate(fd);
 	if (elsewhere >= 0) {
 		lf_broker_moved(fd, elsewhere);
 		lf_sock_bell_moved(fd, elsewhere);
 		lf_signals_fd_moved(fd, elsewhere);
+		/* Dekker: a waiter counts itself, then loads the number. */
+		lf_sock_each(give_up_if_slept_at, &elsewhere);
 	} else if (lf_broker_fd() == fd) {
 		(void)lf_broker_leave();
 	} else {

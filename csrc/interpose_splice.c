@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include "interpose_io.h"
 
+#include "clock.h"
 #include "conn.h"
 #include "real.h"
 #include "start.h"
@@ -109,7 +110,7 @@ static ssize_t send_file(struct lf_sock *sock, int out, int in, off_t *offset, s
 				continue;
 			r = lf_real.sendfile(out, in, offset, n - sent);
 			int error = errno;
-			lf_conn_may_have_stalled(sock);
+			lf_conn_stalled_in_tcp(sock, out);
 			lf_conn_leave_plain_tx(sock, r);
 			if (r > 0)
 				sent += (size_t)r;
@@ -203,7 +204,7 @@ static ssize_t await_pipe(int pipe, short events, bool nonblocking)
 			return 0;
 		if (nonblocking)
 			return -EAGAIN;
-		if (lf_wait_tcp(pipe, events, lf_defer_calls()) == -EINTR)
+		if (lf_wait_tcp(pipe, events, LF_FOREVER, lf_defer_calls()) == -EINTR)
 			return -EINTR;
 	}
 }
@@ -316,7 +317,7 @@ static ssize_t splice_out(struct lf_sock *sock, struct pipe_end in, int out, siz
 			r = lf_real.splice(in.fd, NULL, out, NULL, n - sent,
 					   flags | (sent ? SPLICE_F_NONBLOCK : 0));
 			int error = errno;
-			lf_conn_may_have_stalled(sock);
+			lf_conn_stalled_in_tcp(sock, out);
 			lf_conn_leave_plain_tx(sock, r);
 			sent += r > 0 ? (size_t)r : 0;
 			r = r == -1 ? -error : 0;
@@ -362,7 +363,7 @@ static ssize_t splice_in(struct lf_sock *sock, int in, struct pipe_end out, size
 			return lf_conn_end_of_stream(sock, in);
 		if (r == -1 && error == EAGAIN && waits && lf_sock_nonblocking(sock) &&
 		    !atomic_load(&sock->slot->rcvtimeo)) {
-			ssize_t bad = lf_wait_tcp(in, POLLIN, handlers_run);
+			ssize_t bad = lf_wait_tcp(in, POLLIN, LF_FOREVER, handlers_run);
 			if (bad)
 				return bad;
 			continue;

@@ -7,6 +7,7 @@
  * system call by itself is not seen (docs/semantics.md).
  */
 #define _GNU_SOURCE
+#include "conn.h"
 #include "pairing.h"
 #include "real.h"
 #include "start.h"
@@ -42,12 +43,23 @@ static void defuse_named(long n, struct iocb *const *blocks)
 			lf_fd_defuse((int)blocks[i]->aio_fildes, LF_REASON_IO_OUTSIDE_LIBC, false);
 }
 
+/* Its answer is not seen here: it may be that there is too little room, of which an edge will tell. */
+static void defuse_for_a_call(int fd)
+{
+	lf_fd_defuse(fd, LF_REASON_IO_OUTSIDE_LIBC, false);
+	struct lf_sock *sock = lf_sock_pin(fd);
+	if (!sock)
+		return;
+	lf_conn_may_have_stalled(sock);
+	lf_sock_unpin(sock);
+}
+
 /* Bytes are about to go past the ring. What only waits for them is let pass. */
 static void defuse_what_moves(long number, const long a[6])
 {
 	switch (number) {
 	case SYS_splice:
-		lf_fd_defuse((int)a[2], LF_REASON_IO_OUTSIDE_LIBC, false);
+		defuse_for_a_call((int)a[2]);
 		__attribute__((fallthrough));
 	case SYS_read:
 	case SYS_write:
@@ -63,7 +75,7 @@ static void defuse_what_moves(long number, const long a[6])
 	case SYS_sendmmsg:
 	case SYS_sendfile:
 	case SYS_shutdown:
-		lf_fd_defuse((int)a[0], LF_REASON_IO_OUTSIDE_LIBC, false);
+		defuse_for_a_call((int)a[0]);
 		break;
 	default:
 		break;

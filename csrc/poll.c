@@ -14,7 +14,6 @@
 #include "counters.h"
 #include "defer.h"
 #include "epoll.h"
-#include "held.h"
 #include "pairing.h"
 #include "poll_limit.h"
 #include "real.h"
@@ -202,11 +201,11 @@ static void prepare_kernel(struct set *set, bool with_bells)
 	for (nfds_t i = 0; i < set->n; i++) {
 		struct watched *w = &set->watched[i];
 		w->bell = 0;
-		if (!w->sock || !lf_sock_paired(w->sock) || atomic_load(&w->sock->hung_up))
+		if (!w->sock || !lf_sock_paired(w->sock))
 			continue;
 		w->bell = set->kernel_n;
 		set->kernel[set->kernel_n++] =
-			(struct pollfd){.fd = atomic_load(&w->sock->bell), .events = POLLIN};
+			(struct pollfd){.fd = lf_wait_bell(w->sock), .events = POLLIN};
 	}
 	if (set->expects)
 		set->kernel[set->kernel_n++] =
@@ -231,17 +230,17 @@ static int ppoll_as(bool selects, struct pollfd *fds, nfds_t n, const struct tim
 }
 
 /* All are armed, and have been looked at. */
-static bool any_held_from_us(const struct set *set)
+static bool any_is_untold(const struct set *set)
 {
 	for (nfds_t i = 0; i < set->n; i++)
-		if (set->watched[i].waiting && lf_held_from_us(set->watched[i].sock))
+		if (set->watched[i].waiting && lf_wait_is_untold(set->watched[i].sock))
 			return true;
 	return false;
 }
 
 static int ask_kernel(struct set *set, int64_t ns, const sigset_t *mask)
 {
-	bool briefly = set->must_poll || set->expects || (ns != 0 && any_held_from_us(set));
+	bool briefly = set->must_poll || set->expects || (ns != 0 && any_is_untold(set));
 	/* Another thread may take in the broker's answer, or end the ring, of whose room the
 	 * kernel was not asked. */
 	int64_t longest = briefly			 ? LF_SHARED_SLEEP_NS :

@@ -375,7 +375,8 @@ static void child_resets(struct lf_sock *sock, void *context)
 	 * they go on here, too. */
 	if (alone)
 		return;
-	/* Threads that exist no more. */
+	/* Threads that exist no more; those who wait are the parent's. */
+	sock->parents_bell |= atomic_load(&sock->waiters) != 0;
 	atomic_store(&sock->bell_users, 0);
 	atomic_store(&sock->readers, 0);
 	atomic_store(&sock->writers, 0);

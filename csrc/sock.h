@@ -59,6 +59,7 @@ struct lf_sock {
 	uint32_t ring_size;
 	uint32_t out_index; /* which of the segment's directions `out` is */
 	_Atomic int bell;   /* doorbell, or -1 */
+	bool parents_bell;  /* who forked us slept at it then, see lf_sock_bell_is_parents() */
 	_Atomic uint32_t bell_users; /* threads that are just ringing or emptying it, by number */
 	_Atomic uint32_t hung_up;   /* enum lf_hung_up */
 	_Atomic uint32_t let_go;    /* 1: by lf_sock_let_go() */
@@ -184,6 +185,13 @@ static inline bool lf_sock_nonblocking(const struct lf_sock *sock)
 static inline bool lf_sock_shared(const struct lf_sock *sock)
 {
 	return atomic_load_explicit(&sock->slot->holders, memory_order_relaxed) > 1;
+}
+
+/* Who forked us began to sleep when nobody shared the socket, so relies on the doorbell: while it holds
+ * the socket we neither empty it nor sleep at it. */
+static inline bool lf_sock_bell_is_parents(const struct lf_sock *sock)
+{
+	return sock->parents_bell && lf_sock_shared(sock);
 }
 
 /* Sleeps must be short: a process that shares our end may drain a doorbell that was meant

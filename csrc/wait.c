@@ -51,12 +51,20 @@ bool lf_wait_begin(struct lf_sock *sock)
 {
 	/* Dekker with lf_wait_drain(), seq_cst on both sides. */
 	atomic_fetch_add(&sock->waiters, 1);
-	return atomic_load(&sock->drains) == 0;
+	return atomic_load(&sock->drains) == 0 && !lf_sock_bell_is_parents(sock);
 }
 
 void lf_wait_end(struct lf_sock *sock)
 {
 	lf_count_down(&sock->waiters);
+}
+
+/* Bytes that are held, or that TCP has to bring before the ring's: their time comes without a bell, and
+ * of the latter the kernel does not tell while they alone are fewer than its low-water mark, nor who comes
+ * second to the last of them. */
+bool lf_wait_is_untold(const struct lf_sock *sock)
+{
+	return lf_held_from_us(sock) || (lf_sock_paired(sock) && lf_conn_tcp_comes_first(sock));
 }
 
 static void drain_ends(struct lf_sock **sock)
@@ -66,6 +74,8 @@ static void drain_ends(struct lf_sock **sock)
 
 bool lf_wait_drain(struct lf_sock *sock, uint32_t mine)
 {
+	if (lf_sock_bell_is_parents(sock))
+		return false;
 	/* The cleanup also runs when pthread_cancel unwinds through here. */
 	struct lf_sock *draining __attribute__((cleanup(drain_ends), unused)) = sock;
 	/* We store that we drain, then look for waiters; a waiter counts itself, then looks
@@ -381,7 +391,7 @@ static int sleep_once(struct lf_sock *sock, int fd, struct lf_wait *wait, struct
 	}
 	/* Nothing wakes a writer of a ring when a thread beside it shuts the socket down. */
 	bool briefly = !waiting->bell || lf_sock_must_poll(sock) ||
-		       (wait->want == LF_WANT_READ && lf_held_from_us(sock));
+		       (wait->want == LF_WANT_READ && lf_wait_is_untold(sock));
 	int64_t longest = briefly			  ? LF_SHARED_SLEEP_NS :
 			  wait->want == LF_WANT_WRITE	   ? LF_WRITER_SLEEP_NS :
 							     LF_FOREVER;
@@ -398,7 +408,7 @@ static int sleep_once(struct lf_sock *sock, int fd, struct lf_wait *wait, struct
 						     POLLOUT;
 	struct pollfd fds[3] = {
 		{.fd = fd, .events = events},
-		{.fd = atomic_load(&sock->hung_up) ? -1 : atomic_load(&sock->bell), .events = POLLIN},
+		{.fd = lf_wait_bell(sock), .events = POLLIN},
 	};
 	struct timespec ts = lf_timespec(ns), *limit = ns == LF_FOREVER ? NULL : &ts;
 	/* A call with a timeout is never restarted, signal(7). */
@@ -446,13 +456,14 @@ int lf_wait_poll(struct pollfd *fds, size_t n, const struct timespec *ts, struct
 	return errno == ERESTART ? -EAGAIN : -EINTR;
 }
 
-int lf_wait_tcp(int fd, short events, uint32_t handlers_run)
+int lf_wait_tcp(int fd, short events, int64_t longest, uint32_t handlers_run)
 {
 	if (lf_defer_calls() != handlers_run)
 		return -EAGAIN;
 	struct pollfd fds[2] = {{.fd = fd, .events = events}};
+	struct timespec ts = lf_timespec(longest);
 	lf_rank_sleeps();
-	if (ppoll_for_a_call(fds, 1, NULL, NULL) != -1)
+	if (ppoll_for_a_call(fds, 1, longest == LF_FOREVER ? NULL : &ts, NULL) != -1)
 		return 0;
 	return errno == ERESTART ? -EAGAIN : -EINTR; /* begun anew, it would not wait */
 }

@@ -494,7 +494,7 @@ class Director:
         come = self._streams[OTHER[side]]
         sending = bool(self._sending(OTHER[side]))
         able = not self._is_gone(OTHER[side]) or OTHER[side] in self._said_its_last
-        able = able or self._was_killed(OTHER[side]) and not self._shut[side]
+        able = able or (self._was_killed(OTHER[side]) and not self._shut[side])
         able = able and not sending and self._pristine
         out = self._streams[side]
         if self._is_gone(OTHER[side]) and (out.unread or not out.exact):

@@ -53,7 +53,7 @@ def fill(s: socket.socket) -> int:
 
 
 def connection(family: str, side: str) -> tuple[socket.socket, int, int]:
-    """The end that lives on; the other one's process; a pipe on which that says how much it sent."""
+    """The end that lives on; the other process; a pipe on which that says how much it sent."""
     kind = socket.AF_INET if family == "4" else socket.AF_INET6
     listener = socket.socket(kind)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
