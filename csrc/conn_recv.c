@@ -678,12 +678,13 @@ static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 			iov.iov_len = awaited;
 		struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 		ssize_t n = lf_real.recvmsg(fd, &msg, flags | how);
+		int error = n == -1 ? errno : 0; /* the wait has one of its own */
 		bool waits_on = awaited && waits && (too_few || lf_sock_nonblocking(sock));
-		if (n == -1 && errno == EAGAIN && waits_on &&
+		if (error == EAGAIN && waits_on &&
 		    lf_wait_tcp(fd, POLLIN | POLLRDHUP, longest, handlers_run) == 0)
 			continue;
-		if (n == -1 && errno != EAGAIN && errno != EINTR)
-			atomic_store(&sock->slot->error, (uint32_t)errno); /* for the next call */
+		if (error && error != EAGAIN && error != EINTR)
+			atomic_store(&sock->slot->error, (uint32_t)error); /* for the next call */
 		if (n <= 0)
 			break;
 		sum += n;

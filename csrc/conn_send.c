@@ -507,7 +507,7 @@ static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 		struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 		struct lf_io io = {.msg = &msg, .flags = whole->flags | MSG_NOSIGNAL, .one = true};
 		ssize_t n = plain_send(sock, fd, &io);
-		if (n == -EAGAIN && whole->waits && 
+		if (n == -EAGAIN && whole->waits &&
 		    lf_wait_tcp(fd, POLLOUT, LF_FOREVER, handlers_run) == 0)
 			continue;
 		if (n < 0 && n != -EAGAIN && n != -EINTR && !(n == -EPIPE && has_been_shut(sock)))
