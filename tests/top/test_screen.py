@@ -226,6 +226,7 @@ def test_defusing_takes_a_yes(answer: str, where: str) -> None:
         await pilot.press("d")
         await shows(app, "back to plain TCP?")
         await pilot.press(answer)
+        await until(lambda: bool(story.defused) or answer != "y")
         await settle(pilot)
         assert story.defused == ([2] if answer == "y" else [])
         if where == "detail":
