@@ -384,7 +384,9 @@ class Director:
                 # Had who is gone not read all, the kernel would know of RST, and would not have
                 # told us of its error (docs/semantics.md).
                 lost = self._is_gone(OTHER[side]) and out.unread > 0
-                lost = lost or bool(self._sending(OTHER[side]))  # as in _can_be_handed_on
+                # As in _can_be_handed_on.
+                lost = lost or bool(self._sending(OTHER[side]))
+                lost = lost or (come.unread > 0 and self._shut[side] == {"RD", "WR"})
                 # It writes page by page.
                 if step["size"] > _PAGE and self._takes_what_has_come(OTHER[side], _PAGE):
                     return False
