@@ -195,9 +195,9 @@ void lf_conn_resend_by_tcp(struct lf_sock *sock, int fd, bool patient);
  * meanwhile: what TCP has beyond its count from before the ring is what was sent again. */
 void lf_conn_note_what_tcp_has(struct lf_sock *sock, int fd);
 /* Under rx_lock: the n bytes from there on in our ring, of a peer that is dead, come by TCP, and FIN
- * behind them: by a new connection, of this very socket. False: they don't, which may be noticed only
- * when the old one is gone. */
-bool lf_conn_renew(struct lf_sock *sock, int fd, uint64_t from, size_t n);
+ * behind them: by a new connection, of this very socket. `all`: or none, where TCP has not room for them.
+ * False: they don't, which may be noticed only when the old one is gone. */
+bool lf_conn_renew(struct lf_sock *sock, int fd, uint64_t from, size_t n, bool all);
 /* Under tx_lock: ends the ring where slot->resent says, unless that was done, sends again from there
  * on, and goes on in TCP. Who was at it may have died. */
 void lf_conn_finish_resending(struct lf_sock *sock);

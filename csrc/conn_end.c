@@ -406,19 +406,27 @@ static void await_end_of_ring(struct lf_sock *sock, int fd, int64_t deadline)
 	}
 }
 
+static bool tcp_has_ended(struct lf_sock *sock, int fd, int timeout_ms);
+static bool gave_up_its_bell(struct lf_sock *sock);
+
 /* Under rx_lock, with a live ring: its producer is dead, and those who are handed the socket, stdio
  * too, know only TCP. True: that has now what was unread. */
-static bool renew_if_peer_is_dead(struct lf_sock *sock, int fd, enum lf_reason reason)
+static bool renew_if_peer_is_dead(struct lf_sock *sock, int fd, enum lf_reason reason, bool stay)
 {
 	bool knows_only_tcp = reason == LF_REASON_EXEC || reason == LF_REASON_DESCRIPTOR_PASSED ||
 			      reason == LF_REASON_STDIO;
-	if (!knows_only_tcp || !bell_hung_up(sock, 0) || announced(sock))
+	if (!knows_only_tcp || !bell_hung_up(sock, 0) || announced(sock) || gave_up_its_bell(sock))
+		return false;
+	/* Its descriptors go one after the other. */
+	if (!tcp_has_ended(sock, fd, DEATH_MS))
 		return false;
 	/* The bell is closed by the kernel, after the last store: of the mark, if it said more. */
 	if (atomic_load(&sock->in->p.mark) != LF_MARK_FUSED)
 		return false;
 	uint64_t head = atomic_load(&sock->in->p.head), tail = atomic_load(&sock->slot->rx_tail);
-	if (head - tail > sock->ring_size || !lf_conn_renew(sock, fd, tail, (size_t)(head - tail)))
+	/* Who stays has the ring, and is not to lose what TCP has no room for. */
+	if (head - tail > sock->ring_size ||
+	    !lf_conn_renew(sock, fd, tail, (size_t)(head - tail), stay))
 		return false;
 	atomic_store(&sock->slot->rx_tail, head);
 	atomic_store(&sock->in->t.tail, head);
@@ -476,7 +484,7 @@ static void leave_ring(struct lf_sock *sock, int fd, enum lf_reason reason, int6
 	wish_all_back(sock);
 	if (atomic_load(&sock->in->p.mark) == LF_MARK_FUSED && has_unread(sock)) {
 		await_end_of_ring(sock, fd, deadline);
-		if (renew_if_peer_is_dead(sock, fd, reason))
+		if (renew_if_peer_is_dead(sock, fd, reason, stay))
 			return;
 		/* Not in time: it sends them by TCP at its next call. Until then our own
 		 * receives read them, see lf_conn_take_turn(). */
@@ -632,11 +640,11 @@ bool lf_conn_give_up_bell(struct lf_sock *sock)
 	return bell >= 0;
 }
 
-/* The peer closed its doorbell for want of descriptors. */
+/* The peer closed its doorbell for want of descriptors. It has wished, too, but a reader of its may have
+ * taken that back for a moment. */
 static bool gave_up_its_bell(struct lf_sock *sock)
 {
-	return atomic_load(&sock->out->c.wish) != LF_WISH_NONE &&
-	       atomic_load(&sock->out->c.reason) == LF_REASON_DESCRIPTOR_NEEDED;
+	return atomic_load(&sock->out->c.reason) == LF_REASON_DESCRIPTOR_NEEDED;
 }
 
 /* The peer gave the socket to a program that knows only TCP: the hang-up says nothing of that one.

@@ -17,6 +17,7 @@
 #include "tcp_states.h"
 #include "uncancelled.h"
 
+#include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -72,7 +73,10 @@ static int listen_at(const struct place *place)
 {
 	int fd = lf_real.socket(place->at.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK,
 				IPPROTO_TCP);
-	if (fd != -1 && bind_to(fd, place) && lf_real.listen(fd, 1) == 0)
+	int on = 1;
+	/* A server that is started anew may have the port meanwhile, as it could beside a dead socket. */
+	if (fd != -1 && lf_real.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0 &&
+	    bind_to(fd, place) && lf_real.listen(fd, 1) == 0)
 		return fd;
 	if (fd != -1)
 		(void)lf_real.close(fd);
@@ -123,6 +127,8 @@ static int accept_ours(int listener, int fd)
 	for (int64_t deadline = lf_deadline(PATIENCE_MS * INT64_C(1000000)); lf_now() < deadline;) {
 		(void)lf_uncancelled_poll(&p, 1, PATIENCE_MS / 10);
 		int end = lf_real.accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		if (end == -1 && errno != EAGAIN)
+			break;
 		if (end == -1)
 			continue;
 		if (peers_place(end, &theirs) && theirs.length == ours.length &&
@@ -133,11 +139,14 @@ static int accept_ours(int listener, int fd)
 	return -1;
 }
 
-/* As much as TCP takes at once, as before any FIN. */
-static void give(struct lf_sock *sock, int to, uint64_t from, size_t n)
+/* As much as TCP takes at once, as before any FIN. False: it has not room for all of it, which is `all`
+ * that is wanted: so it gets nothing but FIN, as it had before. */
+static bool give(struct lf_sock *sock, int to, uint64_t from, size_t n, bool all)
 {
-	int room = (int)n;
+	int room = (int)n; /* the kernel doubles it, for what packets take besides */
 	(void)lf_real.setsockopt(to, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room));
+	if (all && (size_t)lf_option_ask(to, SOL_SOCKET, SO_SNDBUF, 0) / 2 < n)
+		return false;
 	uint64_t origin = atomic_load_explicit(&sock->in->p.origin, memory_order_relaxed);
 	while (n) {
 		struct iovec pieces[2];
@@ -145,10 +154,17 @@ static void give(struct lf_sock *sock, int to, uint64_t from, size_t n)
 		struct msghdr msg = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
 		ssize_t sent = lf_real.sendmsg(to, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (sent <= 0)
-			return;
+			break;
 		from += (uint64_t)sent;
 		n -= (size_t)sent;
 	}
+	return true;
+}
+
+static void take_apart(int fd)
+{
+	struct sockaddr none = {.sa_family = AF_UNSPEC};
+	(void)lf_real.connect(fd, &none, sizeof(none));
 }
 
 /* What can fail without harm does so before the old connection is taken apart. */
@@ -161,8 +177,7 @@ static int listen_as_the_peer(int fd, const struct place *peer)
 			(void)lf_real.close(listener);
 		return -1;
 	}
-	struct sockaddr none = {.sa_family = AF_UNSPEC};
-	(void)lf_real.connect(fd, &none, sizeof(none));
+	take_apart(fd);
 	/* Its port was the dead socket's, which goes with our RST; unless it was a server's, whose listener
 	 * lives on. */
 	int exact = -1;
@@ -174,7 +189,7 @@ static int listen_as_the_peer(int fd, const struct place *peer)
 	return exact;
 }
 
-bool lf_conn_renew(struct lf_sock *sock, int fd, uint64_t from, size_t n)
+bool lf_conn_renew(struct lf_sock *sock, int fd, uint64_t from, size_t n, bool all)
 {
 	LF_UNCANCELLED(state);
 	struct place own, peer, there;
@@ -194,9 +209,11 @@ bool lf_conn_renew(struct lf_sock *sock, int fd, uint64_t from, size_t n)
 		to = accept_ours(listener, fd);
 	}
 	(void)lf_real.close(listener);
-	if (to == -1)
+	if (to == -1) {
+		take_apart(fd); /* lest its SYN goes to who listens there next */
 		return false;
-	give(sock, to, from, n);
+	}
+	bool given = give(sock, to, from, n, all);
 	(void)lf_real.close(to);
-	return true;
+	return given;
 }

@@ -152,7 +152,9 @@ static ssize_t plain_send(struct lf_sock *sock, int fd, struct lf_io *io)
 	ssize_t n = tcp_send(fd, io);
 	call.sent = n;
 	int error = errno;
-	if (n == -1 || (size_t)n < cursor_of(io->msg).left)
+	if (n == -1 && error != EAGAIN)
+		lf_conn_may_have_stalled(sock);
+	else if (n == -1 || (size_t)n < cursor_of(io->msg).left)
 		lf_conn_stalled_in_tcp(sock, fd);
 	return n == -1 ? lf_conn_kernel_said(sock, fd, -error) : n;
 }

@@ -177,10 +177,12 @@ static void arm(struct lf_registration *reg)
 		lf_wait_arm(reg->sock, LF_WANT_WRITE);
 }
 
-/* -1: there is none that is ours. */
+/* To be entered and poked; -1: there is none that is ours. In an inherited set it is entered in any
+ * case: the set is the parent's, too. */
 static int bell_of(const struct lf_registration *reg)
 {
-	return lf_sock_bell_is_parents(reg->sock) ? -1 : atomic_load(&reg->sock->bell);
+	bool not_ours = !reg->ep->inherited && lf_sock_bell_is_parents(reg->sock);
+	return not_ours ? -1 : atomic_load(&reg->sock->bell);
 }
 
 static bool enter_bell(struct lf_registration *reg, int op, uint32_t events);
@@ -202,6 +204,8 @@ static bool make_cold(struct lf_registration *reg)
 	if (reg->ep->inherited && !reg->heard)
 		say_that_we_wait(reg);
 	widen(reg);
+	if (!reg->has_bell) /* the parent has left it to us, perhaps */
+		lf_entry_enter_bell(reg);
 	bool entered = reg->has_bell || bell_of(reg) < 0;
 	bool bell = lf_wait_begin(reg->sock) && !lf_sock_must_poll(reg->sock) && entered;
 	arm(reg);
@@ -293,7 +297,7 @@ void lf_entry_enter_bell(struct lf_registration *reg)
 
 void lf_entry_remove_bell(struct lf_registration *reg)
 {
-	int bell = bell_of(reg);
+	int bell = atomic_load(&reg->sock->bell);
 	if (bell >= 0)
 		(void)lf_real.epoll_ctl(atomic_load(&reg->ep->fd), EPOLL_CTL_DEL, bell, NULL);
 }

@@ -130,6 +130,7 @@ void lf_sock_track(int fd, enum lf_wire_side side)
 	SET(fd, fd);
 	SET(descriptors, 1);
 	SET(bell, -1);
+	SET(parents_bell, false);
 	SET(bell_users, 0);
 	SET(waiters, 0);
 	SET(drains, 0);

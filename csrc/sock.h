@@ -59,7 +59,7 @@ struct lf_sock {
 	uint32_t ring_size;
 	uint32_t out_index; /* which of the segment's directions `out` is */
 	_Atomic int bell;   /* doorbell, or -1 */
-	bool parents_bell;  /* who forked us slept at it then, see lf_sock_bell_is_parents() */
+	_Atomic bool parents_bell;  /* who forked us slept at it then, see lf_sock_bell_is_parents() */
 	_Atomic uint32_t bell_users; /* threads that are just ringing or emptying it, by number */
 	_Atomic uint32_t hung_up;   /* enum lf_hung_up */
 	_Atomic uint32_t let_go;    /* 1: by lf_sock_let_go() */

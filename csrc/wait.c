@@ -49,6 +49,8 @@ void lf_wait_arm(struct lf_sock *sock, enum lf_want want)
 
 bool lf_wait_begin(struct lf_sock *sock)
 {
+	if (sock->parents_bell && !lf_sock_shared(sock))
+		sock->parents_bell = false;
 	/* Dekker with lf_wait_drain(), seq_cst on both sides. */
 	atomic_fetch_add(&sock->waiters, 1);
 	return atomic_load(&sock->drains) == 0 && !lf_sock_bell_is_parents(sock);

@@ -38,6 +38,17 @@ def test_of_a_killed_peer_comes_all_under_the_same_names(
     assert done.stdout == expected.stdout
 
 
+@pytest.mark.parametrize("scenario", ["restart", "whole", "stopped"])
+def test_a_new_connection_is_in_nobodys_way(
+    plain: Session, lazily_fused: Session, scenario: str
+) -> None:
+    """Nor is there one where the process itself goes on with more than TCP surely takes."""
+    command = [sys.executable, str(PROGRAMS / "after_kill.py"), scenario]
+    expected, done = plain.run(command), lazily_fused.run(command)
+    assert "fused" in done.stderr
+    assert done.stdout == expected.stdout == "True\n"
+
+
 def test_a_stranger_who_connects_meanwhile_gets_nothing(
     plain: Session, lazily_fused: Session, programs: Path
 ) -> None:

@@ -73,6 +73,20 @@ def test_who_sleeps_is_woken(
     assert same(plain, sleepy, programs / "slept_over", scenario) == "woken\n"
 
 
+@pytest.mark.parametrize(
+    ("scenario", "said"),
+    [
+        ("death-in-an-inherited-set", "rests\n"),
+        ("left-to-a-child", "rests\n"),
+        ("left-to-one-of-two", "woken\n"),
+    ],
+)
+def test_a_doorbell_is_its_childrens_once_the_parent_is_gone(
+    plain: Session, sleepy: Session, programs: Path, scenario: str, said: str
+) -> None:
+    assert same(plain, sleepy, programs / "slept_over", scenario) == said
+
+
 def test_a_vfork_child_sends_to_one_who_leaves_the_ring(
     plain: Session, sleepy: Session, programs: Path
 ) -> None:

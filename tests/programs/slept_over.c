@@ -513,6 +513,129 @@ static void number_given_up(void)
 	act(send_slowly, take_all_numbers);
 }
 
+/* --- a set and a bell that a forked child has from its parent --- */
+
+static void pause_as_client(int fd)
+{
+	(void)fd;
+	shared->client = getpid();
+	pause();
+}
+
+static void let_it_go_cold(void)
+{
+	struct epoll_event event;
+	for (int i = 0; i < 30; i++)
+		epoll_wait(set, &event, 1, 5);
+}
+
+static long cpu_ms(void)
+{
+	struct rusage r;
+	getrusage(RUSAGE_SELF, &r);
+	return (r.ru_utime.tv_sec + r.ru_stime.tv_sec) * 1000 +
+	       (r.ru_utime.tv_usec + r.ru_stime.tv_usec) / 1000;
+}
+
+static void hear_of_a_death(int fd)
+{
+	struct epoll_event event;
+	enter_set(fd, EPOLLIN | EPOLLET);
+	let_it_go_cold();
+	pid_t child = fork();
+	if (child == 0) {
+		let_it_go_cold();
+		kill(shared->client, SIGKILL);
+		long before = cpu_ms();
+		for (int64_t end = now_ms() + 1000; now_ms() < end;)
+			epoll_wait(set, &event, 1, 100);
+		say("%s\n", cpu_ms() - before < 300 ? "rests" : "never rests");
+		_exit(0);
+	}
+	waitpid(child, NULL, 0);
+}
+
+static void death_in_an_inherited_set(void)
+{
+	act(pause_as_client, hear_of_a_death);
+}
+
+static void go_on_in_a_child(int fd)
+{
+	enter_set(fd, EPOLLIN);
+	let_it_go_cold();
+	pid_t child = fork();
+	if (child == 0) {
+		struct rusage before, after;
+		struct epoll_event event;
+		close(set);
+		set = -1;
+		enter_set(fd, EPOLLIN);
+		let_it_go_cold();
+		shared->stage = 3;
+		usleep(100000);
+		let_it_go_cold();
+		getrusage(RUSAGE_SELF, &before);
+		epoll_wait(set, &event, 1, 500);
+		getrusage(RUSAGE_SELF, &after);
+		say("%s\n", after.ru_nvcsw - before.ru_nvcsw < 20 ? "rests" : "naps");
+		_exit(0);
+	}
+	await_stage(3);
+	close(fd);
+	waitpid(child, NULL, 0);
+}
+
+static void left_to_a_child(void)
+{
+	act(pause_as_client, go_on_in_a_child);
+}
+
+static void hear_as_one_of_two(int fd)
+{
+	enter_set(fd, EPOLLIN);
+	let_it_go_cold();
+	pid_t first = fork();
+	if (first == 0) {
+		struct call call = sleeper(receive_in_that_way, fd);
+		way = "epoll";
+		await_stage(3);
+		let_it_go_cold();
+		shared->sent = 1;
+		usleep(50000);
+		let_it_go_cold();
+		begin_call(&call);
+		await_sleep(&call);
+		shared->stage = 0;
+		shared->got = 1;
+		say_of(&call);
+		_exit(0);
+	}
+	pid_t second = fork();
+	if (second == 0) {
+		while (!shared->sent)
+			usleep(1000);
+		_exit(0);
+	}
+	close(fd);
+	shared->stage = 3;
+	waitpid(second, NULL, 0);
+	waitpid(first, NULL, 0);
+}
+
+static void send_once_it_sleeps(int fd)
+{
+	for (int64_t end = now_ms() + 10000; !shared->got && now_ms() < end; usleep(1000))
+		;
+	send(fd, "x", 1, 0);
+	pause();
+}
+
+static void left_to_one_of_two(void)
+{
+	act(send_once_it_sleeps, hear_as_one_of_two);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct scenario scenarios[] = {
@@ -528,6 +651,9 @@ int main(int argc, char **argv)
 		{"sent-by-a-vfork-child", sent_by_a_vfork_child},
 		{"number-taken-over", number_taken_over},
 		{"number-given-up", number_given_up},
+		{"death-in-an-inherited-set", death_in_an_inherited_set},
+		{"left-to-a-child", left_to_a_child},
+		{"left-to-one-of-two", left_to_one_of_two},
 		{NULL, NULL},
 	};
 	char *comma = argc > 1 ? strchr(argv[1], ',') : NULL;
