@@ -28,10 +28,6 @@
 
 #include <linux/sockios.h>
 
-#ifndef SO_NETNS_COOKIE
-#define SO_NETNS_COOKIE 71
-#endif
-
 enum {
 	PATIENCE_MS = 100, /* with a firewall that lets nothing through */
 	TRIES = 10,
@@ -81,14 +77,6 @@ static int listen_at(const struct place *place)
 	if (fd != -1)
 		(void)lf_real.close(fd);
 	return -1;
-}
-
-static uint64_t namespace_of(int fd)
-{
-	uint64_t cookie = 0;
-	socklen_t len = sizeof(cookie);
-	(void)lf_real.getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &len);
-	return cookie;
 }
 
 /* FIN has come, and all that TCP had before it, and before the ring, was read; nothing was shut down
@@ -172,7 +160,7 @@ static int listen_as_the_peer(int fd, const struct place *peer)
 {
 	struct place nearby = with_any_port(*peer);
 	int listener = listen_at(&nearby);
-	if (listener == -1 || namespace_of(listener) != namespace_of(fd)) {
+	if (listener == -1 || lf_option_namespace(listener) != lf_option_namespace(fd)) {
 		if (listener != -1)
 			(void)lf_real.close(listener);
 		return -1;

@@ -21,6 +21,9 @@
 #ifndef IPV6_MINHOPCOUNT
 #define IPV6_MINHOPCOUNT 73
 #endif
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
 #ifndef TCP_TX_DELAY
 #define TCP_TX_DELAY 37
 #endif
@@ -155,6 +158,13 @@ int lf_option_ask(int fd, int level, int name, int otherwise)
 	int n = otherwise;
 	socklen_t len = sizeof(n);
 	return lf_real.getsockopt(fd, level, name, &n, &len) == 0 ? n : otherwise;
+}
+
+uint64_t lf_option_namespace(int fd)
+{
+	uint64_t cookie = 0;
+	socklen_t len = sizeof(cookie);
+	return lf_real.getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &len) == 0 ? cookie : 0;
 }
 
 static int64_t ask_timeout(int fd, int name)

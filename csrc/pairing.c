@@ -19,10 +19,6 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#ifndef SO_NETNS_COOKIE
-#define SO_NETNS_COOKIE 71
-#endif
-
 static bool address_of(int fd, bool remote, uint16_t *family, uint16_t *port, uint8_t addr[16])
 {
 	struct sockaddr_storage ss;
@@ -60,9 +56,7 @@ static bool describe(const struct lf_sock *sock, struct lf_wire_claim *claim)
 	socklen_t len = sizeof(claim->cookie);
 	if (lf_real.getsockopt(fd, SOL_SOCKET, SO_COOKIE, &claim->cookie, &len) == -1)
 		return false;
-	len = sizeof(claim->netns_cookie);
-	if (lf_real.getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &claim->netns_cookie, &len) == -1)
-		claim->netns_cookie = 0;
+	claim->netns_cookie = lf_option_namespace(fd);
 	uint16_t family;
 	return address_of(fd, false, &claim->family, &claim->local_port, claim->local_addr) &&
 	       address_of(fd, true, &family, &claim->remote_port, claim->remote_addr);
