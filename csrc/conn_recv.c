@@ -310,17 +310,32 @@ static bool await_copy(int fd, bool hollow, int64_t deadline)
 	return true;
 }
 
+enum { PATIENCE_MS = 1000 };
+
+/* What the kernel lacks for the moment is no news of the connection, and no receive of the program's failed. It is
+ * tried again here: of a copy that has come already no edge would tell a set with EPOLLET once more. */
+static ssize_t throw_away(int fd, uint64_t due)
+{
+	/* With MSG_TRUNC nothing is copied, tcp(7), but ThreadSanitizer takes it for that. */
+	char nothing[16384];
+	size_t n = due < sizeof(nothing) ? (size_t)due : sizeof(nothing);
+	for (int ms = 0;; ms++) {
+		ssize_t got = lf_real.recvfrom(fd, nothing, n, MSG_TRUNC | MSG_DONTWAIT, NULL, NULL);
+		if (got != -1 || ms == PATIENCE_MS || (errno != ENOMEM && errno != ENOBUFS && errno != EINTR))
+			return got;
+		struct lf_defer_pause pause = lf_defer_pause();
+		lf_uncancelled_nap(1000000);
+		lf_defer_resume(pause);
+	}
+}
+
 enum lf_copy lf_conn_skip_copy(struct lf_sock *sock, int fd, uint64_t unread, int64_t deadline)
 {
 	_Atomic uint64_t *skipped = &sock->slot->rx_skipped;
 	bool fin = false;
 	uint64_t n; /* looked at each time: the peer may take its promise back */
 	while ((n = copy_of(sock)) != 0 && unread <= n && atomic_load(skipped) < n - unread) {
-		/* With MSG_TRUNC nothing is copied, tcp(7), but ThreadSanitizer takes it for that. */
-		char nothing[16384];
-		uint64_t due = n - unread - atomic_load(skipped);
-		ssize_t got = lf_real.recvfrom(fd, nothing, due < sizeof(nothing) ? due : sizeof(nothing),
-					       MSG_TRUNC | MSG_DONTWAIT, NULL, NULL);
+		ssize_t got = throw_away(fd, n - unread - atomic_load(skipped));
 		if (got > 0) {
 			atomic_fetch_add(skipped, (uint64_t)got);
 			continue;
@@ -395,8 +410,6 @@ static ssize_t look_at_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 	 * after it was fused. Their order against the ring is theirs to know; none is lost. */
 	return recv_counted(sock, fd, cursor, SIZE_MAX, flags);
 }
-
-enum { PATIENCE_MS = 1000 };
 
 /* The peer may have died, or may be held up as anybody may, a few instructions before it ends its
  * ring. */

@@ -128,9 +128,10 @@ def answers(place: Place) -> tuple[int, ...]:
 
 def most_times(name: str, answer: int) -> int:
     """How often in a row, at the most, such a call may fail so. What says "again" does not go on
-    for ever; nor does a kernel without memory for the few bytes of a doorbell, or of an entry."""
+    for ever; nor does a kernel without memory for the few bytes of a doorbell, or of an entry, or
+    to throw away what it has."""
     if answer in (errno.EINTR, errno.EAGAIN):
         return 1
-    if name in ("sendmsg", "sendto", "epoll_ctl"):
+    if name in ("sendmsg", "sendto", "epoll_ctl", "recvfrom"):
         return 20
     return FOR_GOOD
