@@ -51,6 +51,7 @@ class Deeds:
         self.listener: socket.socket | None = None
         self.fds: list[int] = []
         self.sets: dict[int, select.epoll] = {}
+        self._entered: dict[int, int] = {}
         self._signals: list[int] = []
         for number in (signal.SIGPIPE, signal.SIGUSR1):
             signal.signal(number, lambda number, _frame: self._signals.append(number))
@@ -184,6 +185,8 @@ class Deeds:
         target, data = fd, deed["handle"]
         if deed["nested"]:
             target, data = self._set(1 - deed["set"]), 100 + deed["set"]
+        else:
+            self._entered[data] = fd
         events = bits(select, deed["events"])
         return readiness.epoll_ctl(self._set(deed["set"]), deed["how"], target, events, data)
 
@@ -191,7 +194,7 @@ class Deeds:
         events = readiness.epoll_wait(self._set(deed["set"]), deed["how"], deed["timeout"])
         levels = {}
         if deed["levels"]:
-            levels = {number: readiness.level(fd) for number, fd in enumerate(self.fds)}
+            levels = {data: readiness.level(fd) for data, fd in self._entered.items()}
         return [events, levels]
 
     def _set(self, number: int) -> int:

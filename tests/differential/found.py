@@ -164,6 +164,13 @@ FOUND = {
         before=[_option("server", "SO_RCVLOWAT", "d0070000")],
         pair_at=1,
     ),
+    "a FIN that had come before its entry is told of twice": _program(
+        _by("client", "shutdown", how="SHUT_WR"),
+        _enter("server", "EPOLLIN", "EPOLLOUT", "EPOLLET") | {"handle": 1},
+        _await("server", "epoll_pwait2", 30),
+        _by("client", "exec writer", size=500),
+        _await("server", "epoll_pwait2", 0),
+    ),
     "a receive that goes on by TCP, and is begun anew under O_NONBLOCK": _program(
         _by("server", "pass"),
         _receive("client", 100000),
