@@ -80,15 +80,17 @@ void lf_conn_may_have_stalled(struct lf_sock *sock);
 /* The same after the kernel's answer to a send by TCP. */
 void lf_conn_stalled_in_tcp(struct lf_sock *sock, int fd);
 
-/* The peer has ended a ring by FIN, and left a copy of its last bytes in TCP, before FIN: see
- * copy_what_is_unread(). Under rx_lock: throws away as much of that as was read in the ring, if `unread`
+/* The peer has ended a ring, and left a copy of its last bytes in TCP: before FIN (copy_what_is_unread()), or
+ * before what it sends on there (leaves_a_copy()). Under rx_lock: throws away as much of that as was read in the ring, if `unread`
  * bytes are left there. `deadline`: on lf_now()'s clock, to wait for it to come. */
 enum lf_copy {
 	LF_COPY_NONE,    /* there is none, or it does not have all of those */
-	LF_COPY_SKIPPED, /* what TCP has is what was not read, and FIN */
+	LF_COPY_SKIPPED, /* what TCP has begins with what was not read */
 	LF_COPY_AWAITED, /* not all of it has come */
 };
 enum lf_copy lf_conn_skip_copy(struct lf_sock *sock, int fd, uint64_t unread, int64_t deadline);
+/* To wait for one that is just being given. */
+#define LF_COPY_NS (INT64_C(20) * 1000000)
 /* Has TCP all of it? Waits for that to be known. */
 bool lf_conn_copy_is_whole(struct lf_sock *sock, int fd, int64_t deadline);
 /* Bytes of a copy that are to be thrown away, now or once the ring has been read. 0 also where TCP's bytes
@@ -191,6 +193,8 @@ bool lf_conn_is_resending(const struct lf_sock *sock);
  * TCP says against it is kept for the program to see. `patient`: all of it; otherwise what TCP takes
  * now. (conn_resend.c) */
 void lf_conn_resend_by_tcp(struct lf_sock *sock, int fd, bool patient);
+/* TCP will take n bytes at once, whether the peer reads or not: room in the send buffer (SO_MEMINFO). */
+bool lf_conn_tcp_has_room(int fd, size_t n);
 /* Who was at it may have died after TCP took bytes, and before it had noted so. Nobody else has sent
  * meanwhile: what TCP has beyond its count from before the ring is what was sent again. */
 void lf_conn_note_what_tcp_has(struct lf_sock *sock, int fd);
@@ -269,8 +273,8 @@ void lf_conn_announce_end(struct lf_sock *sock);
  * can still be read, as on TCP. Does nothing while one way is open. */
 void lf_conn_refuse_more(struct lf_sock *sock);
 int lf_conn_shutdown(struct lf_sock *sock, int fd, int how);
-/* Our last chance to take back what the peer asked for: the number is about to go. */
-void lf_conn_service_at_last(struct lf_sock *sock, int fd);
+/* exec will close this process's last descriptor, unless it fails. */
+void lf_conn_before_exec_closes(struct lf_sock *sock, int fd);
 /* This process lets go of its last descriptor; before the kernel's close. */
 void lf_conn_before_close(struct lf_sock *sock, int fd);
 

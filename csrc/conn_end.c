@@ -51,13 +51,70 @@ static void begin_resending(struct lf_slot *slot, uint64_t from, enum lf_resendi
 	atomic_store(&slot->resending, (uint32_t)how);
 }
 
+/* Unread bytes in our outgoing ring by the peer's own tail; SIZE_MAX: impossible. */
+static size_t unread_by_peer(struct lf_sock *sock)
+{
+	uint64_t tail = atomic_load_explicit(&sock->out->t.tail, memory_order_acquire);
+	uint64_t unread = atomic_load(&sock->slot->tx_head) - tail;
+	return unread <= sock->ring_size ? (size_t)unread : SIZE_MAX;
+}
+
+/* The end mark, and the promise of a copy of what is unread; nothing of that is with TCP yet. False: the
+ * peer's tail is impossible. */
+static bool begin_copying(struct lf_sock *sock, enum lf_reason reason)
+{
+	size_t n = unread_by_peer(sock);
+	if (n == SIZE_MAX)
+		return false;
+	uint64_t head = atomic_load(&sock->slot->tx_head);
+	lf_conn_publish(sock, head, 0); /* as in lf_conn_end_tx() */
+	begin_resending(sock->slot, head - n, LF_COPY_PROMISED);
+	atomic_store_explicit(&sock->out->arrivals.copied, n, memory_order_relaxed);
+	mark_end(sock, head, reason);
+	return true;
+}
+
+/* Would the peer's TCP answer by RST, or its library not look at a copy any more? */
+static bool peer_takes_no_copy(struct lf_sock *sock)
+{
+	return atomic_load_explicit(&sock->out->c.closed, memory_order_acquire) ||
+	       atomic_load_explicit(&sock->out->c.refuses, memory_order_relaxed);
+}
+
+/* A process that borrows our memory may have given its numbers to others. */
+static bool is_our_number(const struct lf_sock *sock, int fd)
+{
+	return fd >= 0 && (!lf_in_borrowed_memory() || lf_option_cookie(fd) == atomic_load(&sock->cookie));
+}
+
+static bool announced(const struct lf_sock *sock);
+
+/* Under tx_lock, FUSED, and we are about to end the ring and to send on by TCP. What is unread then has to be
+ * with TCP, whole: a part could not be told from what follows it. Not to a peer that may be dying: what
+ * became of it its ring tells. */
+static bool leaves_a_copy(struct lf_sock *sock, enum lf_reason reason)
+{
+	size_t n = unread_by_peer(sock);
+	if (n == 0 || n == SIZE_MAX || reason == LF_REASON_PEER_GONE || reason == LF_REASON_NO_MEMORY ||
+	    (atomic_load(&sock->slot->shut) & LF_SHUT_WR) || peer_takes_no_copy(sock))
+		return false;
+	int fd = lf_sock_named(sock, atomic_load(&sock->fd));
+	if (!is_our_number(sock, fd))
+		return false;
+	struct pollfd p = {.fd = fd, .events = POLLRDHUP};
+	if (lf_uncancelled_poll(&p, 1, 0) == 1 && ((p.revents & (POLLHUP | POLLERR)) || !announced(sock)))
+		return false;
+	return lf_conn_tcp_has_room(fd, n);
+}
+
 void lf_conn_end_tx(struct lf_sock *sock, enum lf_reason reason)
 {
 	struct lf_slot *slot = sock->slot;
 	uint64_t head;
 	switch (lf_tx(sock)) {
 	case LF_TX_FUSED:
-		if (atomic_load(&slot->resending)) {
+		if (atomic_load(&slot->resending) ||
+		    (leaves_a_copy(sock, reason) && begin_copying(sock, reason))) {
 			lf_conn_finish_resending(sock);
 			break;
 		}
@@ -81,14 +138,6 @@ void lf_conn_end_tx(struct lf_sock *sock, enum lf_reason reason)
 	case LF_TX_ENDED:
 		break;
 	}
-}
-
-/* Unread bytes in our outgoing ring by the peer's own tail; SIZE_MAX: impossible. */
-static size_t unread_by_peer(struct lf_sock *sock)
-{
-	uint64_t tail = atomic_load_explicit(&sock->out->t.tail, memory_order_acquire);
-	uint64_t unread = atomic_load(&sock->slot->tx_head) - tail;
-	return unread <= sock->ring_size ? (size_t)unread : SIZE_MAX;
 }
 
 /* TCP was reset already: what it has not told the program yet is kept for it. (Shut down both
@@ -197,21 +246,6 @@ static void note_what_was_given(struct lf_sock *sock)
 			     atomic_load(&slot->resent) - atomic_load(&slot->resend_from));
 }
 
-/* The end mark, and the promise of a copy of what is unread; nothing of that is with TCP yet. False: the
- * peer's tail is impossible. */
-static bool begin_copying(struct lf_sock *sock)
-{
-	size_t n = unread_by_peer(sock);
-	if (n == SIZE_MAX)
-		return false;
-	uint64_t head = atomic_load(&sock->slot->tx_head);
-	lf_conn_publish(sock, head, 0); /* as in lf_conn_end_tx() */
-	begin_resending(sock->slot, head - n, LF_COPY_PROMISED);
-	atomic_store_explicit(&sock->out->arrivals.copied, n, memory_order_relaxed);
-	mark_end(sock, head, LF_REASON_NONE);
-	return true;
-}
-
 void lf_conn_finish_resending(struct lf_sock *sock)
 {
 	struct lf_slot *slot = sock->slot;
@@ -221,7 +255,7 @@ void lf_conn_finish_resending(struct lf_sock *sock)
 	if (atomic_load(&sock->out->p.mark) != LF_MARK_ENDED) {
 		if (atomic_load(&slot->resending) != LF_COPY_PROMISED) {
 			mark_end(sock, atomic_load(&slot->resent), LF_REASON_PEER_GONE);
-		} else if (!begin_copying(sock)) {
+		} else if (!begin_copying(sock, LF_REASON_NONE)) {
 			lf_conn_corrupt(sock);
 			return;
 		}
@@ -253,11 +287,10 @@ static bool copy_what_is_unread(struct lf_sock *sock, int fd)
 	struct lf_slot *slot = sock->slot;
 	if (lf_tx(sock) != LF_TX_FUSED || (atomic_load(&slot->shut) & LF_SHUT_WR) ||
 	    lf_in_borrowed_memory() || atomic_load(&slot->resending) || atomic_load(&sock->writers) ||
-	    atomic_load_explicit(&sock->out->c.closed, memory_order_acquire) ||
-	    atomic_load_explicit(&sock->out->c.refuses, memory_order_relaxed))
+	    peer_takes_no_copy(sock))
 		return false;
 	size_t n = unread_by_peer(sock);
-	if (n == 0 || tcp_has_failed(sock, fd) || !begin_copying(sock))
+	if (n == 0 || tcp_has_failed(sock, fd) || !begin_copying(sock, LF_REASON_NONE))
 		return false;
 	if (decide_late(sock)) {
 		lf_conn_resend_by_tcp(sock, fd, atomic_load(&slot->resending) == LF_RESENDING);
@@ -961,9 +994,6 @@ void lf_conn_announce_end(struct lf_sock *sock)
 		atomic_store(&sock->out->p.fin_hint, LF_FIN_COMING);
 }
 
-/* To wait for a copy that is just being given. */
-#define COPY_NS (INT64_C(20) * 1000000)
-
 /* Shut both ways, our TCP answers payload by RST: before that, what there is of a copy of bytes that we
  * have read is to be out of the way. Dekker with decide_late(): we store `refuses`, then load the mark. */
 static void refuse_copies(struct lf_sock *sock, int fd)
@@ -975,7 +1005,7 @@ static void refuse_copies(struct lf_sock *sock, int fd)
 	if (!lf_conn_copy_left(sock) || !lf_lock_acquire(&sock->slot->rx_lock, LF_RANK_RX))
 		return;
 	uint64_t unread = atomic_load(&sock->in->p.end_pos) - atomic_load(&sock->slot->rx_tail);
-	(void)lf_conn_skip_copy(sock, fd, unread, unread ? 0 : lf_deadline(COPY_NS));
+	(void)lf_conn_skip_copy(sock, fd, unread, unread ? 0 : lf_deadline(LF_COPY_NS));
 	lf_lock_release(&sock->slot->rx_lock, LF_RANK_RX);
 }
 
@@ -1061,7 +1091,7 @@ static bool abandon_ring(struct lf_sock *sock, int fd)
 	bool unread = has_unread(sock), handed_on = atomic_load(&slot->handed_on);
 	/* A copy of what we have read is not unread data. */
 	if (!unread)
-		(void)lf_conn_skip_copy(sock, fd, 0, lf_deadline(COPY_NS));
+		(void)lf_conn_skip_copy(sock, fd, 0, lf_deadline(LF_COPY_NS));
 	lf_lock_release(&slot->rx_lock, LF_RANK_RX);
 	/* close(2) of a TCP socket with unread data sends RST (RFC 2525, 2.17). */
 	struct linger now = {.l_onoff = 1, .l_linger = 0};
@@ -1076,7 +1106,8 @@ static bool abandon_ring(struct lf_sock *sock, int fd)
 	return resets;
 }
 
-void lf_conn_service_at_last(struct lf_sock *sock, int fd)
+/* Our last chance to take back what the peer asked for: the number is about to go. */
+static void service_at_last(struct lf_sock *sock, int fd)
 {
 	lf_conn_service(sock, fd);
 	/* Another thread of ours is at it, and needs the number. */
@@ -1085,9 +1116,21 @@ void lf_conn_service_at_last(struct lf_sock *sock, int fd)
 		lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
 }
 
+void lf_conn_before_exec_closes(struct lf_sock *sock, int fd)
+{
+	service_at_last(sock, fd);
+	if (!lf_sock_paired(sock) || !lf_slot_is_held_by(sock->slot, 1) ||
+	    !lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
+		return;
+	/* Not as before a close: the exec may fail, and we send on. */
+	if (lf_tx(sock) == LF_TX_FUSED && leaves_a_copy(sock, LF_REASON_EXEC))
+		lf_conn_leave_tx(sock, fd, LF_REASON_EXEC);
+	lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
+}
+
 void lf_conn_before_close(struct lf_sock *sock, int fd)
 {
-	lf_conn_service_at_last(sock, fd);
+	service_at_last(sock, fd);
 	if (!lf_sock_paired(sock) || !lf_slot_is_held_by(sock->slot, 1))
 		return;
 	lf_wait_forget(sock);

@@ -370,13 +370,16 @@ bool lf_conn_copy_is_whole(struct lf_sock *sock, int fd, int64_t deadline)
 }
 
 /* At once: TCP's window is to open as if we had read there, so that FIN comes; and of a copy that
- * has been read, TCP would say that it is readable, and answer a close by RST. */
+ * has been read, TCP would say that it is readable, and answer a close by RST. Once there is nothing else to
+ * read, the rest is waited for: it comes without a pause, and would make a socket readable that has no byte
+ * for its program. */
 static void skip_what_was_read(struct lf_sock *sock, int fd)
 {
 	if (copy_of(sock) == 0)
 		return;
 	uint64_t end = atomic_load_explicit(&sock->in->p.end_pos, memory_order_relaxed);
-	(void)lf_conn_skip_copy(sock, fd, end - atomic_load(&sock->slot->rx_tail), 0);
+	uint64_t unread = end - atomic_load(&sock->slot->rx_tail);
+	(void)lf_conn_skip_copy(sock, fd, unread, unread ? 0 : lf_deadline(LF_COPY_NS));
 }
 
 /* The ring is empty: what does TCP say? */
@@ -543,11 +546,10 @@ bool lf_conn_writer_has_to_wait(const struct lf_sock *sock)
 }
 
 /* The peer's ring is final, and TCP goes on behind it in the same stream. Urgent data come
- * next? A receive ends before them, tcp(7). Behind a copy there is nothing. */
+ * next? A receive ends before them, tcp(7). */
 static bool goes_on_in_tcp(const struct lf_sock *sock)
 {
 	return atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) == LF_MARK_ENDED &&
-	       !atomic_load_explicit(&sock->in->arrivals.copied, memory_order_relaxed) &&
 	       atomic_load_explicit(&sock->in->p.reason, memory_order_relaxed) !=
 		       LF_REASON_URGENT_DATA;
 }
@@ -571,8 +573,12 @@ static ssize_t peek_beyond_the_switch(struct lf_sock *sock, int fd, struct lf_cu
 		else if (!lf_conn_taken_back(sock))
 			more = take_from_ring(sock, &cursor, flags);
 	} else if (lf_rx(sock) == LF_RX_FUSED && goes_on_in_tcp(sock)) {
-		if (atomic_load(&sock->in->p.end_pos) == atomic_load(&slot->rx_tail) + (uint64_t)n)
+		bool all = atomic_load(&sock->in->p.end_pos) == atomic_load(&slot->rx_tail) + (uint64_t)n;
+		/* Where TCP has a copy of those n, they come first there as well. */
+		if (all && copy_of(sock) == 0)
 			more = tcp_recv(fd, &cursor, SIZE_MAX, flags, NULL);
+		else if (all && lf_conn_skip_copy(sock, fd, (uint64_t)n, 0) == LF_COPY_SKIPPED)
+			more = tcp_recv(fd, &whole, SIZE_MAX, flags, NULL) - n;
 	}
 	return more > 0 ? n + more : n;
 }

@@ -11,6 +11,7 @@
 #include "uncancelled.h"
 
 #include <errno.h>
+#include <linux/sock_diag.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -89,6 +90,17 @@ static ssize_t send_pieces(int fd, const struct msghdr *msg)
 	lf_defer_end();
 	errno = error;
 	return sent;
+}
+
+bool lf_conn_tcp_has_room(int fd, size_t n)
+{
+	uint32_t of[SK_MEMINFO_VARS];
+	socklen_t len = sizeof(of);
+	if (lf_real.getsockopt(fd, SOL_SOCKET, SO_MEMINFO, of, &len) == -1 || len < sizeof(of[0]) * 6)
+		return false;
+	uint64_t taken = of[SK_MEMINFO_WMEM_QUEUED], room = of[SK_MEMINFO_SNDBUF];
+	/* TCP's bookkeeping, a half at the most of what is sent in large pieces, is counted there, too. */
+	return taken + n + n / 2 + 4096 <= room;
 }
 
 void lf_conn_resend_by_tcp(struct lf_sock *sock, int fd, bool patient)

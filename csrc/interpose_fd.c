@@ -39,25 +39,18 @@
 
 /* --- closing --- */
 
-static uint64_t cookie_of(int fd)
-{
-	uint64_t cookie = 0;
-	socklen_t len = sizeof(cookie);
-	return lf_real.getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len) == 0 ? cookie : 0;
-}
-
 /* Before a close. Other numbers of the socket may have been closed past us (a raw system call,
  * fclose), and be something else by now: they must not keep us from seeing that this is the
  * last. Rare: a socket has one number. */
 static void drop_stale_numbers(struct lf_sock *sock, int fd, uintptr_t entry)
 {
 	int others = atomic_load(&sock->descriptors) - 1;
-	uint64_t cookie = others > 0 ? cookie_of(fd) : 0;
+	uint64_t cookie = others > 0 ? lf_option_cookie(fd) : 0;
 	for (int other = 0; cookie && others > 0 && other < (int)LF_TABLE_SIZE; other++) {
 		if (other == fd || lf_table_get(other) != entry)
 			continue;
 		others--;
-		if (cookie_of(other) != cookie)
+		if (lf_option_cookie(other) != cookie)
 			(void)lf_sock_remove_descriptor(sock, other);
 	}
 }

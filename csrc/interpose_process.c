@@ -72,7 +72,7 @@ static void defuse_if_inherited(struct lf_sock *sock, void *deadline)
 		lf_conn_defuse_until(sock, fd, LF_REASON_EXEC, others_stay(sock),
 				     *(const int64_t *)deadline);
 	else if (!lf_in_borrowed_memory())
-		lf_conn_service_at_last(sock, fd);
+		lf_conn_before_exec_closes(sock, fd);
 }
 
 /* This process counts as a holder no more, though it may still be at work, or come back. Others may

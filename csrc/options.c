@@ -160,11 +160,21 @@ int lf_option_ask(int fd, int level, int name, int otherwise)
 	return lf_real.getsockopt(fd, level, name, &n, &len) == 0 ? n : otherwise;
 }
 
-uint64_t lf_option_namespace(int fd)
+static uint64_t ask_cookie(int fd, int name)
 {
 	uint64_t cookie = 0;
 	socklen_t len = sizeof(cookie);
-	return lf_real.getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &len) == 0 ? cookie : 0;
+	return lf_real.getsockopt(fd, SOL_SOCKET, name, &cookie, &len) == 0 ? cookie : 0;
+}
+
+uint64_t lf_option_cookie(int fd)
+{
+	return ask_cookie(fd, SO_COOKIE);
+}
+
+uint64_t lf_option_namespace(int fd)
+{
+	return ask_cookie(fd, SO_NETNS_COOKIE);
 }
 
 static int64_t ask_timeout(int fd, int name)

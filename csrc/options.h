@@ -21,6 +21,8 @@ enum { LF_SEND_BUFFER_LOCKED = 1, LF_RECEIVE_BUFFER_LOCKED = 2 };
 
 /* An int option's value; `otherwise`: this kernel does not know it. */
 int lf_option_ask(int fd, int level, int name, int otherwise);
+/* The socket's cookie; 0: there is no socket at fd. */
+uint64_t lf_option_cookie(int fd);
 /* The cookie of its network namespace; 0: this kernel has none. */
 uint64_t lf_option_namespace(int fd);
 

@@ -46,16 +46,16 @@ static bool address_of(int fd, bool remote, uint16_t *family, uint16_t *port, ui
 	return false;
 }
 
-static bool describe(const struct lf_sock *sock, struct lf_wire_claim *claim)
+static bool describe(struct lf_sock *sock, struct lf_wire_claim *claim)
 {
 	int fd = atomic_load(&sock->fd);
 	memset(claim, 0, sizeof(*claim));
 	claim->claim_id = lf_sock_id(sock);
 	claim->side = (uint16_t)sock->side;
 	claim->limit = lf_options_receive_limit(sock);
-	socklen_t len = sizeof(claim->cookie);
-	if (lf_real.getsockopt(fd, SOL_SOCKET, SO_COOKIE, &claim->cookie, &len) == -1)
+	if ((claim->cookie = lf_option_cookie(fd)) == 0)
 		return false;
+	atomic_store(&sock->cookie, claim->cookie);
 	claim->netns_cookie = lf_option_namespace(fd);
 	uint16_t family;
 	return address_of(fd, false, &claim->family, &claim->local_port, claim->local_addr) &&

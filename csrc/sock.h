@@ -73,6 +73,7 @@ struct lf_sock {
 	_Atomic uint32_t peer_patience; /* ns until the next look, while it does not move */
 	_Atomic uint32_t tx_stalls; /* how often a send found too little room: an edge for EPOLLET */
 	uint64_t pair_id;
+	_Atomic uint64_t cookie; /* SO_COOKIE; 0: never asked for */
 	uint32_t disagreements; /* times the kernel's count differed from ours */
 
 	/* Waiting. */

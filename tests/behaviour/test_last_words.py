@@ -54,3 +54,16 @@ def test_a_stranger_who_connects_meanwhile_gets_nothing(
 ) -> None:
     said = same(plain, lazily_fused, programs / "renewed", "")
     assert said == "6 bytes, then 0; a stranger got nothing\n"
+
+
+@pytest.mark.parametrize("reads", ["exec", "pass", "all", "peek", "pieces", "edges"])
+@pytest.mark.parametrize("leaves", ["exec", "child", "pass", "option", "closes"])
+def test_of_a_peer_that_left_its_ring_comes_all(
+    leaves: str, reads: str, plain: Session, lazily_fused: Session
+) -> None:
+    """To whoever holds the socket then."""
+    command = [sys.executable, str(PROGRAMS / "both_move.py"), leaves, reads, "30000"]
+    command += ["0" if leaves == "closes" else "10000"]
+    expected, done = plain.run(command), lazily_fused.run(command)
+    assert "fused" in done.stderr
+    assert done.stdout == expected.stdout

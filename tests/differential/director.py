@@ -407,11 +407,8 @@ class Director:
                 return not busy and out.exact and self._can_be_handed_on(side)
             case "kill":
                 sending = any(b.kind == "send" for b in self._blocked)
-                # What is unread went through a ring that its sender has left: only TCP can
-                # reset now, and knows of nothing (docs/semantics.md).
-                lost = OTHER[side] in self._handed_on and come.unread > 0
                 # FIN may have to wait behind bytes.
-                return not busy and out.exact and not sending and not lost
+                return not busy and out.exact and not sending
             case "epoll ctl":
                 # Left to the kernel, which may have told the library of RST (docs/semantics.md).
                 lost = self._is_gone(OTHER[side]) and (out.unread > 0 or not out.exact)
@@ -491,13 +488,14 @@ class Director:
 
     def _can_be_handed_on(self, side: str) -> bool:
         """The new holder knows only TCP, by which the other party has to send again what this
-        one has not read: it must be there, able to send, or have left a copy before FIN, or have
-        been killed; and room must be in TCP's buffers (docs/semantics.md)."""
+        one has not read: it must be there, able to send, or have left a copy when it left its ring, or
+        have been killed; and room must be in TCP's buffers (docs/semantics.md)."""
         come = self._streams[OTHER[side]]
         sending = bool(self._sending(OTHER[side]))
         able = not self._is_gone(OTHER[side]) or OTHER[side] in self._said_its_last
+        able = able or OTHER[side] in self._handed_on
         able = able or (self._was_killed(OTHER[side]) and not self._shut[side])
-        able = able and not sending and self._pristine
+        able = able and not sending
         out = self._streams[side]
         if self._is_gone(OTHER[side]) and (out.unread or not out.exact):
             return False

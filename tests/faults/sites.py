@@ -32,7 +32,7 @@ HANDED_ON = {
 
 _HANDS_ON = {"epoll_control.c"}
 """Files that do nothing else."""
-_OWN_OF_NAMES = {"cookie_of", "is_taken", "inherited"}
+_OWN_OF_NAMES = {"is_taken", "inherited"}
 """Functions of the files that hold the C library's names (interpose_*.c) that call for the
 library's own sake."""
 

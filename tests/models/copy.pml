@@ -1,13 +1,14 @@
-/* copy.pml - a ring that ends by FIN with bytes unread: TCP gets a copy, and the reader may hand on.
+/* copy.pml - a ring that ends with bytes unread, by FIN or since its writer leaves it: TCP gets a copy, and the
+ * reader may hand on.
  *
  * Mirrors
- *   conn_end.c   copy_what_is_unread(), take_back_late(), decide_late(), mark_end(), lf_conn_shutdown(), grant(),
+ *   conn_end.c   copy_what_is_unread(), lf_conn_end_tx(), go_on_in_tcp(), take_back_late(), decide_late(), mark_end(), lf_conn_shutdown(), grant(),
  *                take_back(), lf_conn_finish_resending(), leave_ring(), leave_unless_stuck()
  *   conn_recv.c  lf_conn_skip_copy(), step_fused(), look_at_tcp()
  *   conn_resend.c lf_conn_resend_by_tcp(), lf_conn_note_what_tcp_has()
  *
- * The writer puts 0 to BYTES bytes into the ring and shuts down. It may be killed at any step, before
- * its FIN; then a process that shares its end goes on: it finishes what was begun, sends one byte more,
+ * The writer puts 0 to BYTES bytes into the ring and shuts down; with LEAVES it may leave the ring before, and
+ * send one more byte by TCP. It may be killed at any step, before its FIN; then a process that shares its end goes on: it finishes what was begun, sends one byte more,
  * and shuts down. The reader reads what it likes in the ring, then goes on there to the end, or hands the
  * socket on to somebody who knows only TCP: it wishes its bytes back, waits for the mark, or has waited for
  * long enough (whoever sends was held up). TCP has room for all.
@@ -44,7 +45,7 @@
 	:: variable == BY_TCP -> tcp ! value \
 	:: else -> mem[variable] = value \
 	fi
-chan tcp = [2 * BYTES + 2] of { byte };
+chan tcp = [2 * BYTES + 3] of { byte };
 #include "memory.pml"
 
 byte ring[BYTES + 1];
@@ -52,6 +53,7 @@ byte ring[BYTES + 1];
 byte tx_head, resent, resend_from, resending;
 byte given; /* the kernel's count of what TCP has */
 bool kill_now, killed, shut;
+bool left; /* the state ENDED */
 /* Changed by locked instructions alone, which empty the buffer of who makes them. */
 byte wish;
 /* The receiving end. */
@@ -132,7 +134,18 @@ inline begin_copy(thread)
 #endif
 }
 
-/* lf_conn_service(), then copy_what_is_unread(). */
+/* Where a ring has ended, a byte may come behind it. */
+inline send_on(thread)
+{
+	if
+	:: resending ->
+		atomic { resending = 0; left = true }
+		atomic { STORE(thread, BY_TCP, tx_head); tx_head++ }
+	:: true
+	fi
+}
+
+/* lf_conn_service(), then copy_what_is_unread(); or lf_conn_leave_tx(). */
 inline say_last(thread)
 {
 	if
@@ -149,10 +162,18 @@ inline say_last(thread)
 		:: n < tx_head ->
 			begin_copy(thread);
 			decide_late(thread);
+#ifdef MUTATE_SEND_ON_BEFORE_THE_COPY
+			send_on(thread);
+#endif
 			give(thread)
 		:: else
 		fi
 	fi;
+#ifdef LEAVES
+#ifndef MUTATE_SEND_ON_BEFORE_THE_COPY
+	send_on(thread);
+#endif
+#endif
 	STORE(thread, FIN, 1);
 	shut = true;
 	n = 0
@@ -183,7 +204,10 @@ proctype heir()
 	:: killed && empty(buffer[WRITER]) && mem[FIN] -> goto end
 	od;
 	if
-	:: resending ->
+	:: left ->
+		atomic { STORE(HEIR, BY_TCP, tx_head); tx_head++ }
+		STORE(HEIR, FIN, 1)
+	:: !left && resending ->
 		/* lf_conn_finish_resending() */
 		if
 		:: mem[MARK] != MARK_ENDED ->

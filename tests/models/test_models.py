@@ -71,6 +71,7 @@ MODELS = (
     Model("teardown", "-DBYTES=2"),
     Model("heirs", "-DBYTES=1"),
     Model("copy", "-DBYTES=2"),
+    Model("copy", "-DBYTES=2 -DLEAVES"),
     Model("naps"),
     Model("naps", "-DOTHERS=0"),
     Model("naps", "-DREARM"),
@@ -85,6 +86,7 @@ LARGER = (
     Model("teardown", "-DBYTES=3"),
     Model("heirs", "-DBYTES=2"),
     Model("copy", "-DBYTES=4"),
+    Model("copy", "-DBYTES=3 -DLEAVES"),
     Model("naps", "-DTHREADS=3 -DOTHERS=2 -DREARM"),
 )
 MUTATIONS: dict[str, dict[str, Model]] = {
@@ -147,6 +149,7 @@ MUTATIONS: dict[str, dict[str, Model]] = {
         "KEEP_THE_COPY": Model("copy", "-DBYTES=2"),
         "MARK_BEFORE_COPIED": Model("copy", "-DBYTES=2"),
         "NO_LATE_LOOK": Model("copy", "-DBYTES=2"),
+        "SEND_ON_BEFORE_THE_COPY": Model("copy", "-DBYTES=2 -DLEAVES"),
         "SKIP_ALL": Model("copy", "-DBYTES=2"),
     },
     "naps": {

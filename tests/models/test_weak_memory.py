@@ -21,7 +21,7 @@ PATIENCE = 600
 # Two unforced switches of thread and one stale load in an execution; three threads: one switch.
 SCENARIOS = (
     "stream", "wrap", "reuse", "more", "uncork", "late", "home", "fuse", "end", "back", "turn",
-    "stopped", "fin", "last", "close",
+    "stopped", "fin", "last", "moved", "close",
 )  # fmt: skip
 BOUNDS = (2, 1)
 BOUNDS_OF = {"two": (1, 1), "corks": (1, 1), "turn": (2, 2)}
@@ -91,6 +91,11 @@ def test_nor_with_a_third_thread(
 def test_who_ends_its_ring_sends_what_a_peer_that_left_had_not_read(portable: Path) -> None:
     """The peer left long ago, so nothing of it is seen late: no stale loads."""
     _, found = explore(portable, "both", (2, 0))
+    assert found == "no fault"
+
+
+def test_who_leaves_its_ring_leaves_a_copy_for_who_knows_only_tcp(portable: Path) -> None:
+    _, found = explore(portable, "handed", (2, 0))
     assert found == "no fault"
 
 

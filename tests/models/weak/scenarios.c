@@ -19,6 +19,7 @@
 #include "tap.h"
 #include "uncancelled.h"
 
+#include <linux/sock_diag.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
@@ -212,6 +213,8 @@ static int k_getsockopt(int fd, int level, int name, void *value, socklen_t *len
 		info->tcpi_bytes_acked = mine->sent + (end_of(fd) == SENDER);
 		info->tcpi_bytes_received = mine->received;
 	}
+	if (level == SOL_SOCKET && name == SO_MEMINFO)
+		((uint32_t *)value)[SK_MEMINFO_SNDBUF] = 1 << 20;
 	return 0;
 }
 
@@ -345,6 +348,7 @@ void lf_epoll_refresh(struct lf_sock *sock) { (void)sock; }
 void lf_epoll_room(struct lf_sock *sock) { (void)sock; }
 void lf_epoll_stop_counting(struct lf_sock *sock) { (void)sock; }
 bool lf_in_borrowed_memory(void) { return false; }
+uint64_t lf_option_cookie(int fd) { return (uint64_t)fd; }
 void lf_uncancelled_nap(int64_t ns) { (void)ns; }
 bool lf_slot_is_held_by(struct lf_slot *slot, uint32_t holders) { return slot->holders == holders; }
 int lf_option_ask(int fd, int level, int name, int otherwise) { (void)fd, (void)level, (void)name; return otherwise; }
@@ -692,6 +696,36 @@ static void last_receives(void)
 	fin_receives();
 }
 
+/* moved: the sender leaves its ring with bytes unread, and goes on by TCP; the receiver hands the socket on. */
+static void moved_sends(void)
+{
+	send_bytes(1, 2);
+	lf_conn_return_to_tcp(&socks[SENDER], LF_REASON_SOCKET_OPTION);
+	send_bytes(3, 1);
+}
+static void moved_receives(void)
+{
+	receive_all(1);
+	lf_conn_defuse_until(&socks[RECEIVER], 11, LF_REASON_EXEC, false, lf_now());
+	receive_all(3);
+}
+
+/* handed: the sender has done so before the receiver hands on, and who gets the socket knows only TCP. */
+static bool sender_has_left(void *context)
+{
+	(void)context;
+	return slots[SENDER].tx == LF_TX_ENDED;
+}
+static void handed_receives(void)
+{
+	receive_all(1);
+	sim_block(sender_has_left, NULL);
+	lf_conn_defuse_until(&socks[RECEIVER], 11, LF_REASON_EXEC, false, lf_now());
+	if (slots[RECEIVER].rx != LF_RX_ENDED)
+		sim_fail("what is unread is in the ring alone");
+	receive_all(3);
+}
+
 /* close: the receiver closes; a byte that it has not read is answered by RST in one way or the
  * other. */
 static void close_sends(void) { send_bytes(1, 1); }
@@ -723,6 +757,8 @@ static const struct sim_scenario scenarios[] = {
 	{"stopped", wrap_begin, {stopped_sends, both_receives}, NULL},
 	{"fin", wrap_begin, {fin_sends, fin_receives}, NULL},
 	{"last", wrap_begin, {fin_sends, last_receives}, NULL},
+	{"moved", wrap_begin, {moved_sends, moved_receives}, NULL},
+	{"handed", wrap_begin, {moved_sends, handed_receives}, NULL},
 	{"close", wrap_begin, {close_sends, close_receives}, close_end},
 };
 
