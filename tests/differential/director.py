@@ -488,8 +488,8 @@ class Director:
 
     def _can_be_handed_on(self, side: str) -> bool:
         """The new holder knows only TCP, by which the other party has to send again what this
-        one has not read: it must be there, able to send, or have left a copy when it left its ring, or
-        have been killed; and room must be in TCP's buffers (docs/semantics.md)."""
+        one has not read: it must be there, able to send, or have left a copy when it left its
+        ring, or have been killed; and room must be in TCP's buffers (docs/semantics.md)."""
         come = self._streams[OTHER[side]]
         sending = bool(self._sending(OTHER[side]))
         able = not self._is_gone(OTHER[side]) or OTHER[side] in self._said_its_last

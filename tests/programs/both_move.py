@@ -1,9 +1,10 @@
-"""An end leaves its ring with bytes unread there, and goes on by TCP; then the other end moves, too.
+"""An end leaves its ring with bytes unread there, and goes on by TCP; then the other one moves.
 
     both_move.py LEAVES READS UNREAD MORE
 
-LEAVES: exec, child (whose stdout it is), pass (SCM_RIGHTS), option, or closes (by an exec, MORE is 0). READS: exec, pass, or how this process
-reads on: all (MSG_WAITALL), peek, pieces, edges (epoll). Says whether each byte came; knows nothing of loopfuse.
+LEAVES: exec, child (whose stdout it is), pass (SCM_RIGHTS), option, or closes (by an exec; MORE
+is 0). READS: exec, pass, or how this process reads on: all (MSG_WAITALL), peek, pieces, edges
+(epoll). Says whether each byte came; knows nothing of loopfuse.
 """
 
 from __future__ import annotations
