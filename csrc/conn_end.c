@@ -175,8 +175,8 @@ static void take_back(struct lf_sock *sock, int fd, enum lf_reason reason)
 	 * around a live ring. The state last: other threads send by TCP as soon as they see it,
 	 * and must not overtake the resent bytes. */
 	mark_end(sock, tail, reason);
-	/* In borrowed memory its numbers are not ours: the parent goes on, as if we had died. */
-	if (n && lf_in_borrowed_memory())
+	/* The parent, whose memory and numbers we borrow, goes on, as if we had died. */
+	if (n && !is_our_number(sock, fd))
 		return;
 	if (n && !tcp_has_failed(sock, fd))
 		lf_conn_resend_by_tcp(sock, fd, true);
@@ -337,9 +337,9 @@ static bool grant(struct lf_sock *sock, int fd, enum lf_reason own)
 
 void lf_conn_leave_tx(struct lf_sock *sock, int fd, enum lf_reason reason)
 {
-	/* Begun before, and in borrowed memory: see take_back(). */
+	/* Begun before, see take_back(). */
 	if (lf_tx(sock) == LF_TX_FUSED && atomic_load(&sock->slot->resending) &&
-	    lf_in_borrowed_memory())
+	    !is_our_number(sock, lf_sock_named(sock, atomic_load(&sock->fd))))
 		return;
 	if (lf_tx(sock) != LF_TX_FUSED || !grant(sock, fd, reason))
 		lf_conn_end_tx(sock, reason);

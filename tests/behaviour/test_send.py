@@ -51,6 +51,13 @@ def test_an_exec_by_a_vfork_child_loses_nothing_that_the_peer_wants_by_tcp(
     assert said == "the peer got 12345\n"
 
 
+def test_what_it_writes_then_comes_behind_bytes_that_the_peer_has_just_asked_for(
+    plain: Session, fused: Session, programs: Path
+) -> None:
+    said = same(plain, fused, programs / "conn_send", "exec-of-a-writer")
+    assert said == "the peer got 12345\n"
+
+
 def test_a_receive_ends_before_urgent_data_whoever_wanted_the_ring_to_end(
     plain: Session, fused: Session, programs: Path
 ) -> None:

@@ -293,6 +293,45 @@ static void exec_in_our_memory(void)
 	act(leave_and_read, become_another_in_our_memory);
 }
 
+/* --- the peer leaves it only when there is a child in our memory, which becomes a program that writes --- */
+
+static void leave_when_told(int fd)
+{
+	char bytes[64];
+	struct timeval patience = {3, 0};
+	ssize_t n, sum = 0;
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	await_stage(1);
+	pass_to_nobody(fd); /* waits a second for the bytes to come by TCP */
+	while (sum < 5 && (n = recv(fd, bytes + sum, sizeof(bytes) - (size_t)sum, 0)) > 0)
+		sum += n;
+	bytes[sum] = 0;
+	say("the peer got %s\n", bytes);
+	shared->stage = 2;
+	pause();
+}
+
+static void become_a_writer_in_our_memory(int fd)
+{
+	send(fd, "1234", 4, 0);
+	pid_t child = vfork();
+	if (child == 0) {
+		shared->stage = 1;
+		usleep(200000);
+		dup2(fd, 1);
+		execl("/bin/echo", "echo", "-n", "5", NULL);
+		_exit(1);
+	}
+	waitpid(child, NULL, 0);
+	await_stage(2);
+}
+
+static void exec_of_a_writer(void)
+{
+	share();
+	act(leave_when_told, become_a_writer_in_our_memory);
+}
+
 /* --- urgent data behind a ring that the peer wants ended for a reason of its own --- */
 
 static void send_urgently(int fd)
@@ -565,6 +604,7 @@ int main(int argc, char **argv)
 		{"resent-past-limits", resent_past_limits},
 		{"rung-at-last", rung_at_last},
 		{"exec-in-our-memory", exec_in_our_memory},
+		{"exec-of-a-writer", exec_of_a_writer},
 		{"urgent-behind-a-wish", urgent_behind_a_wish},
 		{"minus-one", minus_one},
 		{"far-too-much", far_too_much},
