@@ -13,6 +13,7 @@
 #include "ring.h"
 #include "sock.h"
 
+#include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
@@ -360,10 +361,13 @@ bool lf_wait_begin(struct lf_sock *sock);
 void lf_wait_end(struct lf_sock *sock);
 /* Reader, armed, and after a look in vain: there may be bytes for it later of which nobody tells. */
 bool lf_wait_is_untold(const struct lf_sock *sock);
-/* The doorbell to be slept at, or -1. */
-static inline int lf_wait_bell(const struct lf_sock *sock)
+/* The doorbell to be slept at, for poll. Of a parent's, too, a process is told that it has hung up. */
+static inline struct pollfd lf_wait_bell(const struct lf_sock *sock)
 {
-	return atomic_load(&sock->hung_up) || lf_sock_bell_is_parents(sock) ? -1 : atomic_load(&sock->bell);
+	return (struct pollfd){
+		.fd = atomic_load(&sock->hung_up) ? -1 : atomic_load(&sock->bell),
+		.events = lf_sock_bell_is_parents(sock) ? 0 : POLLIN,
+	};
 }
 /* Raises the armed flag; the caller looks at the ring once more before it sleeps. Who rings takes
  * it down again; who has slept only by lf_wait_disarm_reader(): it is one flag for all who sleep. */

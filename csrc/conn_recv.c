@@ -392,8 +392,10 @@ static ssize_t look_at_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 	int error = n == -1 ? errno : 0;
 	if (error == EAGAIN)
 		return -EAGAIN;
-	/* FIN, error or bytes: only now, after seeing them, does an empty ring count. */
-	lf_held_ignore(sock);
+	/* FIN, error or bytes: only now, after seeing them, does an empty ring count. (Our own SHUT_RD looks
+	 * like FIN.) */
+	if (n != 0 || lf_conn_fin_has_come(fd))
+		lf_held_ignore(sock);
 	if (ring_has_bytes(sock) || ring_is_over(sock)) {
 		if (error) {
 			atomic_store(&sock->slot->error, (uint32_t)error);
@@ -461,6 +463,9 @@ static ssize_t step_fused(struct lf_sock *sock, int fd, struct lf_cursor *cursor
 	/* Before a writer that sleeps finds the room which we make. */
 	if (atomic_load_explicit(&slot->shut, memory_order_relaxed) & LF_SHUT_RD)
 		lf_conn_refuse_more(sock);
+	/* Of one that was killed: all of it came before FIN. */
+	if (lf_held_from_us(sock) && lf_conn_fin_has_come(fd))
+		lf_held_ignore(sock);
 	ssize_t n = take_from_ring(sock, cursor, flags);
 	if (n) {
 		if (n > 0 && !(flags & MSG_PEEK))

@@ -177,15 +177,20 @@ static void arm(struct lf_registration *reg)
 		lf_wait_arm(reg->sock, LF_WANT_WRITE);
 }
 
-/* To be entered and poked; -1: there is none that is ours. In an inherited set it is entered in any
- * case: the set is the parent's, too. */
-static int bell_of(const struct lf_registration *reg)
+/* Of a bell that is its parent's a set is told the hang-up alone. Not so an inherited one, which is the
+ * parent's, too. */
+static uint32_t what_bell_tells(const struct lf_registration *reg)
 {
-	bool not_ours = !reg->ep->inherited && lf_sock_bell_is_parents(reg->sock);
-	return not_ours ? -1 : atomic_load(&reg->sock->bell);
+	return !reg->ep->inherited && lf_sock_bell_is_parents(reg->sock) ? 0 : EPOLLIN;
 }
 
-static bool enter_bell(struct lf_registration *reg, int op, uint32_t events);
+static bool change_bell(struct lf_registration *reg, int op, uint32_t more)
+{
+	int bell = atomic_load(&reg->sock->bell);
+	struct epoll_event event = {.events = what_bell_tells(reg) | more,
+				    .data.u64 = lf_epoll_tag(reg, LF_TAG_BELL)};
+	return bell >= 0 && lf_real.epoll_ctl(atomic_load(&reg->ep->fd), op, bell, &event) == 0;
+}
 
 /* The set is the kernel's one, from which the process that we come from takes the doorbell when it closes
  * the socket. We store the word, then enter the bell; it removes the bell, then loads the word
@@ -195,7 +200,7 @@ static void say_that_we_wait(struct lf_registration *reg)
 {
 	reg->heard = true;
 	atomic_store(&reg->sock->slot->heard_in_heirs, 1);
-	(void)enter_bell(reg, EPOLL_CTL_ADD, EPOLLIN);
+	(void)change_bell(reg, EPOLL_CTL_ADD, 0);
 }
 
 /* Arms it and lets it go cold, unless it turns out to be ready: true. */
@@ -204,13 +209,12 @@ static bool make_cold(struct lf_registration *reg)
 	if (reg->ep->inherited && !reg->heard)
 		say_that_we_wait(reg);
 	widen(reg);
-	if (!reg->has_bell) /* the parent has left it to us, perhaps */
-		lf_entry_enter_bell(reg);
-	bool entered = reg->has_bell || bell_of(reg) < 0;
-	bool bell = lf_wait_begin(reg->sock) && !lf_sock_must_poll(reg->sock) && entered;
+	bool bell = lf_wait_begin(reg->sock) && !lf_sock_must_poll(reg->sock);
+	if (bell && !reg->has_bell) /* our parent has left it to us, perhaps just now */
+		bell = lf_entry_enter_bell(reg);
 	arm(reg);
 	bool ready = lf_entry_reportable(reg) != 0;
-	if (!ready && lf_wait_is_untold(reg->sock))
+	if (!ready && (reg->user.events & LF_IN_BITS) && lf_wait_is_untold(reg->sock))
 		bell = false;
 	/* Can't be relied on: stay hot and sleep briefly; who sleeps already, too, see
 	 * lf_entry_have_one_nap(). */
@@ -262,21 +266,14 @@ void lf_entry_heat_cooled(struct lf_epoll *ep)
 	}
 }
 
-static bool enter_bell(struct lf_registration *reg, int op, uint32_t events)
-{
-	int bell = bell_of(reg);
-	struct epoll_event event = {.events = events, .data.u64 = lf_epoll_tag(reg, LF_TAG_BELL)};
-	return bell >= 0 && lf_real.epoll_ctl(atomic_load(&reg->ep->fd), op, bell, &event) == 0;
-}
-
 /* There is room in a doorbell, in which a few bytes lie mostly, so asking for EPOLLOUT reports at once.
  * TCP's send queue may be full: of what went there before the ring, or where sending is plain. It has to
  * do only where the bell has left the set, because the other end is gone: then there is a FIN or an error
  * to report; or where the other end has not been at its bell for long. */
 void lf_entry_poke(struct lf_registration *reg)
 {
-	struct pollfd p = {.fd = bell_of(reg), .events = POLLOUT};
-	if (lf_uncancelled_poll(&p, 1, 0) == 1 && enter_bell(reg, EPOLL_CTL_MOD, EPOLLIN | EPOLLOUT))
+	struct pollfd p = {.fd = atomic_load(&reg->sock->bell), .events = POLLOUT};
+	if (lf_uncancelled_poll(&p, 1, 0) == 1 && change_bell(reg, EPOLL_CTL_MOD, EPOLLOUT))
 		return;
 	struct epoll_event event = {.events = EPOLLOUT | EPOLLIN | EPOLLRDHUP,
 				    .data.u64 = lf_epoll_tag(reg, LF_TAG_TCP)};
@@ -286,13 +283,18 @@ void lf_entry_poke(struct lf_registration *reg)
 
 void lf_entry_was_poked(struct lf_registration *reg)
 {
-	(void)enter_bell(reg, EPOLL_CTL_MOD, EPOLLIN);
+	(void)change_bell(reg, EPOLL_CTL_MOD, 0);
 }
 
-void lf_entry_enter_bell(struct lf_registration *reg)
+bool lf_entry_enter_bell(struct lf_registration *reg)
 {
-	if (enter_bell(reg, EPOLL_CTL_ADD, EPOLLIN))
-		reg->has_bell = true;
+	if (atomic_load(&reg->sock->bell) < 0)
+		return true;
+	if (!change_bell(reg, EPOLL_CTL_ADD, 0) &&
+	    (errno != EEXIST || !change_bell(reg, EPOLL_CTL_MOD, 0)))
+		return false;
+	reg->has_bell = what_bell_tells(reg) != 0;
+	return true;
 }
 
 void lf_entry_remove_bell(struct lf_registration *reg)
@@ -307,8 +309,7 @@ bool lf_entry_adopt(struct lf_registration *reg, bool in_kernel)
 	/* Before the kernel has a tag of ours, see lf_epoll_look_at_kernel(). */
 	atomic_fetch_add(&reg->ep->adopted, 1);
 	/* Without one, for want of numbers: see lf_conn_give_up_bell(). */
-	lf_entry_enter_bell(reg);
-	if (!reg->has_bell && bell_of(reg) >= 0)
+	if (!lf_entry_enter_bell(reg))
 		return false;
 	reg->in_kernel = in_kernel;
 	if (lf_entry_tell_kernel(reg) == -1) {

@@ -175,7 +175,8 @@ int lf_entry_leave_kernel(struct lf_registration *reg);
 void lf_entry_widen_hot(struct lf_epoll *ep);
 /* The kernel has reported what the program does not want: it would again, for ever. */
 void lf_entry_trim(struct lf_registration *reg);
-void lf_entry_enter_bell(struct lf_registration *reg);
+/* False: it has one, and that could not be entered; errno says why. */
+bool lf_entry_enter_bell(struct lf_registration *reg);
 void lf_entry_remove_bell(struct lf_registration *reg);
 /* The socket is fused. `in_kernel`: the program's own entry is there. False: errno says why
  * it stays as it was. */

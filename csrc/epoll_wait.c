@@ -172,6 +172,7 @@ struct rung {
 	int count;
 	bool mail; /* the broker has something for us */
 	bool slept;
+	const struct lf_sock *left; /* its bell was rung, and left to the process that we come from */
 };
 
 /* To be seen to after the lock is given back; of more than there is room for, the kernel tells again. */
@@ -222,11 +223,8 @@ static void bell_event(struct lf_registration *reg, uint32_t kernel, struct rung
 		lf_entry_remove_bell(reg); /* it would be reported for ever */
 	} else {
 		lf_counters_rung(sock, rung->slept);
-		/* Of a set that was inherited: the parent's entry, which would be told for ever. */
-		if (lf_sock_bell_is_parents(sock))
-			lf_bell_drain(sock);
-		else
-			(void)lf_wait_drain(sock, 0);
+		if (!lf_wait_drain(sock, 0) && lf_sock_bell_is_parents(sock))
+			rung->left = sock;
 	}
 	note(reg, hung_up, false, rung);
 }
@@ -294,8 +292,8 @@ static void finish(struct lf_epoll *ep, struct epoll_event *events, int n)
 	}
 }
 
-/* True: the caller should look again before it sleeps. */
-static bool see_to(struct rung *rung)
+/* True: the caller should look again before it sleeps. `in_vain`: it has nothing else to do. */
+static bool see_to(struct rung *rung, bool in_vain)
 {
 	for (int i = 0; i < rung->count; i++) {
 		if (rung->bell[i].fin)
@@ -304,6 +302,9 @@ static bool see_to(struct rung *rung)
 			lf_conn_peer_gone(rung->bell[i].sock, rung->bell[i].fd);
 		else
 			lf_conn_service(rung->bell[i].sock, rung->bell[i].fd);
+		/* In an inherited set, which tells it until the parent has been there: the kernel wakes that, too. */
+		if (in_vain && rung->left == rung->bell[i].sock)
+			lf_wait_give_way(rung->left, LF_SHARED_SLEEP_NS);
 		lf_sock_unpin(rung->bell[i].sock);
 	}
 	if (rung->mail)
@@ -541,7 +542,7 @@ static __attribute__((noinline)) int wake_up_in_mixed(struct lf_epoll *ep, struc
 	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
 	n = wake_up(&sleep, events, n, max, &rung);
 	lf_epoll_unlock(ep);
-	(void)see_to(&rung);
+	(void)see_to(&rung, false);
 	return n;
 }
 
@@ -580,7 +581,7 @@ int lf_epoll_look_at_kernel(struct lf_epoll *ep, int epfd, struct epoll_event *e
 	n = translate(ep, events, 0, n, &rung);
 	hand_over(ep, events, n);
 	lf_epoll_unlock(ep);
-	(void)see_to(&rung);
+	(void)see_to(&rung, false);
 	return n;
 }
 
@@ -602,6 +603,7 @@ static int wait_in_any(struct lf_epoll *ep, int epfd, struct epoll_event *events
 		int n = 0;
 		rung.count = 0;
 		rung.mail = false;
+		rung.left = NULL;
 		if (lf_epoll_is_mixed(ep)) {
 			lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
 			n = !lf_epoll_is_behind(ep, epfd) ? -EBADF :
@@ -611,7 +613,7 @@ static int wait_in_any(struct lf_epoll *ep, int epfd, struct epoll_event *events
 			else /* and may have taken the bell of what is held */
 				lf_entry_have_one_nap(ep);
 			lf_epoll_unlock(ep);
-			bool again = see_to(&rung);
+			bool again = see_to(&rung, n == 0 && ns != 0);
 			if (n != 0 || (ns == 0 && (!again || second_look)))
 				return n;
 			/* What a doorbell told may be news for the program: a peer that is dead. */
@@ -626,7 +628,7 @@ static int wait_in_any(struct lf_epoll *ep, int epfd, struct epoll_event *events
 			left = 0;
 		n = sleep_in_kernel(ep, epfd, events, max, left,
 				    mask || !hold.on ? mask : &hold.before, &rung);
-		see_to(&rung);
+		see_to(&rung, n == 0);
 		if (n != 0)
 			return n;
 		if (time_left(deadline) <= 0)

@@ -204,8 +204,7 @@ static void prepare_kernel(struct set *set, bool with_bells)
 		if (!w->sock || !lf_sock_paired(w->sock))
 			continue;
 		w->bell = set->kernel_n;
-		set->kernel[set->kernel_n++] =
-			(struct pollfd){.fd = lf_wait_bell(w->sock), .events = POLLIN};
+		set->kernel[set->kernel_n++] = lf_wait_bell(w->sock);
 	}
 	if (set->expects)
 		set->kernel[set->kernel_n++] =
@@ -233,7 +232,8 @@ static int ppoll_as(bool selects, struct pollfd *fds, nfds_t n, const struct tim
 static bool any_is_untold(const struct set *set)
 {
 	for (nfds_t i = 0; i < set->n; i++)
-		if (set->watched[i].waiting && lf_wait_is_untold(set->watched[i].sock))
+		if (set->watched[i].waiting && (set->fds[i].events & (POLLIN | POLLRDNORM)) &&
+		    lf_wait_is_untold(set->watched[i].sock))
 			return true;
 	return false;
 }
@@ -263,7 +263,8 @@ static void arm_all(struct set *set)
 		struct watched *w = &set->watched[i];
 		if (!w->sock || !lf_sock_paired(w->sock))
 			continue;
-		set->must_poll |= !lf_wait_begin(w->sock);
+		/* Once more: somebody may have been forked since follow_pairing(). */
+		set->must_poll |= !lf_wait_begin(w->sock) || lf_sock_must_poll(w->sock);
 		w->waiting = true;
 		bool reads = (set->fds[i].events & (POLLIN | POLLRDNORM)) != 0;
 		if (reads)

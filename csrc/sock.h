@@ -189,17 +189,18 @@ static inline bool lf_sock_shared(const struct lf_sock *sock)
 }
 
 /* Who forked us began to sleep when nobody shared the socket, so relies on the doorbell: while it holds
- * the socket we neither empty it nor sleep at it. */
+ * the socket we neither empty it nor sleep at it. Until lf_wait_begin() finds that we are alone: one that
+ * does not count for a moment, in an exec that may fail, sleeps on. */
 static inline bool lf_sock_bell_is_parents(const struct lf_sock *sock)
 {
-	return sock->parents_bell && lf_sock_shared(sock);
+	return sock->parents_bell;
 }
 
 /* Sleeps must be short: a process that shares our end may drain a doorbell that was meant
  * for us; or we gave our doorbell up and the peer has not yet ended its ring. */
 static inline bool lf_sock_must_poll(const struct lf_sock *sock)
 {
-	if (lf_sock_shared(sock))
+	if (lf_sock_shared(sock) || lf_sock_bell_is_parents(sock))
 		return true;
 	if (!lf_sock_paired(sock) ||
 	    atomic_load_explicit(&sock->bell, memory_order_relaxed) >= 0)

@@ -49,7 +49,7 @@ void lf_wait_arm(struct lf_sock *sock, enum lf_want want)
 
 bool lf_wait_begin(struct lf_sock *sock)
 {
-	if (sock->parents_bell && !lf_sock_shared(sock))
+	if (sock->parents_bell && lf_slot_is_held_by(sock->slot, 1))
 		sock->parents_bell = false;
 	/* Dekker with lf_wait_drain(), seq_cst on both sides. */
 	atomic_fetch_add(&sock->waiters, 1);
@@ -410,7 +410,7 @@ static int sleep_once(struct lf_sock *sock, int fd, struct lf_wait *wait, struct
 						     POLLOUT;
 	struct pollfd fds[3] = {
 		{.fd = fd, .events = events},
-		{.fd = lf_wait_bell(sock), .events = POLLIN},
+		lf_wait_bell(sock),
 	};
 	struct timespec ts = lf_timespec(ns), *limit = ns == LF_FOREVER ? NULL : &ts;
 	/* A call with a timeout is never restarted, signal(7). */
