@@ -18,6 +18,7 @@
 #include "uncancelled.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -64,12 +65,20 @@ static struct place with_any_port(struct place place)
 	return place;
 }
 
+/* For that place, which may be a mapped one of IPv4. */
+static int socket_for(const struct place *place, int flags)
+{
+	int fd = lf_real.socket(place->at.ss_family, SOCK_STREAM | SOCK_CLOEXEC | flags, IPPROTO_TCP);
+	int no = 0;
+	if (fd != -1 && place->at.ss_family == AF_INET6)
+		(void)lf_real.setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof(no));
+	return fd;
+}
+
 /* The number of a socket that listens there, or -1. */
 static int listen_at(const struct place *place)
 {
-	int fd = lf_real.socket(place->at.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK,
-				IPPROTO_TCP);
-	int on = 1;
+	int fd = socket_for(place, SOCK_NONBLOCK), on = 1;
 	/* A server that is started anew may have the port meanwhile, as it could beside a dead socket. */
 	if (fd != -1 && lf_real.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0 &&
 	    bind_to(fd, place) && lf_real.listen(fd, 1) == 0)
@@ -149,6 +158,27 @@ static bool give(struct lf_sock *sock, int to, uint64_t from, size_t n, bool all
 	return true;
 }
 
+/* A process that was forked meanwhile has copies of our numbers, which closing ours does not end. */
+static void end_and_close(int fd)
+{
+	(void)lf_real.shutdown(fd, SHUT_RDWR);
+	(void)lf_real.close(fd);
+}
+
+/* A firewall, or a rule for this process, may let no connection through. */
+static bool can_connect(int listener)
+{
+	struct place there;
+	int fd = own_place(listener, &there) ? socket_for(&there, 0) : -1;
+	if (fd == -1)
+		return false;
+	struct timeval brief = {0, PATIENCE_MS * 1000};
+	bool can = lf_real.setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &brief, sizeof(brief)) == 0 &&
+		   lf_real.connect(fd, (const struct sockaddr *)&there.at, there.length) == 0;
+	(void)lf_real.close(fd);
+	return can;
+}
+
 static void take_apart(int fd)
 {
 	struct sockaddr none = {.sa_family = AF_UNSPEC};
@@ -160,9 +190,10 @@ static int listen_as_the_peer(int fd, const struct place *peer)
 {
 	struct place nearby = with_any_port(*peer);
 	int listener = listen_at(&nearby);
-	if (listener == -1 || lf_option_namespace(listener) != lf_option_namespace(fd)) {
+	if (listener == -1 || lf_option_namespace(listener) != lf_option_namespace(fd) ||
+	    !can_connect(listener)) {
 		if (listener != -1)
-			(void)lf_real.close(listener);
+			end_and_close(listener);
 		return -1;
 	}
 	take_apart(fd);
@@ -173,7 +204,7 @@ static int listen_as_the_peer(int fd, const struct place *peer)
 		lf_uncancelled_nap(1000000);
 	if (exact == -1)
 		return listener;
-	(void)lf_real.close(listener);
+	end_and_close(listener);
 	return exact;
 }
 
@@ -184,24 +215,28 @@ bool lf_conn_renew(struct lf_sock *sock, int fd, uint64_t from, size_t n, bool a
 	if (!only_fin_is_left(sock, fd) || !own_place(fd, &own) || !peers_place(fd, &peer) ||
 	    lf_option_ask(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 0))
 		return false;
-	int listener = listen_as_the_peer(fd, &peer);
-	if (listener == -1)
+	/* Kept for the end that is accepted. */
+	int number = lf_real.fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	int listener = number == -1 ? -1 : listen_as_the_peer(fd, &peer);
+	if (listener == -1) {
+		if (number != -1)
+			(void)lf_real.close(number);
 		return false;
+	}
 	if (!bind_to(fd, &own)) {
 		own = with_any_port(own);
 		(void)bind_to(fd, &own);
 	}
-	int to = -1;
-	if (own_place(listener, &there)) {
+	if (own_place(listener, &there))
 		connect_anew(fd, &there);
-		to = accept_ours(listener, fd);
-	}
-	(void)lf_real.close(listener);
+	(void)lf_real.close(number);
+	int to = accept_ours(listener, fd);
+	end_and_close(listener);
 	if (to == -1) {
 		take_apart(fd); /* lest its SYN goes to who listens there next */
 		return false;
 	}
 	bool given = give(sock, to, from, n, all);
-	(void)lf_real.close(to);
+	end_and_close(to);
 	return given;
 }
