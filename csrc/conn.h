@@ -277,7 +277,7 @@ int lf_conn_shutdown(struct lf_sock *sock, int fd, int how);
 /* exec will close this process's last descriptor, unless it fails. */
 void lf_conn_before_exec_closes(struct lf_sock *sock, int fd);
 /* This process lets go of its last descriptor; before the kernel's close. */
-void lf_conn_before_close(struct lf_sock *sock, int fd);
+void lf_conn_before_close(struct lf_sock *sock, int fd, bool exits);
 
 /* The same, by the last receive of it that slept when another thread closed it. */
 void lf_conn_close_ring(struct lf_sock *sock);

@@ -273,8 +273,8 @@ void lf_conn_finish_resending(struct lf_sock *sock)
 /* Under tx_lock, FUSED, before FIN: the reader may hand the socket on to a program that knows only TCP,
  * with bytes unread that nobody can send again any more. So TCP gets a copy of those, and nothing but FIN
  * behind it. A reader of the ring reads on there, and throws the copy away (lf_conn_skip_copy()). Where
- * TCP has no room for all of it, or the reader's TCP would answer it by RST, or a send of ours is not over
- * yet, the ring alone has it. True: then there is a ring's end to tell other threads of, once FIN is out:
+ * TCP has no room for all of it, or the reader's TCP would answer it by RST, or a send `goes_on` (that another
+ * thread sleeps in, and that a close does not end), the ring alone has it. True: then there is a ring's end to tell other threads of, once FIN is out:
  * behind a part of a copy nobody may send.
  *
  * The mark comes before the first byte of the copy (mark_end(); the kernel's locks carry that order), so
@@ -282,11 +282,11 @@ void lf_conn_finish_resending(struct lf_sock *sock)
  * move meanwhile: what has been read is thrown away, wherever that ends. But a reader that has wished its
  * bytes back, and left before it could see the mark, throws nothing away: see take_back_late(). Who sees
  * the mark in time swaps its wish away before it goes by the copy (leave_unless_stuck()). */
-static bool copy_what_is_unread(struct lf_sock *sock, int fd)
+static bool copy_what_is_unread(struct lf_sock *sock, int fd, bool goes_on)
 {
 	struct lf_slot *slot = sock->slot;
 	if (lf_tx(sock) != LF_TX_FUSED || (atomic_load(&slot->shut) & LF_SHUT_WR) ||
-	    lf_in_borrowed_memory() || atomic_load(&slot->resending) || atomic_load(&sock->writers) ||
+	    lf_in_borrowed_memory() || atomic_load(&slot->resending) || goes_on ||
 	    peer_takes_no_copy(sock))
 		return false;
 	size_t n = unread_by_peer(sock);
@@ -415,19 +415,25 @@ static bool has_unread(struct lf_sock *sock)
 }
 
 /* Under rx_lock: the peer has been asked to end its direction and to take back what we
- * did not read; waits until it has, while somebody is there to do it. */
-static void await_end_of_ring(struct lf_sock *sock, int fd, int64_t deadline)
+ * did not read; waits until it has, while somebody is there to do it. If this process `stays`, its other
+ * threads, and those that share the socket, may read meanwhile, and leave the ring: see lf_conn_take_turn(). */
+static void await_end_of_ring(struct lf_sock *sock, int fd, int64_t deadline, bool stays)
 {
+	struct lf_lock *lock = &sock->slot->rx_lock;
 	lf_bell_ring_always(sock);
 	while (atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) == LF_MARK_FUSED &&
-	       lf_now() < deadline) {
+	       lf_rx(sock) != LF_RX_ENDED && lf_now() < deadline) {
 		/* It may be waiting for us in the same way, or be this very process. */
 		lf_conn_service(sock, fd);
 		lf_conn_service_all();
 		struct pollfd p = {.fd = atomic_load(&sock->bell), .events = POLLIN};
+		if (stays)
+			lf_lock_release(lock, LF_RANK_RX);
 		struct lf_defer_pause pause = lf_defer_pause();
 		int rung = lf_uncancelled_poll(&p, 1, 1);
 		lf_defer_resume(pause);
+		if (stays && !lf_lock_acquire(lock, LF_RANK_RX))
+			LF_INVARIANT(false); /* nobody further up this thread's stack has it */
 		if (rung == 1) {
 			if (p.fd == atomic_load(&sock->bell) && (p.revents & (POLLHUP | POLLERR)))
 				return;
@@ -516,7 +522,9 @@ static void leave_ring(struct lf_sock *sock, int fd, enum lf_reason reason, int6
 	 * put there since. */
 	wish_all_back(sock);
 	if (atomic_load(&sock->in->p.mark) == LF_MARK_FUSED && has_unread(sock)) {
-		await_end_of_ring(sock, fd, deadline);
+		await_end_of_ring(sock, fd, deadline, stay);
+		if (lf_rx(sock) == LF_RX_ENDED)
+			return;
 		if (renew_if_peer_is_dead(sock, fd, reason, stay))
 			return;
 		/* Not in time: it sends them by TCP at its next call. Until then our own
@@ -1024,7 +1032,8 @@ int lf_conn_shutdown(struct lf_sock *sock, int fd, int how)
 	bool after_reset = atomic_load(&slot->reset) != 0;
 	/* A send under way finishes first, so that no byte comes after the FIN. */
 	bool locked = (bits & LF_SHUT_WR) && lf_lock_acquire(&slot->tx_lock, LF_RANK_TX);
-	bool copied = locked && copy_what_is_unread(sock, fd);
+	/* A thread that sleeps in a send wakes to EPIPE, or to what it has got out. */
+	bool copied = locked && copy_what_is_unread(sock, fd, false);
 	if (bits & LF_SHUT_WR) {
 		lf_conn_announce_end(sock);
 		/* Before the kernel's FIN, so before any answer to it. */
@@ -1063,12 +1072,12 @@ void lf_conn_close_ring(struct lf_sock *sock)
 	lf_bell_ring_always(sock);
 }
 
-/* Before the last close of this end. The state stays, for senders that are under way. */
-static void leave_a_copy(struct lf_sock *sock, int fd)
+/* Before the last close of this end. The state stays, for senders that are under way: an exit ends those. */
+static void leave_a_copy(struct lf_sock *sock, int fd, bool exits)
 {
 	if (lf_tx(sock) != LF_TX_FUSED || !lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
 		return;
-	(void)copy_what_is_unread(sock, fd);
+	(void)copy_what_is_unread(sock, fd, !exits && atomic_load(&sock->writers));
 	lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
 }
 
@@ -1128,14 +1137,14 @@ void lf_conn_before_exec_closes(struct lf_sock *sock, int fd)
 	lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
 }
 
-void lf_conn_before_close(struct lf_sock *sock, int fd)
+void lf_conn_before_close(struct lf_sock *sock, int fd, bool exits)
 {
 	service_at_last(sock, fd);
 	if (!lf_sock_paired(sock) || !lf_slot_is_held_by(sock->slot, 1))
 		return;
 	lf_wait_forget(sock);
 	bool resets = abandon_ring(sock, fd);
-	leave_a_copy(sock, fd);
+	leave_a_copy(sock, fd, exits);
 	/* Not before: to a peer that finds us dead in there, it would mean that FIN came first. */
 	lf_conn_announce_end(sock);
 	lf_tap_end(sock, resets ? LF_CAPTURE_RST : LF_CAPTURE_FIN);

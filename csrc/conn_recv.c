@@ -312,6 +312,11 @@ static bool await_copy(int fd, bool hollow, int64_t deadline)
 
 enum { PATIENCE_MS = 1000 };
 
+static bool is_want(int error)
+{
+	return error == ENOMEM || error == ENOBUFS || error == EINTR;
+}
+
 /* What the kernel lacks for the moment is no news of the connection, and no receive of the program's failed. It is
  * tried again here: of a copy that has come already no edge would tell a set with EPOLLET once more. */
 static ssize_t throw_away(int fd, uint64_t due)
@@ -321,7 +326,7 @@ static ssize_t throw_away(int fd, uint64_t due)
 	size_t n = due < sizeof(nothing) ? (size_t)due : sizeof(nothing);
 	for (int ms = 0;; ms++) {
 		ssize_t got = lf_real.recvfrom(fd, nothing, n, MSG_TRUNC | MSG_DONTWAIT, NULL, NULL);
-		if (got != -1 || ms == PATIENCE_MS || (errno != ENOMEM && errno != ENOBUFS && errno != EINTR))
+		if (got != -1 || ms == PATIENCE_MS || !is_want(errno))
 			return got;
 		struct lf_defer_pause pause = lf_defer_pause();
 		lf_uncancelled_nap(1000000);
@@ -340,6 +345,8 @@ enum lf_copy lf_conn_skip_copy(struct lf_sock *sock, int fd, uint64_t unread, in
 			atomic_fetch_add(skipped, (uint64_t)got);
 			continue;
 		}
+		if (got == -1 && is_want(errno))
+			return LF_COPY_AWAITED;
 		if (got == -1 && errno != EAGAIN) {
 			atomic_store(&sock->slot->error, (uint32_t)errno);
 			lf_conn_tcp_failed(sock, fd);

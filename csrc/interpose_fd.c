@@ -55,6 +55,16 @@ static void drop_stale_numbers(struct lf_sock *sock, int fd, uintptr_t entry)
 	}
 }
 
+/* Two threads may close two numbers of one socket, of which one is the last: that is to be known before
+ * its number goes. Not waited for long: who is at it may be further up this thread's stack. */
+enum { TURN_TRIES = 100, TURN_NS = 50000 };
+
+static void begin_closing(struct lf_sock *sock)
+{
+	for (int tries = 0; atomic_exchange(&sock->closing, 1) && tries < TURN_TRIES; tries++)
+		lf_uncancelled_nap(TURN_NS);
+}
+
 /* Our side of close(fd); the kernel's comes after. Returns the socket if this was its
  * last descriptor here: its doorbell goes only once the kernel's close is done. */
 static struct lf_sock *forget(int fd, uintptr_t entry)
@@ -70,12 +80,14 @@ static struct lf_sock *forget(int fd, uintptr_t entry)
 		return NULL;
 	lf_epoll_descriptor_closes(sock, fd);
 	drop_stale_numbers(sock, fd, entry);
+	begin_closing(sock);
 	bool last = atomic_load(&sock->descriptors) == 1;
 	if (last) {
 		lf_epoll_forget(sock);
-		lf_conn_before_close(sock, fd);
+		lf_conn_before_close(sock, fd, false);
 	}
 	last = lf_sock_remove_descriptor(sock, fd);
+	atomic_store(&sock->closing, 0);
 	if (!last) {
 		lf_sock_unpin(sock);
 		return NULL;

@@ -335,7 +335,7 @@ LF_EXPORT int wordexp(const char *words, wordexp_t *into, int flags)
 static void close_here(struct lf_sock *sock, void *context)
 {
 	(void)context;
-	lf_conn_before_close(sock, atomic_load(&sock->fd));
+	lf_conn_before_close(sock, atomic_load(&sock->fd), true);
 }
 
 static void leave_all(void)

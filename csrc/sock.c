@@ -139,6 +139,7 @@ void lf_sock_track(int fd, enum lf_wire_side side)
 	SET(spin_score, 0);
 	SET(hung_up, 0);
 	SET(left, 0);
+	SET(closing, 0);
 	SET(let_go, 0);
 	SET(fin_seen, 0);
 	SET(tx_looked, 0);
@@ -148,6 +149,7 @@ void lf_sock_track(int fd, enum lf_wire_side side)
 	SET(peer_tail, 0);
 	SET(peer_patience, 0);
 	SET(tx_stalls, 0);
+	SET(cookie, 0);
 	SET(registration, NULL);
 #undef SET
 	/* Not a store: a stale pin may be about to undo itself. */

@@ -62,6 +62,7 @@ struct lf_sock {
 	_Atomic bool parents_bell;  /* who forked us slept at it then, see lf_sock_bell_is_parents() */
 	_Atomic uint32_t bell_users; /* threads that are just ringing or emptying it, by number */
 	_Atomic uint32_t hung_up;   /* enum lf_hung_up */
+	_Atomic uint32_t closing;   /* 1: one of its descriptors is just being closed */
 	_Atomic uint32_t let_go;    /* 1: by lf_sock_let_go() */
 	_Atomic uint32_t left;      /* 1: no longer counted as a holder, for an exec or exit */
 	_Atomic uint32_t fin_seen;  /* TCP has said that the peer sends no more, or worse */

@@ -731,7 +731,7 @@ static void handed_receives(void)
 static void close_sends(void) { send_bytes(1, 1); }
 static void close_receives(void)
 {
-	lf_conn_before_close(&socks[RECEIVER], 11);
+	lf_conn_before_close(&socks[RECEIVER], 11, false);
 }
 static void close_end(void)
 {
