@@ -46,6 +46,8 @@ KEEPERS = {
     "refused-copy": "-1 Invalid argument, 4: one\n",
     "thread-unshares": "1 of 12345, 4: one\n1 of 12345, 4: two\n",
     "thread-unshares-a-range": "1 of 12345, 4: one\n1 of 12345, 4: two\n",
+    "passed-by-number": "1 sent, and 4 are for who takes it\n",
+    "passed-among-several": "1 sent, and 4 are for who takes it\n",
     "refused-range": "-1 Invalid argument, 4: one\n",
     "refused-by-the-limit": "-1 Bad file descriptor, 4: one\n",
 }

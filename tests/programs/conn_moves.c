@@ -1,8 +1,11 @@
 /* conn_moves.c - a socket whose bytes are to be read another way, or by nobody any more. */
 #include "shared_page.h"
 
+#include "passing.h"
+
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <sched.h>
 #include <spawn.h>
 #include <sys/epoll.h>
@@ -406,6 +409,39 @@ static void wait_by_both_numbers(int fd)
 	say("%d of %d, %zd: %s", ready, (int)event.data.u64, n, words);
 }
 
+static ssize_t sendmsg_by_number(int way, const struct msghdr *msg, int flags)
+{
+	return syscall(SYS_sendmsg, way, msg, flags);
+}
+
+static ssize_t sendmmsg_by_number(int way, const struct msghdr *msg, int flags)
+{
+	struct mmsghdr one = {.msg_hdr = *msg};
+	return syscall(SYS_sendmmsg, way, &one, 1, flags);
+}
+
+static void pass_by_number(int fd, ssize_t (*call)(int, const struct msghdr *, int))
+{
+	int between[2], in_tcp = 0;
+	await_queued(fd, 4);
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, between) == -1)
+		abort();
+	ssize_t n = send_by(call, between[0], SCM_RIGHTS, fd);
+	syscall(SYS_ioctl, fd, SIOCINQ, &in_tcp);
+	say("%zd sent, and %d are for who takes it\n", n, in_tcp);
+	(void)!recv(fd, &in_tcp, sizeof(in_tcp), 0);
+}
+
+static void pass_by_sendmsgs_number(int fd)
+{
+	pass_by_number(fd, sendmsg_by_number);
+}
+
+static void pass_by_sendmmsgs_number(int fd)
+{
+	pass_by_number(fd, sendmmsg_by_number);
+}
+
 #define WANTED_ELSEWHERE(name, client, server) \
 	static void name(void)                 \
 	{                                      \
@@ -426,6 +462,8 @@ WANTED_ELSEWHERE(high_number, send_one_and_say_what_comes, use_both_numbers)
 WANTED_ELSEWHERE(high_set, send_one_and_receive, wait_by_both_numbers)
 WANTED_ELSEWHERE(thread_unshares, send_one_and_receive, go_on_beside_an_unsharer)
 WANTED_ELSEWHERE(thread_unshares_a_range, send_one_and_receive, go_on_beside_a_range_closer)
+WANTED_ELSEWHERE(passed_by_number, send_one_and_receive, pass_by_sendmsgs_number)
+WANTED_ELSEWHERE(passed_among_several, send_one_and_receive, pass_by_sendmmsgs_number)
 WANTED_ELSEWHERE(refused_range, send_one_and_receive, close_with_unknown_flags)
 WANTED_ELSEWHERE(refused_by_the_limit, send_one_and_receive, duplicate_beyond_the_limit)
 
@@ -558,6 +596,8 @@ int main(int argc, char **argv)
 		{"high-set", high_set},
 		{"thread-unshares", thread_unshares},
 		{"thread-unshares-a-range", thread_unshares_a_range},
+		{"passed-by-number", passed_by_number},
+		{"passed-among-several", passed_among_several},
 		{"refused-range", refused_range},
 		{"refused-by-the-limit", refused_by_the_limit},
 		{"handed-on", handed_on},

@@ -12,8 +12,9 @@ union passing_room {
 	struct cmsghdr header;
 };
 
-/* A byte with a number beside it, as SCM_RIGHTS or what else `type` says. */
-static inline ssize_t send_with(int way, int type, int number)
+/* A byte with a number beside it, as SCM_RIGHTS or what else `type` says; through that call. */
+static inline ssize_t send_by(ssize_t (*call)(int, const struct msghdr *, int), int way, int type,
+			      int number)
 {
 	union passing_room room = {.bytes = {0}};
 	struct iovec iov = {"p", 1};
@@ -23,7 +24,12 @@ static inline ssize_t send_with(int way, int type, int number)
 	room.header.cmsg_type = type;
 	room.header.cmsg_len = CMSG_LEN(sizeof(int));
 	memcpy(CMSG_DATA(&room.header), &number, sizeof(number));
-	return sendmsg(way, &msg, 0);
+	return call(way, &msg, 0);
+}
+
+static inline ssize_t send_with(int way, int type, int number)
+{
+	return send_by(sendmsg, way, type, number);
 }
 
 static inline void pass(int way, int fd)
