@@ -203,6 +203,8 @@ void lf_conn_note_what_tcp_has(struct lf_sock *sock, int fd);
  * behind them: by a new connection, of this very socket. `all`: or none, where TCP has not room for them.
  * False: they don't, which may be noticed only when the old one is gone. */
 bool lf_conn_renew(struct lf_sock *sock, int fd, uint64_t from, size_t n, bool all);
+/* What poll has told of TCP, without what it told of a connection that was taken apart in that way. */
+short lf_conn_tcp_says(const struct lf_sock *sock, int fd, short told);
 /* Under tx_lock: ends the ring where slot->resent says, unless that was done, sends again from there
  * on, and goes on in TCP. Who was at it may have died. */
 void lf_conn_finish_resending(struct lf_sock *sock);

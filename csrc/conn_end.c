@@ -868,15 +868,15 @@ static void break_off(struct lf_sock *sock)
 		atomic_store(&sock->slot->reset, 1);
 }
 
-static bool tcp_is_closed(int fd)
+static bool tcp_is_closed(struct lf_sock *sock, int fd)
 {
 	struct pollfd p = {.fd = fd};
-	return lf_uncancelled_poll(&p, 1, 0) == 1 && (p.revents & POLLHUP);
+	return lf_uncancelled_poll(&p, 1, 0) == 1 && (lf_conn_tcp_says(sock, fd, p.revents) & POLLHUP);
 }
 
 void lf_conn_tcp_failed(struct lf_sock *sock, int fd)
 {
-	if (tcp_is_closed(fd))
+	if (tcp_is_closed(sock, fd))
 		break_off(sock);
 }
 
@@ -900,7 +900,7 @@ void lf_conn_end_was_told(struct lf_sock *sock)
 static void look_for_reset(struct lf_sock *sock, int fd)
 {
 	/* A hang-up: closed, or shut both ways. An error alone may be a soft one. */
-	if (!tcp_is_closed(fd))
+	if (!tcp_is_closed(sock, fd))
 		return;
 	int error = 0;
 	socklen_t len = sizeof(error);

@@ -186,7 +186,7 @@ static void take_apart(int fd)
 }
 
 /* What can fail without harm does so before the old connection is taken apart. */
-static int listen_as_the_peer(int fd, const struct place *peer)
+static int listen_as_the_peer(struct lf_sock *sock, int fd, const struct place *peer)
 {
 	struct place nearby = with_any_port(*peer);
 	int listener = listen_at(&nearby);
@@ -196,6 +196,8 @@ static int listen_as_the_peer(int fd, const struct place *peer)
 			end_and_close(listener);
 		return -1;
 	}
+	/* Before the kernel tells anybody, see lf_conn_tcp_says(). */
+	atomic_store(&sock->slot->renewal, LF_RENEWAL_UNDER_WAY);
 	take_apart(fd);
 	/* Its port was the dead socket's, which goes with our RST; unless it was a server's, whose listener
 	 * lives on. */
@@ -208,6 +210,18 @@ static int listen_as_the_peer(int fd, const struct place *peer)
 	return exact;
 }
 
+short lf_conn_tcp_says(const struct lf_sock *sock, int fd, short told)
+{
+	const _Atomic uint32_t *renewal = &sock->slot->renewal;
+	if (!(told & (POLLERR | POLLHUP)) || !atomic_load(renewal))
+		return told;
+	/* Not for longer than one may take: who does it may have been killed. */
+	for (int tries = 0; atomic_load(renewal) == LF_RENEWAL_UNDER_WAY && tries < 3 * PATIENCE_MS; tries++)
+		lf_uncancelled_nap(1000000);
+	struct pollfd p = {.fd = fd, .events = POLLIN | POLLRDNORM | POLLPRI | POLLOUT | POLLWRNORM | POLLRDHUP};
+	return lf_uncancelled_poll(&p, 1, 0) == 1 ? p.revents : 0;
+}
+
 bool lf_conn_renew(struct lf_sock *sock, int fd, uint64_t from, size_t n, bool all)
 {
 	LF_UNCANCELLED(state);
@@ -217,7 +231,7 @@ bool lf_conn_renew(struct lf_sock *sock, int fd, uint64_t from, size_t n, bool a
 		return false;
 	/* Kept for the end that is accepted. */
 	int number = lf_real.fcntl(fd, F_DUPFD_CLOEXEC, 0);
-	int listener = number == -1 ? -1 : listen_as_the_peer(fd, &peer);
+	int listener = number == -1 ? -1 : listen_as_the_peer(sock, fd, &peer);
 	if (listener == -1) {
 		if (number != -1)
 			(void)lf_real.close(number);
@@ -232,10 +246,11 @@ bool lf_conn_renew(struct lf_sock *sock, int fd, uint64_t from, size_t n, bool a
 	(void)lf_real.close(number);
 	int to = accept_ours(listener, fd);
 	end_and_close(listener);
-	if (to == -1) {
+	if (to == -1)
 		take_apart(fd); /* lest its SYN goes to who listens there next */
+	atomic_store(&sock->slot->renewal, LF_RENEWAL_DONE);
+	if (to == -1)
 		return false;
-	}
 	bool given = give(sock, to, from, n, all);
 	end_and_close(to);
 	return given;

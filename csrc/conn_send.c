@@ -836,6 +836,8 @@ static short ends_of_tcp(struct lf_sock *sock)
 	int saved = errno;
 	int r = lf_uncancelled_poll(&p, 1, 0);
 	errno = saved;
+	if (r == 1)
+		p.revents = lf_conn_tcp_says(sock, p.fd, p.revents);
 	if (r != 1)
 		return 0;
 	/* Nobody may have announced it: from now on TCP is asked each time. */

@@ -260,6 +260,7 @@ static int translate(struct lf_epoll *ep, struct epoll_event *events, int from, 
 			bell_event(reg, event.events, rung);
 			continue;
 		}
+		event.events = (uint16_t)lf_conn_tcp_says(reg->sock, reg->fd, (short)event.events);
 		if (wait_for_verdict(reg, event.events, rung))
 			continue;
 		struct lf_cover cover = lf_entry_cover(reg);

@@ -177,6 +177,8 @@ static int merge(struct set *set)
 	for (nfds_t i = 0; i < set->n; i++) {
 		const struct watched *w = &set->watched[i];
 		short kernel = set->kernel[i].revents;
+		if (w->sock && lf_sock_paired(w->sock))
+			kernel = lf_conn_tcp_says(w->sock, set->fds[i].fd, kernel);
 		if (w->sock && (kernel & POLLRDHUP))
 			lf_conn_end_was_told(w->sock);
 		if (w->sock && !(kernel & (POLLERR | POLLHUP | POLLNVAL)))

@@ -45,6 +45,9 @@ enum lf_resending {
 
 enum lf_shut { LF_SHUT_RD = 1, LF_SHUT_WR = 2 };
 
+/* See conn_renew.c. Under way, TCP says that it is closed. */
+enum lf_renewal { LF_RENEWAL_NONE = 0, LF_RENEWAL_UNDER_WAY = 1, LF_RENEWAL_DONE = 2 };
+
 struct lf_slot {
 	/* Rarely written. */
 	_Atomic uint32_t holders;  /* processes of ours that hold the socket */
@@ -68,7 +71,8 @@ struct lf_slot {
 	_Atomic uint32_t departures; /* how many ever left */
 	_Atomic uint32_t heard_in_heirs; /* 1: a forked process waits for it in a set that it inherited */
 	_Atomic uint32_t inq; /* 1: TCP_INQ is set */
-	uint8_t pad0[128 - 100];
+	_Atomic uint32_t renewal; /* enum lf_renewal */
+	uint8_t pad0[128 - 104];
 
 	/* Sending. */
 	struct lf_lock tx_lock;

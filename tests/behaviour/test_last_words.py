@@ -38,7 +38,7 @@ def test_of_a_killed_peer_comes_all_under_the_same_names(
     assert done.stdout == expected.stdout
 
 
-@pytest.mark.parametrize("scenario", ["restart", "whole", "stopped"])
+@pytest.mark.parametrize("scenario", ["restart", "whole", "stopped", "epoll", "poll"])
 def test_a_new_connection_is_in_nobodys_way(
     plain: Session, lazily_fused: Session, scenario: str
 ) -> None:

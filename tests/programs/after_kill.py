@@ -1,6 +1,6 @@
 """A peer is killed with bytes unread, and the socket is inherited by a program that does not read.
 
-    after_kill.py SCENARIO      restart, whole, stopped
+    after_kill.py SCENARIO      restart, whole, stopped, epoll, poll
 
 Knows nothing of loopfuse; see killed_peer.py.
 """
@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import killed_peer
 from mapped import has_a_segment
@@ -64,6 +66,33 @@ def stopped(s: socket.socket, child: int, sent: int) -> None:
     print(done.stdout.split()[0].decode() == wanted)
 
 
+def epoll(s: socket.socket, child: int, sent: int) -> None:
+    """A thread that wants to hear of errors alone hears of none."""
+    with select.epoll() as epoll:
+        epoll.register(s, 0)
+        told_meanwhile(s, child, sent, lambda: epoll.poll(1))
+
+
+def poll(s: socket.socket, child: int, sent: int) -> None:
+    """The same."""
+    poll = select.poll()
+    poll.register(s, 0)
+    told_meanwhile(s, child, sent, lambda: poll.poll(1000))
+
+
+def told_meanwhile(
+    s: socket.socket, child: int, sent: int, wait: Callable[[], list[tuple[int, int]]]
+) -> None:
+    end(child)
+    told: list[tuple[int, int]] = []
+    waiter = threading.Thread(target=lambda: told.extend(wait()))
+    waiter.start()
+    time.sleep(0.2)
+    inherit(s)
+    waiter.join()
+    print(not told and read_to_end(s) == sent)
+
+
 def inherit(s: socket.socket) -> None:
     time.sleep(0.05)  # FIN is on its way
     s.set_inheritable(True)
@@ -77,7 +106,9 @@ def main(scenario: str) -> None:
     killed_peer.warm(s, leads=False)
     sent = int(os.read(read, 100))
     print("fused" if has_a_segment() else "plain", file=sys.stderr)
-    {"restart": restart, "whole": whole, "stopped": stopped}[scenario](s, child, sent)
+    for act in (restart, whole, stopped, epoll, poll):
+        if act.__name__ == scenario:
+            act(s, child, sent)
 
 
 if __name__ == "__main__":

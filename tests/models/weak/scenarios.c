@@ -353,6 +353,7 @@ void lf_uncancelled_nap(int64_t ns) { (void)ns; }
 bool lf_slot_is_held_by(struct lf_slot *slot, uint32_t holders) { return slot->holders == holders; }
 int lf_option_ask(int fd, int level, int name, int otherwise) { (void)fd, (void)level, (void)name; return otherwise; }
 bool lf_conn_renew(struct lf_sock *sock, int fd, uint64_t from, size_t n, bool all) { (void)sock, (void)fd, (void)from, (void)n, (void)all; return false; }
+short lf_conn_tcp_says(const struct lf_sock *sock, int fd, short told) { (void)sock, (void)fd; return told; }
 int lf_options_left(struct lf_sock *sock, int fd) { (void)sock, (void)fd; return 0; }
 uint32_t lf_options_receive_limit(const struct lf_sock *sock) { (void)sock; return 0; }
 void lf_pairing_advance(struct lf_sock *sock, int fd) { (void)sock, (void)fd; }
