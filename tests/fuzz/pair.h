@@ -115,7 +115,7 @@ static inline void disconnected(struct pair *pair)
 {
 	/* No connection is to stay behind in TIME_WAIT: there are only so many ports. */
 	struct linger now = {1, 0};
-	lf_conn_before_close(pair->sock, pair->server);
+	lf_conn_before_close(pair->sock, pair->server, false);
 	setsockopt(pair->server, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
 	insist(lf_sock_remove_descriptor(pair->sock, pair->server) ||
 	       atomic_load(&pair->sock->let_go));
