@@ -1,25 +1,11 @@
 /* slept_over.c - sleeps that nobody ended: each scenario had a thread asleep with what it waited for there. */
-#include "shared_page.h"
+#include "sleepers.h"
 
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
-#include <sched.h>
-#include <stdbool.h>
-#include <sys/epoll.h>
 #include <sys/resource.h>
 
-enum { PATIENCE_MS = 3000 };
-
 static const char *way; /* to wait: recv, poll or epoll */
-static int set = -1;
-
-static void enter_set(int fd, uint32_t events)
-{
-	struct epoll_event event = {.events = events};
-	if (set == -1)
-		set = epoll_create1(0);
-	epoll_ctl(set, EPOLL_CTL_ADD, fd, &event);
-}
 
 static void wait_for_input(int fd, int timeout_ms)
 {
@@ -29,32 +15,6 @@ static void wait_for_input(int fd, int timeout_ms)
 		poll(&p, 1, timeout_ms);
 	else if (strcmp(way, "epoll") == 0)
 		epoll_wait(set, &event, 1, timeout_ms);
-}
-
-static struct call sleeper(void (*make)(struct call *), int fd)
-{
-	return (struct call){.make = make, .fd = fd};
-}
-
-static void say_of(struct call *call)
-{
-	for (int64_t end = now_ms() + PATIENCE_MS; !call->over && now_ms() < end; usleep(5000))
-		;
-	say("%s\n", call->over ? "woken" : "asleep with the bytes there");
-	if (!call->over)
-		_exit(0);
-	end_call(call);
-}
-
-/* One CPU, before all others on it: where that is allowed it decides a race. */
-static void take_cpu(int cpu, bool first)
-{
-	struct sched_param priority = {.sched_priority = first ? 10 : 0};
-	cpu_set_t cpus;
-	CPU_ZERO(&cpus);
-	CPU_SET(cpu, &cpus);
-	sched_setaffinity(0, sizeof(cpus), &cpus);
-	sched_setscheduler(0, first ? SCHED_FIFO : SCHED_OTHER, &priority);
 }
 
 /* Where the others come first, if they are to. */
@@ -514,20 +474,6 @@ static void number_given_up(void)
 }
 
 /* --- a set and a bell that a forked child has from its parent --- */
-
-static void pause_as_client(int fd)
-{
-	(void)fd;
-	shared->client = getpid();
-	pause();
-}
-
-static void let_it_go_cold(void)
-{
-	struct epoll_event event;
-	for (int i = 0; i < 30; i++)
-		epoll_wait(set, &event, 1, 5);
-}
 
 static long cpu_ms(void)
 {

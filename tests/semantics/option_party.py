@@ -7,6 +7,7 @@ name.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -226,7 +227,7 @@ def pause(milliseconds: int) -> Result:
     return None
 
 
-def take_when_told(name: str, way: str, size: int) -> Result:
+def take_when_told(name: str, way: str, size: int, flags: int = 0) -> Result:
     """Waits for input in that way, and receives once; how many bytes came.
 
     "second-edge": after a byte that was told of before.
@@ -247,7 +248,26 @@ def take_when_told(name: str, way: str, size: int) -> Result:
                 if way == "second-edge":
                     sock.recv(1)
                     told = bool(epoll.poll(PATIENCE_MS / 1000))
-    return len(sock.recv(size)) if told else NOBODY_TOLD
+    return len(sock.recv(size, flags)) if told else NOBODY_TOLD
+
+
+def receive_until_shut(name: str, size: int) -> Result:
+    """One recv, while another thread shuts that direction down; how many bytes came.
+
+    Both on one CPU, and the receiver first, where that is allowed: it goes on before the other one
+    is back from the system call.
+    """
+    sock, cpus = SOCKETS[name], os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cpus)})
+    shutting = threading.Timer(0.05, sock.shutdown, [socket.SHUT_RD])
+    shutting.start()
+    with contextlib.suppress(PermissionError):
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))
+    came = len(sock.recv(size))
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    os.sched_setaffinity(0, cpus)
+    shutting.join()
+    return came
 
 
 def send_file(name: str, size: int) -> Result:
@@ -373,7 +393,7 @@ STEPS = {
         *(count_signals, signals_came, me),
         *(pause, take_when_told, send_file, in_a_child),
         *(splice_more, send_when_told, two_threads_wait, receive_left, want_by_tcp),
-        *(echo_pushed,),
+        *(echo_pushed, receive_until_shut),
     )
 }
 

@@ -23,6 +23,7 @@ ON: Step = ["put", "c", TCP, TCP_CORK, encode(1)]
 OFF: Step = ["put", "c", TCP, TCP_CORK, encode(0)]
 NODELAY: Step = ["put", "c", TCP, socket.TCP_NODELAY, encode(1)]
 CORKED: list[Step] = [ON, ["send", "c", 10]]
+AT_LEAST_15: Step = ["put", "s", SOL_SOCKET, socket.SO_RCVLOWAT, encode(15)]
 MORE: list[Step] = [["send_flags", "c", 10, socket.MSG_MORE]]
 WAYS = ("recv", "poll", "select", "epoll", "edge")
 
@@ -204,6 +205,46 @@ def test_what_a_killed_sender_held_back_is_counted(ends: Ends) -> None:
         return c.server.ask(["poll", "s", select.POLLIN, 8000], ["ioctl", "s", SIOCINQ, 0])
 
     assert when_fused(ends, act, stays=False) == [1, 10]
+
+
+@pytest.mark.parametrize(
+    ("waits", "said"),
+    [
+        ([], ["78" * 10]),
+        ([["receive_now", "s", 100, socket.MSG_PEEK | socket.MSG_WAITALL]], ["78" * 10] * 2),
+        ([AT_LEAST_15, ["take_when_told", "s", "edge", 100, socket.MSG_DONTWAIT]], [0, 10, ""]),
+    ],
+    ids=["at-once", "peek", "edge"],
+)
+def test_what_a_killed_sender_held_back_comes_with_what_it_had_shown(
+    ends: Ends, waits: list[Step], said: list[Any]
+) -> None:
+    """Who waits for more than both is told of them by the end, before the time is over."""
+    piece: Step = ["send_flags", "c", 5, 0]
+
+    def act(c: Connection) -> Any:
+        c.server.tell(*waits)
+        time.sleep(0.02)
+        c.client.ask(piece, ON, piece)
+        c.client.restart()
+        told = c.server.hear() + c.server.ask(["receive_now", "s", 100, 0])
+        c.client.ask(["new", "c", "127.0.0.1"])
+        return told
+
+    assert when_fused(ends, act, stays=False) == said
+
+
+def test_a_reader_that_wants_no_more_is_not_shown_them(ends: Ends) -> None:
+    """Its own SHUT_RD looks like the end of the stream, at which all would count."""
+
+    def act(c: Connection) -> Any:
+        c.server.tell(
+            ["receive_until_shut", "s", 100], ["receive_now", "s", 100, socket.MSG_DONTWAIT]
+        )
+        c.client.ask(*CORKED)
+        return c.server.hear()
+
+    assert when_fused(ends, act, stays=False) == [0, ""]
 
 
 @pytest.mark.parametrize("who", ["rearmed", "left", "looked", "briefly"])
