@@ -92,6 +92,10 @@ enum lf_copy {
 enum lf_copy lf_conn_skip_copy(struct lf_sock *sock, int fd, uint64_t unread, int64_t deadline);
 /* To wait for one that is just being given. */
 #define LF_COPY_NS (INT64_C(20) * 1000000)
+/* The ring has been read to its end, and TCP, which says that it is readable, may mean the rest of a copy alone:
+ * that is to be taken away then, without rx_lock and a set's, before anybody is told. */
+bool lf_conn_copy_is_awaited(struct lf_sock *sock, int fd);
+void lf_conn_take_late_copy(struct lf_sock *sock, int fd);
 /* Has TCP all of it? Waits for that to be known. */
 bool lf_conn_copy_is_whole(struct lf_sock *sock, int fd, int64_t deadline);
 /* Bytes of a copy that are to be thrown away, now or once the ring has been read. 0 also where TCP's bytes
@@ -124,8 +128,9 @@ uint32_t lf_conn_waits_since(struct lf_sock *sock, uint32_t now);
 bool lf_conn_has_input(struct lf_sock *sock, size_t need);
 /* The same, or anything else that a waiting receive must look at. */
 bool lf_conn_readable(struct lf_sock *sock, size_t need);
-/* What is to be read next was sent by TCP before the ring. */
+/* What is to be read next was sent by TCP before the ring: so many bytes are left of that. */
 bool lf_conn_tcp_comes_first(const struct lf_sock *sock);
+uint64_t lf_conn_left_before_ring(const struct lf_sock *sock);
 bool lf_conn_writable(struct lf_sock *sock);
 /* Before arming for room: tells the peer how little must be left unread. */
 void lf_conn_say_when_writable(struct lf_sock *sock);
@@ -194,7 +199,8 @@ bool lf_conn_is_resending(const struct lf_sock *sock);
  * TCP says against it is kept for the program to see. `patient`: all of it; otherwise what TCP takes
  * now. (conn_resend.c) */
 void lf_conn_resend_by_tcp(struct lf_sock *sock, int fd, bool patient);
-/* TCP will take n bytes at once, whether the peer reads or not: room in the send buffer (SO_MEMINFO). */
+/* TCP will take n bytes at once, whether the peer reads or not: room in the send buffer (SO_MEMINFO). And it
+ * will send them at once, as far as the peer has room. */
 bool lf_conn_tcp_has_room(int fd, size_t n);
 /* Who was at it may have died after TCP took bytes, and before it had noted so. Nobody else has sent
  * meanwhile: what TCP has beyond its count from before the ring is what was sent again. */

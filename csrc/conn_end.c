@@ -104,7 +104,7 @@ static bool leaves_a_copy(struct lf_sock *sock, enum lf_reason reason)
 	struct pollfd p = {.fd = fd, .events = POLLRDHUP};
 	if (lf_uncancelled_poll(&p, 1, 0) == 1 && ((p.revents & (POLLHUP | POLLERR)) || !announced(sock)))
 		return false;
-	return lf_conn_tcp_has_room(fd, n);
+	return !atomic_load(&sock->slot->corked) && lf_conn_tcp_has_room(fd, n);
 }
 
 void lf_conn_end_tx(struct lf_sock *sock, enum lf_reason reason)
@@ -494,10 +494,12 @@ static void leave_unless_stuck(struct lf_sock *sock, int fd, int64_t deadline, b
 		uint64_t end = atomic_load(&sock->in->p.end_pos), tail = atomic_load(&sock->slot->rx_tail);
 		uint32_t wish = LF_WISH_TAKE_BACK;
 		enum lf_copy copy = LF_COPY_NONE;
+		/* Whoever comes next would read once more what is thrown away too late. */
+		int64_t soon = lf_deadline(LF_TAKE_BACK_NS), later = deadline > soon ? deadline : soon;
 		/* With our wish swapped away the producer does not take back what it gives a copy of. */
 		if (atomic_load(&sock->in->arrivals.copied) &&
 		    atomic_compare_exchange_strong(&sock->in->c.wish, &wish, LF_WISH_NONE))
-			copy = lf_conn_skip_copy(sock, fd, end - tail, deadline);
+			copy = lf_conn_skip_copy(sock, fd, end - tail, stay ? deadline : later);
 		if (copy == LF_COPY_SKIPPED && stay && end != tail &&
 		    !lf_conn_copy_is_whole(sock, fd, deadline))
 			copy = LF_COPY_NONE;

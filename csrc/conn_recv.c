@@ -21,6 +21,8 @@
 #include "uncancelled.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
@@ -334,10 +336,30 @@ static ssize_t throw_away(int fd, uint64_t due)
 	}
 }
 
+/* Who shares this end may have been killed after it took some of a copy, and before it said so: then the next
+ * bytes of the stream would be thrown away for them. The kernel has counted; before FIN, which it counts, too. */
+static void note_what_is_gone(struct lf_sock *sock, int fd, uint64_t n)
+{
+	struct tcp_info before, info;
+	socklen_t len = sizeof(info);
+	int queued = 0;
+	do {
+		if (lf_real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &before, &len) == -1 ||
+		    lf_real.ioctl(fd, SIOCINQ, &queued) == -1 ||
+		    lf_real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == -1)
+			return;
+	} while (info.tcpi_bytes_received != before.tcpi_bytes_received);
+	uint64_t gone = info.tcpi_bytes_received - (uint64_t)queued - atomic_load(&sock->slot->tcp_rcvd);
+	if (!lf_conn_fin_has_come(fd) && gone > atomic_load(&sock->slot->rx_skipped) && gone <= n)
+		atomic_store(&sock->slot->rx_skipped, gone);
+}
+
 enum lf_copy lf_conn_skip_copy(struct lf_sock *sock, int fd, uint64_t unread, int64_t deadline)
 {
 	_Atomic uint64_t *skipped = &sock->slot->rx_skipped;
 	bool fin = false;
+	if (lf_sock_shared(sock) && copy_of(sock))
+		note_what_is_gone(sock, fd, copy_of(sock));
 	uint64_t n; /* looked at each time: the peer may take its promise back */
 	while ((n = copy_of(sock)) != 0 && unread <= n && atomic_load(skipped) < n - unread) {
 		ssize_t got = throw_away(fd, n - unread - atomic_load(skipped));
@@ -377,16 +399,36 @@ bool lf_conn_copy_is_whole(struct lf_sock *sock, int fd, int64_t deadline)
 }
 
 /* At once: TCP's window is to open as if we had read there, so that FIN comes; and of a copy that
- * has been read, TCP would say that it is readable, and answer a close by RST. Once there is nothing else to
- * read, the rest is waited for: it comes without a pause, and would make a socket readable that has no byte
- * for its program. */
+ * has been read, TCP would say that it is readable, and answer a close by RST. What of it has not come yet
+ * lf_conn_take_late_copy() takes. */
 static void skip_what_was_read(struct lf_sock *sock, int fd)
 {
 	if (copy_of(sock) == 0)
 		return;
 	uint64_t end = atomic_load_explicit(&sock->in->p.end_pos, memory_order_relaxed);
-	uint64_t unread = end - atomic_load(&sock->slot->rx_tail);
-	(void)lf_conn_skip_copy(sock, fd, unread, unread ? 0 : lf_deadline(LF_COPY_NS));
+	(void)lf_conn_skip_copy(sock, fd, end - atomic_load(&sock->slot->rx_tail), 0);
+}
+
+/* The ring has been read, and not all of the copy has come: what TCP has may be of that, no news for the program. */
+static bool may_be_copy(struct lf_sock *sock)
+{
+	return lf_rx(sock) == LF_RX_FUSED && copy_of(sock) && ring_is_over(sock) && lf_conn_copy_left(sock);
+}
+
+bool lf_conn_copy_is_awaited(struct lf_sock *sock, int fd)
+{
+	return lf_sock_paired(sock) && may_be_copy(sock) && !lf_conn_fin_has_come(fd);
+}
+
+void lf_conn_take_late_copy(struct lf_sock *sock, int fd)
+{
+	int saved = errno;
+	if (lf_lock_acquire(&sock->slot->rx_lock, LF_RANK_RX)) {
+		if (may_be_copy(sock))
+			(void)lf_conn_skip_copy(sock, fd, 0, 0);
+		lf_lock_release(&sock->slot->rx_lock, LF_RANK_RX);
+	}
+	errno = saved;
 }
 
 /* The ring is empty: what does TCP say? */
@@ -753,14 +795,20 @@ static uint64_t ring_input(struct lf_sock *sock)
 	return unread_in_ring(sock, atomic_load_explicit(&slot->rx_tail, memory_order_relaxed));
 }
 
-bool lf_conn_tcp_comes_first(const struct lf_sock *sock)
+uint64_t lf_conn_left_before_ring(const struct lf_sock *sock)
 {
 	const struct lf_slot *slot = sock->slot;
 	if (lf_rx(sock) == LF_RX_DRAIN)
-		return atomic_load(&slot->rx_tcp_left) != 0;
-	return lf_rx(sock) == LF_RX_READY &&
-	       atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) != LF_MARK_PLAIN &&
-	       atomic_load(&sock->in->arrivals.tcp_total) != atomic_load(&slot->tcp_rcvd);
+		return atomic_load(&slot->rx_tcp_left);
+	if (lf_rx(sock) != LF_RX_READY ||
+	    atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) == LF_MARK_PLAIN)
+		return 0;
+	return atomic_load(&sock->in->arrivals.tcp_total) - atomic_load(&slot->tcp_rcvd);
+}
+
+bool lf_conn_tcp_comes_first(const struct lf_sock *sock)
+{
+	return lf_conn_left_before_ring(sock) != 0;
 }
 
 /* TCP's last bytes before the ring, or the ring's last before TCP, have just been taken: what

@@ -162,12 +162,17 @@ static uint32_t tcp_events(const struct lf_registration *reg, uint32_t kernel)
 
 /* What the kernel reported that needs other locks than the set's: seen to afterwards. */
 enum { RUNG_MAX = 64 };
+enum news {
+	NEWS_BELL,    /* it was rung */
+	NEWS_HANG_UP, /* of it */
+	NEWS_FIN,     /* not the bell, but a FIN that may be a death */
+	NEWS_COPY,    /* nor here, but perhaps the rest of a ring's copy alone */
+};
 struct rung {
 	struct {
 		struct lf_sock *sock; /* pinned */
 		int fd;
-		bool hung_up;
-		bool fin; /* not the bell, but a FIN that may be a death */
+		enum news news;
 	} bell[RUNG_MAX];
 	int count;
 	bool mail; /* the broker has something for us */
@@ -176,15 +181,14 @@ struct rung {
 };
 
 /* To be seen to after the lock is given back; of more than there is room for, the kernel tells again. */
-static void note(struct lf_registration *reg, bool hung_up, bool fin, struct rung *rung)
+static void note(struct lf_registration *reg, enum news news, struct rung *rung)
 {
 	struct lf_sock *pinned = rung->count < RUNG_MAX ? lf_sock_pin(reg->fd) : NULL;
 	if (!pinned)
 		return;
 	rung->bell[rung->count].sock = pinned;
 	rung->bell[rung->count].fd = reg->fd;
-	rung->bell[rung->count].fin = fin;
-	rung->bell[rung->count++].hung_up = hung_up;
+	rung->bell[rung->count++].news = news;
 }
 
 /* Not all programs ask for it by its name. */
@@ -195,15 +199,19 @@ static bool is_fin(const struct lf_registration *reg, uint32_t kernel)
 	       ((kernel & LF_IN_BITS) && lf_uncancelled_poll(&p, 1, 0) == 1 && (p.revents & POLLRDHUP));
 }
 
-/* FIN of a peer that may be dying: told once it is known what it is. The kernel says it again, since
- * its entry is level-triggered (ONESHOT is ours to see to), or is changed here: an edge of its own. */
+/* FIN of a peer that may be dying, or bytes that may be no news: told once it is known what it is. The kernel says
+ * it again, since its entry is level-triggered (ONESHOT is ours to see to), or is changed here: an edge of its
+ * own. */
 static bool wait_for_verdict(struct lf_registration *reg, uint32_t kernel, struct rung *rung)
 {
-	if (reg->off || reg->gone || !lf_conn_fin_is_doubtful(reg->sock) || !is_fin(reg, kernel))
+	if (reg->off || reg->gone)
 		return false;
-	if ((reg->kernel_events & EPOLLET) && lf_entry_tell_kernel(reg) == -1)
+	bool fin = lf_conn_fin_is_doubtful(reg->sock) && is_fin(reg, kernel);
+	bool copy = !fin && (kernel & LF_IN_BITS) && lf_conn_copy_is_awaited(reg->sock, reg->fd);
+	if ((!fin && !copy) ||
+	    ((reg->kernel_events & EPOLLET) && lf_entry_tell_kernel(reg) == -1))
 		return false;
-	note(reg, false, true, rung);
+	note(reg, fin ? NEWS_FIN : NEWS_COPY, rung);
 	return true;
 }
 
@@ -226,7 +234,7 @@ static void bell_event(struct lf_registration *reg, uint32_t kernel, struct rung
 		if (!lf_wait_drain(sock, 0) && lf_sock_bell_is_parents(sock))
 			rung->left = sock;
 	}
-	note(reg, hung_up, false, rung);
+	note(reg, hung_up ? NEWS_HANG_UP : NEWS_BELL, rung);
 }
 
 /* What the program knows of: room, which the kernel tells again whenever an entry is changed, and
@@ -297,16 +305,20 @@ static void finish(struct lf_epoll *ep, struct epoll_event *events, int n)
 static bool see_to(struct rung *rung, bool in_vain)
 {
 	for (int i = 0; i < rung->count; i++) {
-		if (rung->bell[i].fin)
-			lf_conn_resolve_fin(rung->bell[i].sock, rung->bell[i].fd);
-		else if (rung->bell[i].hung_up)
-			lf_conn_peer_gone(rung->bell[i].sock, rung->bell[i].fd);
+		struct lf_sock *sock = rung->bell[i].sock;
+		int fd = rung->bell[i].fd;
+		if (rung->bell[i].news == NEWS_FIN)
+			lf_conn_resolve_fin(sock, fd);
+		else if (rung->bell[i].news == NEWS_COPY)
+			lf_conn_take_late_copy(sock, fd);
+		else if (rung->bell[i].news == NEWS_HANG_UP)
+			lf_conn_peer_gone(sock, fd);
 		else
-			lf_conn_service(rung->bell[i].sock, rung->bell[i].fd);
+			(void)lf_conn_service(sock, fd);
 		/* In an inherited set, which tells it until the parent has been there: the kernel wakes that, too. */
-		if (in_vain && rung->left == rung->bell[i].sock)
-			lf_wait_give_way(rung->left, LF_SHARED_SLEEP_NS);
-		lf_sock_unpin(rung->bell[i].sock);
+		if (in_vain && rung->left == sock)
+			lf_wait_give_way(sock, LF_SHARED_SLEEP_NS);
+		lf_sock_unpin(sock);
 	}
 	if (rung->mail)
 		lf_broker_receive();

@@ -357,11 +357,12 @@ uint32_t lf_options_receive_limit(const struct lf_sock *sock)
 
 /* --- queries --- */
 
-/* Of what TCP has queued for us. */
+/* Of what TCP has queued for us; a copy lies behind what came before the ring. */
 static int without_copy(const struct lf_sock *sock, int queued)
 {
-	size_t copy = lf_conn_copy_left(sock);
-	return copy < (size_t)queued ? queued - (int)copy : 0;
+	uint64_t copy = lf_conn_copy_left(sock), before = lf_conn_left_before_ring(sock);
+	uint64_t all = (uint64_t)queued, first = all < before ? all : before, rest = all - first;
+	return (int)(first + (copy < rest ? rest - copy : 0));
 }
 
 /* Wherever they lie; TCP has `queued`. */

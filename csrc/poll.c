@@ -170,6 +170,19 @@ static int look_at_rings(struct set *set)
 	return ready;
 }
 
+enum { IN_BITS = POLLIN | POLLRDNORM };
+
+/* Of what the kernel said. */
+static short news_of_tcp(struct lf_sock *sock, int fd, short kernel)
+{
+	kernel = lf_conn_tcp_says(sock, fd, kernel);
+	if (!(kernel & IN_BITS) || !lf_conn_copy_is_awaited(sock, fd))
+		return kernel;
+	lf_conn_take_late_copy(sock, fd);
+	struct pollfd p = {.fd = fd, .events = IN_BITS};
+	return lf_uncancelled_poll(&p, 1, 0) == 1 ? kernel : (short)(kernel & ~IN_BITS);
+}
+
 /* Adds what the kernel said; the number of descriptors with anything. */
 static int merge(struct set *set)
 {
@@ -178,7 +191,7 @@ static int merge(struct set *set)
 		const struct watched *w = &set->watched[i];
 		short kernel = set->kernel[i].revents;
 		if (w->sock && lf_sock_paired(w->sock))
-			kernel = lf_conn_tcp_says(w->sock, set->fds[i].fd, kernel);
+			kernel = news_of_tcp(w->sock, set->fds[i].fd, kernel);
 		if (w->sock && (kernel & POLLRDHUP))
 			lf_conn_end_was_told(w->sock);
 		if (w->sock && !(kernel & (POLLERR | POLLHUP | POLLNVAL)))

@@ -355,7 +355,7 @@ class Director:
                 # sleeper is only woken for SO_RCVLOWAT, though it asks for less.
                 if step["size"] == 0 and come.urgent:
                     return False
-                if step["size"] < self._lowat[side] and not come.unread:
+                if come.unread < step["size"] < self._lowat[side]:
                     return False
                 # Into a pipe the kernel moves segment by segment, and page by page.
                 if step["how"] == "splice" and step["size"] > 4096 and not come.unread:
