@@ -72,6 +72,14 @@ def test_a_child_that_is_spawned_for_a_pidfd_gets_what_lies_in_the_ring(
     assert said == "one\n0, and it ended with 0\n"
 
 
+def test_who_keeps_a_socket_that_his_child_hands_on_reads_on_meanwhile(
+    plain: Session, lazily_fused: Session, programs: Path
+) -> None:
+    """The child waits for a busy peer, which is to give back what is unread."""
+    said = same(plain, lazily_fused, programs / "conn_moves", "beside-an-exec")
+    assert said == "some came, each at once\n"
+
+
 @pytest.mark.parametrize("scenario", ["handed-on", "handed-on-as-input"])
 def test_the_library_of_a_socket_that_lives_on_elsewhere_is_gone(
     plain: Session, lazily_fused: Session, programs: Path, scenario: str

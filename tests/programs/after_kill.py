@@ -1,6 +1,7 @@
 """A peer is killed with bytes unread, and the socket is inherited by a program that does not read.
 
-    after_kill.py SCENARIO      restart, whole, stopped, epoll, poll
+    after_kill.py SCENARIO      restart, whole, stopped, epoll, poll, firewall, last_number,
+                                forks
 
 Knows nothing of loopfuse; see killed_peer.py.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import select
 import signal
 import socket
@@ -17,11 +19,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import killed_peer
 from mapped import has_a_segment
 
 killed_peer.DATA *= 4
+NO_SYN = """
+add table closed
+add chain closed input { type filter hook input priority 0; }
+add rule closed input tcp flags syn drop
+"""
 
 
 def end(child: int) -> None:
@@ -93,10 +101,98 @@ def told_meanwhile(
     print(not told and read_to_end(s) == sent)
 
 
+def firewall(s: socket.socket, child: int, sent: int) -> None:
+    """Nobody can connect to anybody any more. To be run in a network namespace."""
+    end(child)
+    path = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+    done = subprocess.run(
+        ["nft", "-f", "-"], input=NO_SYN, env=path, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        print("no firewall:", done.stderr)
+        return
+    inherit_by_fork(s)
+    print(read_to_end(s) == sent)
+
+
+def last_number(s: socket.socket, child: int, sent: int) -> None:
+    """There is a number for one descriptor more."""
+    end(child)
+    time.sleep(0.05)
+    taken = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    try:
+        while True:
+            taken.append(os.dup(0))
+    except OSError:
+        os.close(taken.pop())
+    inherit_by_fork(s)
+    print(read_to_end(s) == sent)
+
+
+class Forks(threading.Thread):
+    """Makes processes, which live on and close their copy of the socket."""
+
+    def __init__(self, s: socket.socket) -> None:
+        super().__init__()
+        self.enough = threading.Event()
+        self.made: list[int] = []
+        self._s = s
+
+    def run(self) -> None:
+        while not self.enough.is_set() and len(self.made) < 60:
+            child = os.fork()
+            if child == 0:
+                signal.alarm(10)
+                self._s.close()
+                signal.pause()
+            self.made.append(child)
+
+
+def forks(s: socket.socket, child: int, sent: int) -> None:
+    """Another thread makes processes meanwhile. To be run in a network namespace.
+
+    The peer's port is a server's again: who wants to have it tries for a while.
+    """
+    end(child)
+    server = socket.create_server(s.getpeername())
+    time.sleep(0.05)
+    before = listeners()
+    others = Forks(s)
+    s.set_inheritable(True)
+    others.start()
+    time.sleep(0.003)
+    os.system("true")  # which inherits it, and does not read
+    others.enough.set()
+    others.join()
+    s.settimeout(2)
+    try:
+        print(read_to_end(s) == sent, listeners() - before)
+    finally:
+        server.close()
+        for other in others.made:
+            end(other)
+
+
+def listeners() -> int:
+    """How many there are in this namespace."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return sum(line.split()[3] == "0A" for line in lines)
+
+
 def inherit(s: socket.socket) -> None:
     time.sleep(0.05)  # FIN is on its way
     s.set_inheritable(True)
     subprocess.run(["/bin/true"], close_fds=False, env=killed_peer.BARE, check=True)
+
+
+def inherit_by_fork(s: socket.socket) -> None:
+    """This process does nothing for it, and needs no number."""
+    time.sleep(0.05)
+    s.set_inheritable(True)
+    if (child := os.fork()) == 0:
+        os.execve("/bin/true", ["true"], killed_peer.BARE)
+    os.waitpid(child, 0)
 
 
 def main(scenario: str) -> None:
@@ -106,10 +202,19 @@ def main(scenario: str) -> None:
     killed_peer.warm(s, leads=False)
     sent = int(os.read(read, 100))
     print("fused" if has_a_segment() else "plain", file=sys.stderr)
-    for act in (restart, whole, stopped, epoll, poll):
-        if act.__name__ == scenario:
-            act(s, child, sent)
+    SCENARIOS[scenario](s, child, sent)
 
+
+SCENARIOS = {
+    "restart": restart,
+    "whole": whole,
+    "stopped": stopped,
+    "epoll": epoll,
+    "poll": poll,
+    "firewall": firewall,
+    "last_number": last_number,
+    "forks": forks,
+}
 
 if __name__ == "__main__":
     main(*sys.argv[1:])

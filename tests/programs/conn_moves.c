@@ -576,6 +576,51 @@ static void sender_becomes_another(void)
 	act(hand_on_silently, be_busy_then_become_another);
 }
 
+/* --- one process goes on with the socket while its child hands it on, and waits for a busy peer --- */
+
+static void send_then_be_busy(int fd)
+{
+	char bytes[1000] = "";
+	send(fd, bytes, sizeof(bytes), 0);
+	sleep(4);
+}
+
+/* A byte each time; how long the slowest took. */
+static int64_t receive_now_and_then(int fd, int times, int *came)
+{
+	int64_t slowest = 0;
+	for (int i = 0; i < times; i++) {
+		char byte;
+		int64_t before = now_ms();
+		*came += recv(fd, &byte, 1, MSG_DONTWAIT) == 1;
+		int64_t took = now_ms() - before;
+		slowest = took > slowest ? took : slowest;
+		usleep(10 * 1000);
+	}
+	return slowest;
+}
+
+static void receive_beside_an_exec(int fd)
+{
+	enum { TIMES = 50, SOON_MS = 500 };
+	int came = 0;
+	await_queued(fd, 1000);
+	pid_t child = fork();
+	if (child == 0) {
+		execle("/bin/true", "true", NULL, (char *[]){NULL});
+		_exit(9);
+	}
+	int64_t slowest = receive_now_and_then(fd, TIMES, &came);
+	waitpid(child, NULL, 0);
+	fprintf(stderr, "%d came, the slowest in %d ms\n", came, (int)slowest);
+	say("%s came, each %s\n", came ? "some" : "none", slowest < SOON_MS ? "at once" : "late");
+}
+
+static void beside_an_exec(void)
+{
+	act(send_then_be_busy, receive_beside_an_exec);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct scenario scenarios[] = {
@@ -603,6 +648,7 @@ int main(int argc, char **argv)
 		{"handed-on", handed_on},
 		{"handed-on-as-input", handed_on_as_input},
 		{"sender-becomes-another", sender_becomes_another},
+		{"beside-an-exec", beside_an_exec},
 		{NULL, NULL},
 	};
 	myself = argv[0];

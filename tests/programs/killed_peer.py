@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 from mapped import has_a_segment
 
@@ -52,20 +53,37 @@ def fill(s: socket.socket) -> int:
     return sent
 
 
-def connection(family: str, side: str) -> tuple[socket.socket, int, int]:
-    """The end that lives on; the other process; a pipe on which that says how much it sent."""
-    kind = socket.AF_INET if family == "4" else socket.AF_INET6
-    listener = socket.socket(kind)
+def new_socket(kind: int) -> socket.socket:
+    """Of IPv6, one for mapped addresses, too, whatever the default."""
+    s = socket.socket(kind)
+    if kind == socket.AF_INET6:
+        s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    return s
+
+
+def send_and_wait(s: socket.socket, write: int) -> None:
+    os.write(write, str(fill(s)).encode())
+    signal.pause()
+
+
+def connection(
+    family: str, side: str, act: Callable[[socket.socket, int], None] = send_and_wait
+) -> tuple[socket.socket, int, int]:
+    """The end that lives on; the other process, which acts; a pipe on which that says how much it
+    sent."""
+    listener = new_socket(socket.AF_INET if family == "4" else socket.AF_INET6)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((HOSTS[family], 0))
     listener.listen()
     read, write = os.pipe()
     here, there = (accept, connect) if side == "s" else (connect, accept)
     if (child := os.fork()) == 0:
+        signal.alarm(60)  # where nobody is left to kill it
         s = there(listener)
         warm(s, leads=True)
-        os.write(write, str(fill(s)).encode())
-        signal.pause()
+        act(s, write)
+        os._exit(0)
+    os.close(write)
     return here(listener), child, read
 
 
@@ -74,7 +92,7 @@ def accept(listener: socket.socket) -> socket.socket:
 
 
 def connect(listener: socket.socket) -> socket.socket:
-    s = socket.socket(listener.family)
+    s = new_socket(listener.family)
     s.connect(listener.getsockname())
     return s
 
