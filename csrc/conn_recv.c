@@ -349,7 +349,8 @@ static void note_what_is_gone(struct lf_sock *sock, int fd, uint64_t n)
 		    lf_real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == -1)
 			return;
 	} while (info.tcpi_bytes_received != before.tcpi_bytes_received);
-	uint64_t gone = info.tcpi_bytes_received - (uint64_t)queued - atomic_load(&sock->slot->tcp_rcvd);
+	uint64_t received = (uint64_t)info.tcpi_bytes_received;
+	uint64_t gone = received - (uint64_t)queued - atomic_load(&sock->slot->tcp_rcvd);
 	if (!lf_conn_fin_has_come(fd) && gone > atomic_load(&sock->slot->rx_skipped) && gone <= n)
 		atomic_store(&sock->slot->rx_skipped, gone);
 }

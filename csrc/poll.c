@@ -18,6 +18,7 @@
 #include "poll_limit.h"
 #include "real.h"
 #include "start.h"
+#include "uncancelled.h"
 
 #include <errno.h>
 #include <sys/mman.h>
