@@ -506,9 +506,12 @@ class Director:
         return able and come.exact and come.unread <= come.certain
 
     def _was_killed(self, side: str) -> bool:
-        """As the only one who held the socket, which had gone nowhere else."""
+        """As the only one who held the socket, which had gone nowhere else; and what it had sent
+        before there was a ring has been read (docs/semantics.md)."""
         alone = not self._children[side] and side not in self._has_copies
-        return not self._pair.parties[side].alive and side not in self._left_the_ring and alone
+        alone = alone and side not in self._left_the_ring
+        by_ring = self._streams[side].received >= self._program.early
+        return not self._pair.parties[side].alive and alone and by_ring
 
     def _says_its_last(self, step: Step) -> bool:
         if step["do"] == "shutdown":
