@@ -106,7 +106,10 @@ def test_a_stranger_who_connects_meanwhile_gets_nothing(
     assert said == "6 bytes, then 0; a stranger got nothing\n"
 
 
-@pytest.mark.parametrize("reads", ["exec", "pass", "all", "peek", "pieces", "edges"])
+READS_ON = ["all", "peek", "pieces", "edges", "polled"]
+
+
+@pytest.mark.parametrize("reads", ["exec", "pass", *READS_ON])
 @pytest.mark.parametrize("leaves", ["exec", "child", "pass", "option", "closes"])
 def test_of_a_peer_that_left_its_ring_comes_all(
     leaves: str, reads: str, plain: Session, lazily_fused: Session
@@ -114,6 +117,18 @@ def test_of_a_peer_that_left_its_ring_comes_all(
     """To whoever holds the socket then."""
     command = [sys.executable, str(PROGRAMS / "both_move.py"), leaves, reads, "30000"]
     command += ["0" if leaves == "closes" else "10000"]
+    says_the_same(plain, lazily_fused, command)
+
+
+@pytest.mark.parametrize("reads", ["all", "edges", "polled"])
+@pytest.mark.parametrize("leaves", ["corked", "paced", "repair"])
+def test_nothing_comes_late_that_is_no_news(
+    leaves: str, reads: str, plain: Session, lazily_fused: Session
+) -> None:
+    """Where TCP does not send at once, or not at all, what the ring's end would leave there."""
+    if leaves == "repair" and os.getuid() != 0:
+        pytest.skip("TCP_REPAIR needs CAP_NET_ADMIN")
+    command = [sys.executable, str(PROGRAMS / "both_move.py"), leaves, reads, "30000", "1000"]
     says_the_same(plain, lazily_fused, command)
 
 

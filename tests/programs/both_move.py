@@ -2,9 +2,9 @@
 
     both_move.py LEAVES READS UNREAD MORE
 
-LEAVES: exec, child (whose stdout it is), pass (SCM_RIGHTS), option, or closes (by an exec; MORE
-is 0). READS: exec, pass, or how this process reads on: all (MSG_WAITALL), peek, pieces, edges
-(epoll). Says whether each byte came; knows nothing of loopfuse.
+LEAVES: exec, child (whose stdout it is), pass (SCM_RIGHTS), closes (by an exec; MORE is 0), or an
+option; of which some hold up what TCP gets then: corked, paced, repair. READS: exec, pass, or how
+this process reads on: all (MSG_WAITALL), peek, pieces, edges (epoll), polled. Says whether each byte came; knows nothing of loopfuse.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from killed_peer import BARE, accept, connect, warm
 from mapped import has_a_segment
 
 HEADER = b"Greetings\n"
+SO_MAX_PACING_RATE, TCP_REPAIR = 47, 19
 
 
 def unread(n: int) -> bytes:
@@ -51,8 +52,22 @@ def leave(s: socket.socket, how: str, more: int) -> None:
     elif how == "closes":
         os.execve("/bin/true", ["true"], BARE)
     else:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+        set_options(s, how)
         s.sendall(bytes(more))
+
+
+def set_options(s: socket.socket, how: str) -> None:
+    if how == "corked":
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+    if how == "paced":
+        s.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, 20_000)
+    elif how == "repair":
+        s.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+        s.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 0)
+    else:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+    if how != "option":
+        time.sleep(0.6)  # what is held up comes meanwhile
 
 
 def queued(s: socket.socket) -> int:
@@ -76,6 +91,22 @@ def by_edges(s: socket.socket) -> bytes:
     return got
 
 
+def by_polls(s: socket.socket) -> bytes:
+    got = b""
+    poll = select.poll()
+    poll.register(s, select.POLLIN)
+    while poll.poll(10_000):
+        try:
+            part = s.recv(1 << 16, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            print(f"nothing to read after all, behind {len(got)}")
+            continue
+        if not part:
+            break
+        got += part
+    return got
+
+
 def by_pieces(s: socket.socket) -> bytes:
     got = b""
     while part := s.recv(700):
@@ -95,7 +126,7 @@ def everything(s: socket.socket, how: str, n: int) -> bytes:
         return shown if s.recv(n, socket.MSG_WAITALL)[: len(shown)] == shown else b""
     if how == "pieces":
         return by_pieces(s)
-    return by_edges(s)
+    return by_polls(s) if how == "polled" else by_edges(s)
 
 
 def checksum(s: socket.socket) -> None:
