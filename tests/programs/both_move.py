@@ -4,7 +4,8 @@
 
 LEAVES: exec, child (whose stdout it is), pass (SCM_RIGHTS), closes (by an exec; MORE is 0), or an
 option; of which some hold up what TCP gets then: corked, paced, repair. READS: exec, pass, or how
-this process reads on: all (MSG_WAITALL), peek, pieces, edges (epoll), polled. Says whether each byte came; knows nothing of loopfuse.
+this process reads on: all (MSG_WAITALL), peek, pieces, edges (epoll), polled. Says whether each
+byte came; knows nothing of loopfuse.
 """
 
 from __future__ import annotations
