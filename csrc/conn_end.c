@@ -88,6 +88,7 @@ static bool is_our_number(const struct lf_sock *sock, int fd)
 }
 
 static bool announced(const struct lf_sock *sock);
+static bool tcp_has_ended(struct lf_sock *sock, int fd, int timeout_ms);
 
 /* Under tx_lock, FUSED, and we are about to end the ring and to send on by TCP. What is unread then has to be
  * with TCP, whole: a part could not be told from what follows it. Not to a peer that may be dying: what
@@ -101,8 +102,8 @@ static bool leaves_a_copy(struct lf_sock *sock, enum lf_reason reason)
 	int fd = lf_sock_named(sock, atomic_load(&sock->fd));
 	if (!is_our_number(sock, fd))
 		return false;
-	struct pollfd p = {.fd = fd, .events = POLLRDHUP};
-	if (lf_uncancelled_poll(&p, 1, 0) == 1 && ((p.revents & (POLLHUP | POLLERR)) || !announced(sock)))
+	struct pollfd broken = {.fd = fd};
+	if (lf_uncancelled_poll(&broken, 1, 0) == 1 || (tcp_has_ended(sock, fd, 0) && !announced(sock)))
 		return false;
 	return !atomic_load(&sock->slot->corked) && lf_conn_tcp_has_room(fd, n);
 }
@@ -445,7 +446,6 @@ static void await_end_of_ring(struct lf_sock *sock, int fd, int64_t deadline, bo
 	}
 }
 
-static bool tcp_has_ended(struct lf_sock *sock, int fd, int timeout_ms);
 static bool gave_up_its_bell(struct lf_sock *sock);
 
 /* Under rx_lock, with a live ring: its producer is dead, and those who are handed the socket, stdio

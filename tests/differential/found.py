@@ -164,6 +164,12 @@ FOUND = {
         before=[_option("server", "SO_RCVLOWAT", "d0070000")],
         pair_at=1,
     ),
+    "a peer that has shut down for reading leaves its ring": _program(
+        _send("server", "sendto", 5000, "MSG_DONTWAIT"),
+        _by("server", "shutdown", how="SHUT_RD"),
+        _by("server", "pass"),
+        _by("client", "exec reader", size=1067),
+    ),
     "a FIN that had come before its entry is told of twice": _program(
         _by("client", "shutdown", how="SHUT_WR"),
         _enter("server", "EPOLLIN", "EPOLLOUT", "EPOLLET") | {"handle": 1},
