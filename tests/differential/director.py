@@ -353,7 +353,9 @@ class Director:
                     return False
                 # Where the kernel's loop over no bytes ends is an accident, and so is that a
                 # sleeper is only woken for SO_RCVLOWAT, though it asks for less.
-                if step["size"] == 0 and come.urgent:
+                # The kernel's is over when anything wakes it: the answer to our FIN, which may
+                # have come before.
+                if step["size"] == 0 and (come.urgent or "WR" in self._shut[side]):
                     return False
                 if come.unread < step["size"] < self._lowat[side]:
                     return False
