@@ -447,7 +447,7 @@ class Director:
                 bound = {"SO_RCVTIMEO": "receive", "SO_SNDTIMEO": "send"}.get(step["name"])
                 if bound in busy:
                     return False  # the part that goes on by TCP is bound by it (docs/semantics.md)
-                if step["name"] == "SO_TIMESTAMP" and come.unread:
+                if step["name"] == "SO_TIMESTAMP" and (come.unread or not come.exact):
                     return False  # they may get that of later bytes, which the kernel joins to them
                 return step["name"] != "SO_RCVBUF" or come.exact
             case "poll":
