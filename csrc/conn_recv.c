@@ -933,7 +933,7 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 	if (wanted == LF_CURSOR_REFUSED)
 		return -EINVAL;
 	bool dontwait = (io->flags & MSG_DONTWAIT) || (lf_sock_nonblocking(sock) && !io->waits);
-	bool peek = (io->flags & MSG_PEEK) != 0;
+	bool peek = (io->flags & MSG_PEEK) != 0, looked_at_end = false;
 	size_t need = needed(sock, io->flags, wanted);
 	LF_HOLD(hold);
 	struct lf_wait wait = {.want = LF_WANT_WRITE};
@@ -981,9 +981,16 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 		if (n > 0) {
 			if (peek) {
 				got = n;
-				if (dontwait || (size_t)n >= need || (size_t)n >= sock->ring_size ||
-				    no_more_will_come(fd))
+				if (dontwait || (size_t)n >= need || (size_t)n >= sock->ring_size)
 					return got;
+				if (no_more_will_come(fd)) {
+					if (looked_at_end || !lf_held_from_us(sock))
+						return got;
+					/* What was held when we looked counts at the end: one look more. */
+					looked_at_end = true;
+					cursor = cursor_of(io->msg);
+					continue;
+				}
 			} else {
 				got += n;
 				if (cursor.left && !by_tcp && more_beyond_the_switch(sock) &&

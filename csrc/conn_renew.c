@@ -32,6 +32,7 @@
 enum {
 	PATIENCE_MS = 100, /* with a firewall that lets nothing through */
 	TRIES = 10,
+	BACKLOG = 16, /* a probe of ours and strangers may come first */
 };
 
 struct place {
@@ -81,7 +82,7 @@ static int listen_at(const struct place *place)
 	int fd = socket_for(place, SOCK_NONBLOCK), on = 1;
 	/* A server that is started anew may have the port meanwhile, as it could beside a dead socket. */
 	if (fd != -1 && lf_real.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0 &&
-	    bind_to(fd, place) && lf_real.listen(fd, 1) == 0)
+	    bind_to(fd, place) && lf_real.listen(fd, BACKLOG) == 0)
 		return fd;
 	if (fd != -1)
 		(void)lf_real.close(fd);
