@@ -48,7 +48,7 @@ static bool put_byte(struct lf_sock *sock)
 	if (bell < 0)
 		return true;
 	return lf_real.sendto(bell, &byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0) != -1 ||
-	       (errno != ENOBUFS && errno != ENOMEM && errno != EINTR);
+	       !lf_conn_is_passing(errno);
 }
 
 enum { RING_TRIES = 1000 }; /* a second or more */

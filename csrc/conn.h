@@ -13,6 +13,7 @@
 #include "ring.h"
 #include "sock.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -82,8 +83,8 @@ void lf_conn_may_have_stalled(struct lf_sock *sock);
 void lf_conn_stalled_in_tcp(struct lf_sock *sock, int fd);
 
 /* The peer has ended a ring, and left a copy of its last bytes in TCP: before FIN (copy_what_is_unread()), or
- * before what it sends on there (leaves_a_copy()). Under rx_lock: throws away as much of that as was read in the ring, if `unread`
- * bytes are left there. `deadline`: on lf_now()'s clock, to wait for it to come. */
+ * before what it sends on there (leaves_a_copy()). Under rx_lock: throws away as much of that as was read in the
+ * ring, if `unread` bytes are left there. `deadline`: on lf_now()'s clock, to wait for it to come. */
 enum lf_copy {
 	LF_COPY_NONE,    /* there is none, or it does not have all of those */
 	LF_COPY_SKIPPED, /* what TCP has begins with what was not read */
@@ -101,6 +102,14 @@ bool lf_conn_copy_is_whole(struct lf_sock *sock, int fd, int64_t deadline);
 /* Bytes of a copy that are to be thrown away, now or once the ring has been read. 0 also where TCP's bytes
  * are what is to be read. */
 size_t lf_conn_copy_left(const struct lf_sock *sock);
+
+/* What a peer that was killed held back counts once its FIN has come, which TCP alone tells. */
+void lf_conn_show_at_the_end(struct lf_sock *sock, int fd);
+/* The kernel lacks something for the moment: that says nothing of the connection. */
+static inline bool lf_conn_is_passing(int error)
+{
+	return error == ENOMEM || error == ENOBUFS || error == EINTR;
+}
 
 /* Bytes that FIONREAD adds for what lies in the ring. */
 size_t lf_conn_unread(struct lf_sock *sock);
@@ -209,6 +218,8 @@ void lf_conn_note_what_tcp_has(struct lf_sock *sock, int fd);
  * behind them: by a new connection, of this very socket. `all`: or none, where TCP has not room for them.
  * False: they don't, which may be noticed only when the old one is gone. */
 bool lf_conn_renew(struct lf_sock *sock, int fd, uint64_t from, size_t n, bool all);
+/* TCP was reset, or is shut down both ways. (conn_send.c) */
+bool lf_conn_tcp_is_broken(int fd);
 /* What poll has told of TCP, without what it told of a connection that was taken apart in that way. */
 short lf_conn_tcp_says(const struct lf_sock *sock, int fd, short told);
 /* Under tx_lock: ends the ring where slot->resent says, unless that was done, sends again from there

@@ -9,9 +9,7 @@ size_t lf_conn_unread(struct lf_sock *sock)
 	if (!lf_sock_paired(sock) || lf_rx(sock) == LF_RX_ENDED || lf_rx(sock) == LF_RX_PLAIN ||
 	    lf_conn_taken_back(sock))
 		return 0;
-	/* Of one that was killed, which TCP alone tells. */
-	if (lf_held_from_us(sock) && lf_conn_fin_has_come(lf_sock_named(sock, atomic_load(&sock->fd))))
-		lf_held_ignore(sock);
+	lf_conn_show_at_the_end(sock, lf_sock_named(sock, atomic_load(&sock->fd)));
 	uint64_t unread = lf_held_shown_head(sock) - atomic_load(&sock->slot->rx_tail);
 	return unread <= sock->ring_size ? (size_t)unread : 0;
 }

@@ -102,10 +102,19 @@ static bool leaves_a_copy(struct lf_sock *sock, enum lf_reason reason)
 	int fd = lf_sock_named(sock, atomic_load(&sock->fd));
 	if (!is_our_number(sock, fd))
 		return false;
-	struct pollfd broken = {.fd = fd};
-	if (lf_uncancelled_poll(&broken, 1, 0) == 1 || (tcp_has_ended(sock, fd, 0) && !announced(sock)))
+	if (lf_conn_tcp_is_broken(fd) || (tcp_has_ended(sock, fd, 0) && !announced(sock)))
 		return false;
 	return !atomic_load(&sock->slot->corked) && lf_conn_tcp_has_room(fd, n);
+}
+
+/* The same. False: there is no copy, nor was one, or anything else, begun before. */
+static bool end_with_a_copy(struct lf_sock *sock, enum lf_reason reason)
+{
+	if (!atomic_load(&sock->slot->resending) &&
+	    !(leaves_a_copy(sock, reason) && begin_copying(sock, reason)))
+		return false;
+	lf_conn_finish_resending(sock);
+	return true;
 }
 
 void lf_conn_end_tx(struct lf_sock *sock, enum lf_reason reason)
@@ -114,11 +123,8 @@ void lf_conn_end_tx(struct lf_sock *sock, enum lf_reason reason)
 	uint64_t head;
 	switch (lf_tx(sock)) {
 	case LF_TX_FUSED:
-		if (atomic_load(&slot->resending) ||
-		    (leaves_a_copy(sock, reason) && begin_copying(sock, reason))) {
-			lf_conn_finish_resending(sock);
+		if (end_with_a_copy(sock, reason))
 			break;
-		}
 		head = atomic_load(&slot->tx_head);
 		/* A sender of ours that was killed while it published may have told the slot only. */
 		lf_conn_publish(sock, head, 0);
@@ -275,8 +281,8 @@ void lf_conn_finish_resending(struct lf_sock *sock)
  * with bytes unread that nobody can send again any more. So TCP gets a copy of those, and nothing but FIN
  * behind it. A reader of the ring reads on there, and throws the copy away (lf_conn_skip_copy()). Where
  * TCP has no room for all of it, or the reader's TCP would answer it by RST, or a send `goes_on` (that another
- * thread sleeps in, and that a close does not end), the ring alone has it. True: then there is a ring's end to tell other threads of, once FIN is out:
- * behind a part of a copy nobody may send.
+ * thread sleeps in, and that a close does not end), the ring alone has it. True: then there is a ring's end to
+ * tell other threads of, once FIN is out: behind a part of a copy nobody may send.
  *
  * The mark comes before the first byte of the copy (mark_end(); the kernel's locks carry that order), so
  * a reader that finds bytes in TCP finds the mark, too. `copied` was stored before the mark. Tail may
@@ -495,11 +501,11 @@ static void leave_unless_stuck(struct lf_sock *sock, int fd, int64_t deadline, b
 		uint32_t wish = LF_WISH_TAKE_BACK;
 		enum lf_copy copy = LF_COPY_NONE;
 		/* Whoever comes next would read once more what is thrown away too late. */
-		int64_t soon = lf_deadline(LF_TAKE_BACK_NS), later = deadline > soon ? deadline : soon;
+		int64_t soon = lf_deadline(LF_TAKE_BACK_NS), until = stay || deadline > soon ? deadline : soon;
 		/* With our wish swapped away the producer does not take back what it gives a copy of. */
 		if (atomic_load(&sock->in->arrivals.copied) &&
 		    atomic_compare_exchange_strong(&sock->in->c.wish, &wish, LF_WISH_NONE))
-			copy = lf_conn_skip_copy(sock, fd, end - tail, stay ? deadline : later);
+			copy = lf_conn_skip_copy(sock, fd, end - tail, until);
 		if (copy == LF_COPY_SKIPPED && stay && end != tail &&
 		    !lf_conn_copy_is_whole(sock, fd, deadline))
 			copy = LF_COPY_NONE;
@@ -1134,8 +1140,8 @@ void lf_conn_before_exec_closes(struct lf_sock *sock, int fd)
 	    !lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
 		return;
 	/* Not as before a close: the exec may fail, and we send on. */
-	if (lf_tx(sock) == LF_TX_FUSED && leaves_a_copy(sock, LF_REASON_EXEC))
-		lf_conn_leave_tx(sock, fd, LF_REASON_EXEC);
+	if (lf_tx(sock) == LF_TX_FUSED)
+		(void)end_with_a_copy(sock, LF_REASON_EXEC);
 	lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
 }
 

@@ -314,11 +314,6 @@ static bool await_copy(int fd, bool hollow, int64_t deadline)
 
 enum { PATIENCE_MS = 1000 };
 
-static bool is_want(int error)
-{
-	return error == ENOMEM || error == ENOBUFS || error == EINTR;
-}
-
 /* What the kernel lacks for the moment is no news of the connection, and no receive of the program's failed. It is
  * tried again here: of a copy that has come already no edge would tell a set with EPOLLET once more. */
 static ssize_t throw_away(int fd, uint64_t due)
@@ -328,7 +323,7 @@ static ssize_t throw_away(int fd, uint64_t due)
 	size_t n = due < sizeof(nothing) ? (size_t)due : sizeof(nothing);
 	for (int ms = 0;; ms++) {
 		ssize_t got = lf_real.recvfrom(fd, nothing, n, MSG_TRUNC | MSG_DONTWAIT, NULL, NULL);
-		if (got != -1 || ms == PATIENCE_MS || !is_want(errno))
+		if (got != -1 || ms == PATIENCE_MS || !lf_conn_is_passing(errno))
 			return got;
 		struct lf_defer_pause pause = lf_defer_pause();
 		lf_uncancelled_nap(1000000);
@@ -368,7 +363,7 @@ enum lf_copy lf_conn_skip_copy(struct lf_sock *sock, int fd, uint64_t unread, in
 			atomic_fetch_add(skipped, (uint64_t)got);
 			continue;
 		}
-		if (got == -1 && is_want(errno))
+		if (got == -1 && lf_conn_is_passing(errno))
 			return LF_COPY_AWAITED;
 		if (got == -1 && errno != EAGAIN) {
 			atomic_store(&sock->slot->error, (uint32_t)errno);
@@ -413,7 +408,7 @@ static void skip_what_was_read(struct lf_sock *sock, int fd)
 /* The ring has been read, and not all of the copy has come: what TCP has may be of that, no news for the program. */
 static bool may_be_copy(struct lf_sock *sock)
 {
-	return lf_rx(sock) == LF_RX_FUSED && copy_of(sock) && ring_is_over(sock) && lf_conn_copy_left(sock);
+	return lf_rx(sock) == LF_RX_FUSED && lf_conn_copy_left(sock) && ring_is_over(sock);
 }
 
 bool lf_conn_copy_is_awaited(struct lf_sock *sock, int fd)
@@ -430,6 +425,12 @@ void lf_conn_take_late_copy(struct lf_sock *sock, int fd)
 		lf_lock_release(&sock->slot->rx_lock, LF_RANK_RX);
 	}
 	errno = saved;
+}
+
+void lf_conn_show_at_the_end(struct lf_sock *sock, int fd)
+{
+	if (lf_held_from_us(sock) && lf_conn_fin_has_come(fd))
+		lf_held_ignore(sock);
 }
 
 /* The ring is empty: what does TCP say? */
@@ -513,9 +514,7 @@ static ssize_t step_fused(struct lf_sock *sock, int fd, struct lf_cursor *cursor
 	/* Before a writer that sleeps finds the room which we make. */
 	if (atomic_load_explicit(&slot->shut, memory_order_relaxed) & LF_SHUT_RD)
 		lf_conn_refuse_more(sock);
-	/* Of one that was killed: all of it came before FIN. */
-	if (lf_held_from_us(sock) && lf_conn_fin_has_come(fd))
-		lf_held_ignore(sock);
+	lf_conn_show_at_the_end(sock, fd);
 	ssize_t n = take_from_ring(sock, cursor, flags);
 	if (n) {
 		if (n > 0 && !(flags & MSG_PEEK))

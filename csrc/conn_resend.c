@@ -95,11 +95,12 @@ static ssize_t send_pieces(int fd, const struct msghdr *msg)
 	return sent;
 }
 
-/* By a limit of the program's, or by a delay. */
+/* By a limit of the program's, or a delay; or nothing may be sent at all. */
 static bool is_held_up(int fd)
 {
 	return lf_option_ask(fd, SOL_SOCKET, SO_MAX_PACING_RATE, NO_LIMIT) != NO_LIMIT ||
-	       lf_option_ask(fd, IPPROTO_TCP, TCP_TX_DELAY, 0) != 0;
+	       lf_option_ask(fd, IPPROTO_TCP, TCP_TX_DELAY, 0) != 0 ||
+	       lf_option_ask(fd, IPPROTO_TCP, TCP_REPAIR, 0) != 0;
 }
 
 bool lf_conn_tcp_has_room(int fd, size_t n)
@@ -111,20 +112,6 @@ bool lf_conn_tcp_has_room(int fd, size_t n)
 	uint64_t taken = of[SK_MEMINFO_WMEM_QUEUED], room = of[SK_MEMINFO_SNDBUF];
 	/* TCP's bookkeeping, a half at the most of what is sent in large pieces, is counted there, too. */
 	return taken + n + n / 2 + 4096 <= room && !is_held_up(fd);
-}
-
-/* A copy that TCP refuses while it lives (under TCP_REPAIR, say, or by a filter) is no send of the program's that
- * has failed: then there is none, and the peer reads on in the ring. Not of a part. */
-static bool take_promise_back(struct lf_sock *sock, int fd)
-{
-	struct lf_slot *slot = sock->slot;
-	struct pollfd p = {.fd = fd};
-	if (atomic_load(&slot->resending) != LF_COPYING ||
-	    atomic_load(&slot->resent) != atomic_load(&slot->resend_from) ||
-	    (lf_uncancelled_poll(&p, 1, 0) == 1 && (p.revents & (POLLHUP | POLLERR))))
-		return false;
-	atomic_store(&sock->out->arrivals.copied, 0);
-	return true;
 }
 
 void lf_conn_resend_by_tcp(struct lf_sock *sock, int fd, bool patient)
@@ -153,8 +140,6 @@ void lf_conn_resend_by_tcp(struct lf_sock *sock, int fd, bool patient)
 			if (!patient)
 				break;
 			await_room(-1, 1); /* memory comes back; the bytes would not */
-		} else if (sent == -1 && errno != EINTR && take_promise_back(sock, room.fd)) {
-			break;
 		} else if (sent == -1 && errno != EINTR) {
 			atomic_store(&sock->slot->error, (uint32_t)errno);
 			atomic_store(&sock->slot->reset, 1);

@@ -127,7 +127,7 @@ static ssize_t tcp_send(int fd, const struct lf_io *io)
 }
 
 /* The TCP side of a full ring: a reset there must not be hidden by our waiting. */
-static bool tcp_is_broken(int fd)
+bool lf_conn_tcp_is_broken(int fd)
 {
 	struct pollfd p = {.fd = fd};
 	return lf_uncancelled_poll(&p, 1, 0) == 1 && (p.revents & (POLLERR | POLLHUP));
@@ -139,7 +139,7 @@ static ssize_t plain_send(struct lf_sock *sock, int fd, struct lf_io *io)
 	if (tx == LF_TX_ENDED) {
 		/* Of a peer that died with bytes unread in a ring that had ended the kernel knows FIN;
 		 * unless it knows of RST, and tells that itself. */
-		if (lf_conn_fin_is_doubtful(sock) && !tcp_is_broken(fd))
+		if (lf_conn_fin_is_doubtful(sock) && !lf_conn_tcp_is_broken(fd))
 			lf_conn_resolve_fin(sock, fd);
 		ssize_t bad = after_reset(sock, io->flags);
 		if (bad)
@@ -299,7 +299,7 @@ static uint32_t brokers_word(const struct lf_sock *sock)
 /* Under tx_lock, FUSED: there is no room. */
 static ssize_t full(struct lf_sock *sock, int fd)
 {
-	if (tcp_is_broken(fd)) {
+	if (lf_conn_tcp_is_broken(fd)) {
 		lf_conn_end_tx(sock, LF_REASON_PEER_GONE);
 		return LF_USE_TCP;
 	}
@@ -499,7 +499,7 @@ static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 {
 	ssize_t sum = 0;
 	uint32_t handlers_run = lf_defer_calls();
-	while (cursor->left && !tcp_is_broken(fd)) {
+	while (cursor->left && !lf_conn_tcp_is_broken(fd)) {
 		struct iovec iov = {(uint8_t *)cursor->iov->iov_base + cursor->offset,
 				    cursor->iov->iov_len - cursor->offset};
 		if (iov.iov_len == 0) {
@@ -836,10 +836,9 @@ static short ends_of_tcp(struct lf_sock *sock)
 	int saved = errno;
 	int r = lf_uncancelled_poll(&p, 1, 0);
 	errno = saved;
-	if (r == 1)
-		p.revents = lf_conn_tcp_says(sock, p.fd, p.revents);
 	if (r != 1)
 		return 0;
+	p.revents = lf_conn_tcp_says(sock, p.fd, p.revents);
 	/* Nobody may have announced it: from now on TCP is asked each time. */
 	if (p.revents & (POLLERR | POLLHUP))
 		atomic_store_explicit(&sock->fin_seen, 1, memory_order_relaxed);

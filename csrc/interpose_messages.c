@@ -57,6 +57,12 @@ void lf_fd_defuse_passed(const struct msghdr *msg)
 		each_passed(msg, defuse_passed);
 }
 
+void lf_fd_defuse_all_passed(const struct mmsghdr *msgs, unsigned n)
+{
+	for (unsigned i = 0; msgs && i < n; i++)
+		lf_fd_defuse_passed(&msgs[i].msg_hdr);
+}
+
 LF_EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 {
 	int saved = errno;
@@ -166,9 +172,7 @@ LF_EXPORT int recvmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags, stru
 static int transmit_elsewhere(int fd, struct mmsghdr *msgs, unsigned n, int flags)
 {
 	int saved = errno;
-	for (unsigned i = 0; i < n && lf_started; i++)
-		if (msgs[i].msg_hdr.msg_controllen)
-			each_passed(&msgs[i].msg_hdr, defuse_passed);
+	lf_fd_defuse_all_passed(msgs, n);
 	errno = saved;
 	return lf_real.sendmmsg(fd, msgs, n, flags);
 }

@@ -57,16 +57,11 @@ static void defuse_for_a_call(int fd)
 /* Bytes are about to go past the ring. What only waits for them is let pass. */
 static void defuse_what_moves(long number, const long a[6])
 {
-	switch (number) {
-	case SYS_sendmsg:
+	if (number == SYS_sendmsg)
 		lf_fd_defuse_passed((const struct msghdr *)a[1]);
-		defuse_for_a_call((int)a[0]);
-		break;
-	case SYS_sendmmsg:
-		for (long i = 0; a[1] && i < a[2]; i++)
-			lf_fd_defuse_passed(&((const struct mmsghdr *)a[1])[i].msg_hdr);
-		defuse_for_a_call((int)a[0]);
-		break;
+	if (number == SYS_sendmmsg)
+		lf_fd_defuse_all_passed((const struct mmsghdr *)a[1], (unsigned)a[2]);
+	switch (number) {
 	case SYS_splice:
 		defuse_for_a_call((int)a[2]);
 		__attribute__((fallthrough));
@@ -79,7 +74,9 @@ static void defuse_what_moves(long number, const long a[6])
 	case SYS_recvfrom:
 	case SYS_sendto:
 	case SYS_recvmsg:
+	case SYS_sendmsg:
 	case SYS_recvmmsg:
+	case SYS_sendmmsg:
 	case SYS_sendfile:
 	case SYS_shutdown:
 		defuse_for_a_call((int)a[0]);

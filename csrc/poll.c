@@ -23,7 +23,7 @@
 #include <errno.h>
 #include <sys/mman.h>
 
-enum { ON_STACK = 32 };
+enum { ON_STACK = 32, IN_BITS = POLLIN | POLLRDNORM };
 
 struct watched {
 	struct lf_sock *sock; /* pinned; NULL: not ours */
@@ -171,8 +171,6 @@ static int look_at_rings(struct set *set)
 	return ready;
 }
 
-enum { IN_BITS = POLLIN | POLLRDNORM };
-
 /* Of what the kernel said. */
 static short news_of_tcp(struct lf_sock *sock, int fd, short kernel)
 {
@@ -248,7 +246,7 @@ static int ppoll_as(bool selects, struct pollfd *fds, nfds_t n, const struct tim
 static bool any_is_untold(const struct set *set)
 {
 	for (nfds_t i = 0; i < set->n; i++)
-		if (set->watched[i].waiting && (set->fds[i].events & (POLLIN | POLLRDNORM)) &&
+		if (set->watched[i].waiting && (set->fds[i].events & IN_BITS) &&
 		    lf_wait_is_untold(set->watched[i].sock))
 			return true;
 	return false;
@@ -282,7 +280,7 @@ static void arm_all(struct set *set)
 		/* Once more: somebody may have been forked since follow_pairing(). */
 		set->must_poll |= !lf_wait_begin(w->sock) || lf_sock_must_poll(w->sock);
 		w->waiting = true;
-		bool reads = (set->fds[i].events & (POLLIN | POLLRDNORM)) != 0;
+		bool reads = (set->fds[i].events & IN_BITS) != 0;
 		if (reads)
 			lf_wait_arm(w->sock, LF_WANT_READ);
 		bool writes = (set->fds[i].events & (POLLOUT | POLLWRNORM)) &&
@@ -314,7 +312,7 @@ static void count_sleeps(const struct set *set)
 		const struct watched *w = &set->watched[i];
 		if (!w->waiting)
 			continue;
-		if (set->fds[i].events & (POLLIN | POLLRDNORM))
+		if (set->fds[i].events & IN_BITS)
 			lf_wait_count_sleep(w->sock, LF_WANT_READ);
 		if ((set->fds[i].events & (POLLOUT | POLLWRNORM)) && lf_tx(w->sock) == LF_TX_FUSED)
 			lf_wait_count_sleep(w->sock, LF_WANT_WRITE);

@@ -55,8 +55,10 @@ int lf_fd_close(int fd);
  * TCP in any case, for a reader that goes past us. */
 void lf_fd_defuse(int fd, enum lf_reason reason, bool stay);
 
-/* The same for what a message is about to hand on (SCM_RIGHTS). */
+/* The same for what messages are about to hand on (SCM_RIGHTS). */
+struct mmsghdr;
 void lf_fd_defuse_passed(const struct msghdr *msg);
+void lf_fd_defuse_all_passed(const struct mmsghdr *msgs, unsigned n);
 
 /* Results of the layers below are counts or negative errnos; the program wants -1 and
  * errno, and an errno that success left alone. */
