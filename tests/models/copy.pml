@@ -2,14 +2,15 @@
  * reader may hand on.
  *
  * Mirrors
- *   conn_end.c   copy_what_is_unread(), lf_conn_end_tx(), go_on_in_tcp(), take_back_late(), decide_late(), mark_end(), lf_conn_shutdown(), grant(),
- *                take_back(), lf_conn_finish_resending(), leave_ring(), leave_unless_stuck()
+ *   conn_end.c   copy_what_is_unread(), end_with_a_copy(), go_on_in_tcp(), take_back_late(), decide_late(), mark_end(),
+ *                lf_conn_shutdown(), grant(), take_back(), lf_conn_finish_resending(), leave_ring(),
+ *                leave_unless_stuck()
  *   conn_recv.c  lf_conn_skip_copy(), step_fused(), look_at_tcp()
  *   conn_resend.c lf_conn_resend_by_tcp(), lf_conn_note_what_tcp_has()
  *
  * The writer puts 0 to BYTES bytes into the ring and shuts down; with LEAVES it may leave the ring before, and
- * send one more byte by TCP. It may be killed at any step, before its FIN; then a process that shares its end goes on: it finishes what was begun, sends one byte more,
- * and shuts down. The reader reads what it likes in the ring, then goes on there to the end, or hands the
+ * send one more byte by TCP. It may be killed at any step, before its FIN; then a process that shares its end goes
+ * on: it finishes what was begun, sends one byte more, and shuts down. The reader reads what it likes in the ring, then goes on there to the end, or hands the
  * socket on to somebody who knows only TCP: it wishes its bytes back, waits for the mark, or has waited for
  * long enough (whoever sends was held up). TCP has room for all.
  *

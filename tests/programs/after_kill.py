@@ -91,13 +91,15 @@ def poll(s: socket.socket, child: int, sent: int) -> None:
 def told_meanwhile(
     s: socket.socket, child: int, sent: int, wait: Callable[[], list[tuple[int, int]]]
 ) -> None:
+    """The peer's port is a server's again: who wants to have it tries for a while."""
     end(child)
     told: list[tuple[int, int]] = []
     waiter = threading.Thread(target=lambda: told.extend(wait()))
-    waiter.start()
-    time.sleep(0.2)
-    inherit(s)
-    waiter.join()
+    with socket.create_server(s.getpeername()):
+        waiter.start()
+        time.sleep(0.2)
+        inherit(s)
+        waiter.join()
     print(not told and read_to_end(s) == sent)
 
 

@@ -61,7 +61,7 @@ def set_options(s: socket.socket, how: str) -> None:
     if how == "corked":
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
     if how == "paced":
-        s.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, 20_000)
+        s.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, 400_000)
     elif how == "repair":
         s.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
         s.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 0)
@@ -150,6 +150,8 @@ def main(leaves: str, reads: str, n: int, more: int) -> None:
     warm(s, leads=False)
     print("fused" if has_a_segment() else "plain", file=sys.stderr)
     header = s.recv(len(HEADER), socket.MSG_WAITALL)
+    if leaves == "closes":
+        s.shutdown(socket.SHUT_WR)  # then no new connection can bring what is unread
     time.sleep(0.15)
     data = unread(n) + bytes(more)
     os.write(out, f"{header!r} {hashlib.sha256(data).hexdigest()}\n".encode())

@@ -253,20 +253,25 @@ static void pass_to_nobody(int fd)
 	pass(between[0], fd);
 }
 
-static void leave_and_read(int fd)
+static void say_the_next_five(int fd)
 {
 	char bytes[64];
 	struct timeval patience = {3, 0};
+	ssize_t n, sum = 0;
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	while (sum < 5 && (n = recv(fd, bytes + sum, sizeof(bytes) - 1 - (size_t)sum, 0)) > 0)
+		sum += n;
+	bytes[sum] = 0;
+	say("the peer got %s\n", bytes);
+}
+
+static void leave_and_read(int fd)
+{
 	await_stage(1);
 	pass_to_nobody(fd); /* with bytes unread, which come by TCP from then on */
 	shared->stage = 2;
 	await_stage(3);
-	ssize_t n, sum = 0;
-	while (sum < 5 && (n = recv(fd, bytes + sum, sizeof(bytes) - (size_t)sum, 0)) > 0)
-		sum += n;
-	bytes[sum] = 0;
-	say("the peer got %s\n", bytes);
+	say_the_next_five(fd);
 	shared->stage = 4;
 	pause();
 }
@@ -297,16 +302,9 @@ static void exec_in_our_memory(void)
 
 static void leave_when_told(int fd)
 {
-	char bytes[64];
-	struct timeval patience = {3, 0};
-	ssize_t n, sum = 0;
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
 	await_stage(1);
 	pass_to_nobody(fd); /* waits a second for the bytes to come by TCP */
-	while (sum < 5 && (n = recv(fd, bytes + sum, sizeof(bytes) - (size_t)sum, 0)) > 0)
-		sum += n;
-	bytes[sum] = 0;
-	say("the peer got %s\n", bytes);
+	say_the_next_five(fd);
 	shared->stage = 2;
 	pause();
 }

@@ -122,8 +122,6 @@ static void held_back(void)
 
 /* --- the peer is killed while the child waits for room --- */
 
-static const char *way; /* to wait: send, poll or epoll */
-
 static void wait_for_room(int fd)
 {
 	struct pollfd p = {.fd = fd, .events = POLLOUT};
@@ -269,11 +267,5 @@ int main(int argc, char **argv)
 		{"failed-exec", failed_exec},
 		{NULL, NULL},
 	};
-	char *comma = argc > 1 ? strchr(argv[1], ',') : NULL;
-	way = comma ? comma + 1 : "send";
-	if (comma)
-		*comma = 0;
-	share();
-	alarm(30);
-	return act_out(scenarios, argc, argv);
+	return act_out_in_a_way(scenarios, argc, argv, "send");
 }

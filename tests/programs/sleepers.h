@@ -61,4 +61,18 @@ static inline void pause_as_client(int fd)
 	pause();
 }
 
+static const char *way; /* to wait: recv, send, poll or epoll */
+
+/* A scenario's name, and perhaps behind a comma the way. */
+static inline int act_out_in_a_way(const struct scenario *scenarios, int argc, char **argv, const char *usual)
+{
+	char *comma = argc > 1 ? strchr(argv[1], ',') : NULL;
+	way = comma ? comma + 1 : usual;
+	if (comma)
+		*comma = 0;
+	share();
+	alarm(30);
+	return act_out(scenarios, argc, argv);
+}
+
 #endif

@@ -5,8 +5,6 @@
 #include <linux/userfaultfd.h>
 #include <sys/resource.h>
 
-static const char *way; /* to wait: recv, poll or epoll */
-
 static void wait_for_input(int fd, int timeout_ms)
 {
 	struct pollfd p = {.fd = fd, .events = POLLIN};
@@ -602,11 +600,5 @@ int main(int argc, char **argv)
 		{"left-to-one-of-two", left_to_one_of_two},
 		{NULL, NULL},
 	};
-	char *comma = argc > 1 ? strchr(argv[1], ',') : NULL;
-	way = comma ? comma + 1 : "recv";
-	if (comma)
-		*comma = 0;
-	share();
-	alarm(30);
-	return act_out(scenarios, argc, argv);
+	return act_out_in_a_way(scenarios, argc, argv, "recv");
 }
