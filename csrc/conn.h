@@ -58,7 +58,7 @@ struct lf_bulk {
 	lf_move move;
 	void *context;
 	struct lf_hold *hold; /* the caller's, for as long as its call lasts */
-	struct lf_handlers *so_far; /* sending: those of before the call, or that it has answered for */
+	struct lf_handlers *so_far; /* those of before the call, or that it has answered for */
 	bool more; /* sending: is to come (SPLICE_F_MORE) */
 };
 ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, const struct lf_bulk *bulk);
@@ -318,17 +318,6 @@ void lf_bell_drain(struct lf_sock *sock);
 /* --- waiting (wait.c) --- */
 enum lf_want { LF_WANT_READ, LF_WANT_WRITE };
 
-struct lf_wait {
-	enum lf_want want;
-	size_t need;      /* reading: bytes in the ring that are enough */
-	int64_t deadline; /* on lf_now()'s clock, or LF_FOREVER; see lf_wait_limit() */
-	/* The program set a timeout, or part has been moved: signals always interrupt. */
-	bool never_restarts;
-	bool seen_in_tcp; /* it has bytes that are to stay there: don't let it wake us for those */
-	bool spun; /* lf_wait_spin() was in vain: sleep at once */
-	struct lf_hold *hold;
-};
-
 /* From its first sleep on, or before a copy that takes long, a call holds back the signals
  * that have handlers, but for while it sleeps: one that came between two sleeps would be
  * handled and forgotten, and the call sleep on where the kernel's would have ended. */
@@ -347,6 +336,21 @@ static inline struct lf_handlers lf_handlers_so_far(void)
 #define LF_HOLD(name)                                                   \
 	struct lf_hold name __attribute__((cleanup(lf_hold_end)));      \
 	(name).on = false
+
+struct lf_wait {
+	enum lf_want want;
+	size_t need;      /* reading: bytes in the ring that are enough */
+	int64_t deadline; /* on lf_now()'s clock, or LF_FOREVER; see lf_wait_limit() */
+	/* The program set a timeout, or part has been moved: signals always interrupt. */
+	bool never_restarts;
+	bool seen_in_tcp; /* it has bytes that are to stay there: don't let it wake us for those */
+	bool spun; /* lf_wait_spin() was in vain: sleep at once */
+	struct lf_hold *hold;
+	/* When the call began, then when it last slept. What has run since and ends the call does so before
+	 * it sleeps: while we spin the kernel's would have slept. */
+	struct lf_handlers *since;
+};
+
 void lf_hold_begin(struct lf_hold *hold);
 void lf_hold_end(struct lf_hold *hold);
 /* The kernel's own call comes next: signals are its business again. One that was held until
@@ -357,6 +361,8 @@ bool lf_hold_end_for_tcp(struct lf_hold *hold, const struct lf_handlers *before,
 
 /* The time limit that SO_RCVTIMEO or SO_SNDTIMEO sets to a call that begins now. */
 void lf_wait_limit(const struct lf_sock *sock, struct lf_wait *wait);
+/* Part has been moved: from now on any handler ends it, but for those that had it begun anew so far. */
+void lf_wait_has_moved(struct lf_wait *wait);
 /* Returns 0 (look again), -EINTR or -EAGAIN (the deadline has passed). */
 int lf_wait(struct lf_sock *sock, int fd, struct lf_wait *wait);
 /* In a forked child, where nobody waits yet. */

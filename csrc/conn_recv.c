@@ -717,12 +717,14 @@ static ssize_t plain_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 	return n == -1 ? -errno : n;
 }
 
-static struct lf_wait reading_wait(struct lf_sock *sock, size_t need, struct lf_hold *hold)
+static struct lf_wait reading_wait(struct lf_sock *sock, size_t need, struct lf_hold *hold,
+				   struct lf_handlers *since)
 {
 	struct lf_wait wait = {
 		.want = LF_WANT_READ,
 		.need = need < sock->ring_size ? need : sock->ring_size,
 		.hold = hold,
+		.since = since,
 	};
 	lf_wait_limit(sock, &wait);
 	return wait;
@@ -925,7 +927,7 @@ static ssize_t wait_for_the_rest(struct lf_sock *sock, int fd, struct lf_io *io,
 }
 
 /* LF_LOOK_AGAIN: the direction turned out to be plain before anything was received. */
-static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
+static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io, struct lf_handlers *since)
 {
 	struct lf_cursor cursor = cursor_of(io->msg);
 	size_t wanted = cursor.left;
@@ -937,13 +939,12 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 	LF_HOLD(hold);
 	struct lf_wait wait = {.want = LF_WANT_WRITE};
 	ssize_t got = 0;
-	struct lf_handlers before = lf_handlers_so_far();
 	io->waits = !dontwait && !atomic_load_explicit(&sock->slot->rcvtimeo, memory_order_relaxed);
 	lf_conn_service(sock, fd);
 	bool spun = !dontwait && spins_first(sock);
 	fd = lf_sock_named(sock, fd);
 	if (fd < 0) { /* closed while we spun */
-		wait = reading_wait(sock, need, &hold);
+		wait = reading_wait(sock, need, &hold, since);
 		return dontwait ? -EBADF : recv_after_close(sock, &cursor, io->flags, &wait);
 	}
 	for (;;) {
@@ -960,7 +961,7 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 			after_step(sock);
 		if (n == LF_USE_TCP) {
 			bool moved = got && !peek; /* what was peeked at is looked at again */
-			bool ended = lf_hold_end_for_tcp(&hold, &before, moved);
+			bool ended = lf_hold_end_for_tcp(&hold, since, moved);
 			if (!moved)
 				return ended ? -EINTR : LF_LOOK_AGAIN;
 			ended |= is_at_urgent_data(fd);
@@ -1006,7 +1007,7 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 		if (dontwait)
 			return got ? got : -EAGAIN;
 		if (wait.want != LF_WANT_READ)
-			wait = reading_wait(sock, need, &hold);
+			wait = reading_wait(sock, need, &hold, since);
 		/* Taking what there is, however little: a writer that has filled the ring waits
 		 * for that, and will publish no more before. */
 		wait.need = peek ? need : 1;
@@ -1014,11 +1015,10 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 		wait.spun = spun;
 		spun = false;
 		if (got)
-			wait.never_restarts = true;
+			lf_wait_has_moved(&wait);
 		if (peek)
 			cursor = cursor_of(io->msg);
 		int r = lf_wait(sock, fd, &wait);
-		before = lf_handlers_so_far(); /* the wait has answered for those up to here */
 		/* A receive of no bytes sleeps as any, but nothing makes it fail then. */
 		if (r)
 			return got || wanted == 0 ? got : r;
@@ -1055,6 +1055,7 @@ ssize_t lf_conn_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 		ssize_t n = lf_real.recvmsg(fd, io->msg, io->flags);
 		return n == -1 ? -errno : n;
 	}
+	struct lf_handlers since = lf_handlers_so_far();
 	lf_pairing_step(sock, fd);
 	for (;;) {
 		ssize_t n;
@@ -1065,7 +1066,7 @@ ssize_t lf_conn_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 			     !has_error_for_receive(sock->slot);
 		if (lf_sock_paired(sock) && (!plain || lf_tx(sock) == LF_TX_FUSED)) {
 			pthread_testcancel(); /* a thread that never has to wait for bytes ends here */
-			n = fused_recv(sock, fd, io);
+			n = fused_recv(sock, fd, io, &since);
 			if (n >= 0) {
 				io->msg->msg_flags = io->flags & MSG_CMSG_CLOEXEC;
 				if (!io->one &&
@@ -1164,7 +1165,7 @@ ssize_t lf_conn_recv_into(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 		return LF_USE_TCP;
 	if (lf_rx(sock) == LF_RX_PLAIN)
 		lf_conn_try_ready(sock, fd);
-	struct lf_wait wait = reading_wait(sock, 1, bulk->hold);
+	struct lf_wait wait = reading_wait(sock, 1, bulk->hold, bulk->so_far);
 	bool may_wait = bulk->wait && !lf_sock_nonblocking(sock);
 	for (;;) {
 		if (!lf_lock_acquire(&sock->slot->rx_lock, LF_RANK_RX))

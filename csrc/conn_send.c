@@ -476,9 +476,9 @@ void lf_conn_push(struct lf_sock *sock, int fd)
 	after_put(sock, fd, some);
 }
 
-static struct lf_wait writing_wait(struct lf_sock *sock, struct lf_hold *hold)
+static struct lf_wait writing_wait(struct lf_sock *sock, struct lf_hold *hold, struct lf_handlers *since)
 {
-	struct lf_wait wait = {.want = LF_WANT_WRITE, .hold = hold};
+	struct lf_wait wait = {.want = LF_WANT_WRITE, .hold = hold, .since = since};
 	lf_wait_limit(sock, &wait);
 	return wait;
 }
@@ -530,7 +530,7 @@ static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 
 enum { LONG_COPY = 256 * 1024 }; /* some 20 us */
 
-static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
+static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io, struct lf_handlers *since)
 {
 	struct lf_cursor cursor = cursor_of(io->msg);
 	if (cursor.left == LF_CURSOR_REFUSED)
@@ -546,7 +546,6 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 	io->waits = !dontwait && !atomic_load_explicit(&sock->slot->sndtimeo, memory_order_relaxed);
 	check_reader(sock, fd);
 	lf_tap_prepare(sock);
-	struct lf_handlers before = lf_handlers_so_far();
 	if (!dontwait && cursor.left >= LONG_COPY)
 		lf_hold_begin(&hold);
 	for (;;) {
@@ -564,7 +563,7 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 		if (n == LF_USE_TCP && fd < 0)
 			return sent ? sent : -EPIPE;
 		if (n == LF_USE_TCP) {
-			bool ended = lf_hold_end_for_tcp(&hold, &before, sent != 0);
+			bool ended = lf_hold_end_for_tcp(&hold, since, sent != 0);
 			if (!sent)
 				return ended ? -EINTR : LF_LOOK_AGAIN;
 			return sent + (ended ? 0 : rest_by_tcp(sock, fd, &cursor, io));
@@ -581,11 +580,10 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io)
 		if (dontwait)
 			return sent ? sent : -EAGAIN;
 		if (wait.want != LF_WANT_WRITE)
-			wait = writing_wait(sock, &hold);
+			wait = writing_wait(sock, &hold, since);
 		if (sent)
-			wait.never_restarts = true;
+			lf_wait_has_moved(&wait);
 		int r = lf_wait(sock, fd, &wait);
-		before = lf_handlers_so_far(); /* the wait has answered for those up to here */
 		if (r)
 			return sent ? sent : r;
 		/* Closed by another thread, the kernel's would go on with the open file: so does
@@ -656,6 +654,7 @@ static void leave_ring(struct lf_sock *sock, int fd, enum lf_reason reason)
 
 ssize_t lf_conn_send(struct lf_sock *sock, int fd, struct lf_io *io)
 {
+	struct lf_handlers since = lf_handlers_so_far();
 	if (io->flags & MSG_OOB)
 		leave_ring(sock, fd, LF_REASON_URGENT_DATA);
 	else if (io->msg->msg_controllen)
@@ -672,7 +671,7 @@ ssize_t lf_conn_send(struct lf_sock *sock, int fd, struct lf_io *io)
 		uint32_t handlers_run = lf_defer_calls();
 		ssize_t n = lf_tx(sock) != LF_TX_FUSED	? plain_send(sock, fd, io) :
 			    io->flags & MSG_FASTOPEN ? LF_USE_TCP :
-							fused_send(sock, fd, io);
+							fused_send(sock, fd, io, &since);
 		if (n == LF_USE_TCP) { /* of no bytes, or refused: it is connected already */
 			n = lf_real.sendmsg(fd, io->msg, io->flags);
 			return n == -1 ? -errno : n;
@@ -722,7 +721,7 @@ ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 		lf_pairing_step(sock, fd), lf_pairing_await_fuse(sock, fd, !bulk->wait);
 	if (lf_sock_paired(sock) && lf_tx(sock) == LF_TX_PLAIN)
 		try_fuse(sock, fd);
-	struct lf_wait wait = writing_wait(sock, bulk->hold);
+	struct lf_wait wait = writing_wait(sock, bulk->hold, bulk->so_far);
 	wait.never_restarts |= bulk->continued;
 	bool may_wait = bulk->wait && !lf_sock_nonblocking(sock);
 	if (lf_tx(sock) == LF_TX_FUSED) {
@@ -756,7 +755,6 @@ ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 		if (r != -EAGAIN || !may_wait)
 			return r;
 		int w = lf_wait(sock, fd, &wait);
-		*bulk->so_far = lf_handlers_so_far();
 		if (w)
 			return w;
 		fd = lf_sock_named(sock, fd);

@@ -177,6 +177,7 @@ struct rung {
 	int count;
 	bool mail; /* the broker has something for us */
 	bool slept;
+	uint32_t handlers_run; /* before the call */
 	const struct lf_sock *left; /* its bell was rung, and left to the process that we come from */
 };
 
@@ -534,6 +535,9 @@ static int sleep_in_kernel(struct lf_epoll *ep, int epfd, struct epoll_event *ev
 		return 0;
 	if (sleep.is_nap && ns > LF_SHARED_SLEEP_NS)
 		ns = LF_SHARED_SLEEP_NS;
+	/* While we spun, and armed, the kernel's would have slept. */
+	if (lf_defer_calls() != rung->handlers_run)
+		ns = 0;
 	int n = kernel_wait_cancellably(&sleep, epfd, events, max, ns, mask);
 	lf_mutex_lock(&ep->lock, LF_RANK_EPOLL);
 	n = wake_up(&sleep, events, n, max, rung);
@@ -606,6 +610,7 @@ static int wait_in_any(struct lf_epoll *ep, int epfd, struct epoll_event *events
 	LF_HOLD(hold);
 	struct rung rung;
 	rung.slept = slept;
+	rung.handlers_run = handlers_run;
 	bool second_look = false;
 	for (;;) {
 		/* Once it has slept a handler ends the call, between two sleeps as well. */

@@ -343,14 +343,15 @@ static ssize_t splice_in(struct lf_sock *sock, int in, struct pipe_end out, size
 			if (bad)
 				return bad;
 		}
+		struct lf_handlers so_far = lf_handlers_so_far();
 		LF_HOLD(hold);
-		struct lf_bulk bulk = {n, true, false, to_pipe, &out, &hold, NULL, false};
+		struct lf_bulk bulk = {n, true, false, to_pipe, &out, &hold, &so_far, false};
 		ssize_t r = lf_conn_recv_into(sock, in, &bulk);
 		if (r == PIPE_BUSY)
 			continue;
 		if (r != LF_USE_TCP)
 			return r;
-		if (lf_hold_end_for_tcp(&hold, NULL, false))
+		if (lf_hold_end_for_tcp(&hold, &so_far, false))
 			return -EINTR;
 		if (!lf_conn_enter_plain_rx(sock))
 			continue;

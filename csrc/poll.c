@@ -46,6 +46,7 @@ struct set {
 	bool changes; /* waits for what another thread may change past the kernel and the doorbells */
 	struct lf_sock *left; /* its bell has woken us, and is left to others that wait */
 	bool slept;
+	uint32_t handlers_run; /* before the call */
 	bool selects; /* for select(2), of which no RLIMIT_NOFILE is known */
 };
 
@@ -260,6 +261,9 @@ static int ask_kernel(struct set *set, int64_t ns, const sigset_t *mask)
 	int64_t longest = briefly			 ? LF_SHARED_SLEEP_NS :
 			  set->changes			 ? LF_WRITER_SLEEP_NS :
 							   LF_FOREVER;
+	/* While we spun, and armed, the kernel's would have slept. */
+	if (lf_defer_calls() != set->handlers_run)
+		ns = 0;
 	bool capped = ns > longest;
 	struct timespec ts = lf_timespec(capped ? longest : ns);
 	struct timespec *limit = ns == LF_FOREVER && !capped ? NULL : &ts;
@@ -499,7 +503,7 @@ static int poll_any(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *ma
 	LF_HOLD(hold);
 	struct set set __attribute__((cleanup(leave))) = {
 		.fds = fds, .n = n, .watched = watched, .kernel = kernel,
-		.slept = slept, .selects = selects};
+		.slept = slept, .handlers_run = handlers_run, .selects = selects};
 	if (n > ON_STACK && !allocate(&set)) {
 		set.n = 0;
 		return -ENOMEM;

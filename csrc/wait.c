@@ -317,12 +317,25 @@ void lf_hold_end(struct lf_hold *hold)
 	hold->on = false;
 }
 
+/* Has one run since that ends a call? Any does of which part has been moved, or that has a time limit. */
+static bool is_ended(const struct lf_handlers *then, bool by_any)
+{
+	struct lf_handlers now = lf_handlers_so_far();
+	return by_any ? now.calls != then->calls : now.ends != then->ends;
+}
+
 bool lf_hold_end_for_tcp(struct lf_hold *hold, const struct lf_handlers *before, bool moved)
 {
 	struct lf_handlers then = before ? *before : lf_handlers_so_far();
 	lf_hold_end(hold);
-	struct lf_handlers now = lf_handlers_so_far();
-	return moved ? now.calls != then.calls : now.ends != then.ends;
+	return is_ended(&then, moved);
+}
+
+void lf_wait_has_moved(struct lf_wait *wait)
+{
+	if (!wait->never_restarts && !is_ended(wait->since, false))
+		*wait->since = lf_handlers_so_far();
+	wait->never_restarts = true;
 }
 
 /* Of a doorbell that this thread may not empty: how often it has woken it since it was last rung. */
@@ -418,10 +431,14 @@ static int sleep_once(struct lf_sock *sock, int fd, struct lf_wait *wait, struct
 	/* A handler that waited itself, before its signal was held, has taken our wake-up. */
 	if (!still_counted(waiting))
 		return 0;
+	/* Held from here on, so none comes between this look and ppoll. */
+	if (is_ended(wait->since, wait->never_restarts))
+		return -EINTR;
 	const sigset_t *mask = wait->hold->on ? &wait->hold->before : NULL;
 	lf_rank_sleeps();
 	int r = wait->never_restarts ? lf_ppoll(fds, 2, limit, mask) :
 				       ppoll_for_a_call(fds, 2, limit, mask);
+	*wait->since = lf_handlers_so_far();
 	/* Begun anew, the call looks at O_NONBLOCK and the time limit again. */
 	if (r == -1 && errno == ERESTART) {
 		lf_wait_limit(sock, wait);

@@ -97,3 +97,24 @@ def test_a_signal_ends_a_long_send_though_it_comes_before_that_sleeps(
 ) -> None:
     said = same(plain, fused, programs / "wait_signals", scenario)
     assert said == "it ended each time\n"
+
+
+@pytest.mark.parametrize(
+    ("scenario", "outcome"),
+    [
+        ("restart", "recv: 1"),
+        ("recv", f"recv: -1 {os.strerror(errno.EINTR)}"),
+        ("limit", f"recv: -1 {os.strerror(errno.EINTR)}"),
+        ("splice", f"splice: -1 {os.strerror(errno.EINTR)}"),
+        ("send", f"send: -1 {os.strerror(errno.EINTR)}"),
+        ("poll", f"poll: -1 {os.strerror(errno.EINTR)}"),
+        ("select", f"select: -1 {os.strerror(errno.EINTR)}"),
+        ("epoll", f"epoll_wait: -1 {os.strerror(errno.EINTR)}"),
+    ],
+)
+def test_a_signal_in_a_spin_is_not_slept_over(
+    plain: Session, fused: Session, programs: Path, scenario: str, outcome: str
+) -> None:
+    """A handler that sets a flag for its loop: on TCP the call sleeps then, and ends."""
+    fused.environment["LOOPFUSE_SPIN_US"] = "1000000"
+    assert outcome + "\n" == same(plain, fused, programs / "wait_signals", f"spin-{scenario}")

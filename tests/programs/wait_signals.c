@@ -10,7 +10,11 @@
 
 enum { MOMENT_US = 60000 };
 
-static void handler(int number) { (void)number; }
+static void handler(int number)
+{
+	(void)number;
+	shared->handled++;
+}
 
 static void handle(int number, int flags)
 {
@@ -45,6 +49,12 @@ static bool fill(int fd)
 	while (send(fd, much, 1, MSG_DONTWAIT) > 0)
 		had_room = true;
 	return had_room;
+}
+
+static void fill_for_good(int fd)
+{
+	for (int full = 0; full < 8; usleep(MOMENT_US)) /* TCP moves on what it had taken */
+		full = fill(fd) ? 0 : full + 1;
 }
 
 static void drain(int fd, int ms)
@@ -89,11 +99,20 @@ static void by_signal_after_siginterrupt(void)
 }
 static void by_signal_that_forgets_itself(void) { handle(SIGUSR1, (int)SA_RESETHAND); }
 
+/* Whoever finds signal and byte at once when it wakes takes the byte, as the kernel does. */
+static void signal_the_other_end(void)
+{
+	int before = shared->handled;
+	kill(getppid(), SIGUSR1);
+	for (int64_t end = now_ms() + 3000; shared->handled == before && now_ms() < end;)
+		usleep(1000);
+	usleep(MOMENT_US);
+}
+
 static void signal_then_send(int fd)
 {
 	await_go(fd);
-	kill(getppid(), SIGUSR1);
-	usleep(MOMENT_US);
+	signal_the_other_end();
 	go(fd);
 	sleep(5);
 }
@@ -228,8 +247,7 @@ static void receive_in_time(int fd) { in_time(fd, receive_one); }
 static void send_in_time(int fd)
 {
 	go(fd);
-	for (int full = 0; full < 8; usleep(MOMENT_US)) /* TCP moves on what it had taken */
-		full = fill(fd) ? 0 : full + 1;
+	fill_for_good(fd);
 	in_time(fd, send_one_more);
 }
 
@@ -689,6 +707,93 @@ static void shut_and_interrupt_send(int fd)
 static void run_long_sendfile(void) { act(drain_each_time, interrupt_sendfile); }
 static void run_shut_send(void) { act(drain_each_time, shut_and_interrupt_send); }
 
+/* --- while a call still spins, before it sleeps at all; the spin is to take a second --- */
+
+static void signal_one_that_spins(int fd)
+{
+	await_stage(1);
+	usleep(300000);
+	signal_the_other_end();
+	usleep(1500000);
+	go(fd);
+	drain(fd, 5000);
+}
+
+static void receive_restarted(int fd)
+{
+	handle(SIGUSR1, SA_RESTART);
+	shared->stage = 1;
+	receive_one(fd);
+}
+
+static void receive_interrupted(int fd)
+{
+	handle(SIGUSR1, 0);
+	shared->stage = 1;
+	receive_one(fd);
+}
+
+static void receive_with_a_limit(int fd)
+{
+	struct timeval limit = {.tv_sec = 10};
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	receive_restarted(fd);
+}
+
+static void splice_interrupted(int fd)
+{
+	int ends[2];
+	(void)!pipe(ends);
+	handle(SIGUSR1, 0);
+	shared->stage = 1;
+	say_result("splice", splice(fd, NULL, ends[1], NULL, 1, 0));
+}
+
+static void send_interrupted(int fd)
+{
+	handle(SIGUSR1, 0);
+	fill_for_good(fd);
+	shared->stage = 1;
+	send_one_more(fd);
+}
+
+static void poll_interrupted(int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	handle(SIGUSR1, SA_RESTART);
+	shared->stage = 1;
+	say_result("poll", poll(&p, 1, -1));
+}
+
+static void select_interrupted(int fd)
+{
+	fd_set set;
+	FD_ZERO(&set);
+	FD_SET(fd, &set);
+	handle(SIGUSR1, SA_RESTART);
+	shared->stage = 1;
+	say_result("select", select(fd + 1, &set, NULL, NULL, NULL));
+}
+
+static void epoll_interrupted(int fd)
+{
+	struct epoll_event event = {.events = EPOLLIN};
+	int set = epoll_create1(0);
+	epoll_ctl(set, EPOLL_CTL_ADD, fd, &event);
+	handle(SIGUSR1, SA_RESTART);
+	shared->stage = 1;
+	say_result("epoll_wait", epoll_wait(set, &event, 1, -1));
+}
+
+static void run_spin_restart(void) { act(signal_one_that_spins, receive_restarted); }
+static void run_spin_recv(void) { act(signal_one_that_spins, receive_interrupted); }
+static void run_spin_limit(void) { act(signal_one_that_spins, receive_with_a_limit); }
+static void run_spin_splice(void) { act(signal_one_that_spins, splice_interrupted); }
+static void run_spin_send(void) { act(signal_one_that_spins, send_interrupted); }
+static void run_spin_poll(void) { act(signal_one_that_spins, poll_interrupted); }
+static void run_spin_select(void) { act(signal_one_that_spins, select_interrupted); }
+static void run_spin_epoll(void) { act(signal_one_that_spins, epoll_interrupted); }
+
 int main(int argc, char **argv)
 {
 	static const struct scenario all[] = {
@@ -710,6 +815,14 @@ int main(int argc, char **argv)
 		{"receiving-handler", run_receiving_handler},
 		{"long-sendfile", run_long_sendfile},
 		{"shut-send", run_shut_send},
+		{"spin-restart", run_spin_restart},
+		{"spin-recv", run_spin_recv},
+		{"spin-limit", run_spin_limit},
+		{"spin-splice", run_spin_splice},
+		{"spin-send", run_spin_send},
+		{"spin-poll", run_spin_poll},
+		{"spin-select", run_spin_select},
+		{"spin-epoll", run_spin_epoll},
 		{0},
 	};
 	share();
