@@ -638,6 +638,10 @@ static int wait_in_any(struct lf_epoll *ep, int epfd, struct epoll_event *events
 			second_look = true;
 			if (again)
 				continue;
+			/* What comes while we spin waits for the kernel's call, which knows what the mask
+			 * lets in. */
+			if (mask)
+				lf_hold_begin(&hold);
 			if (spin(ep, time_left(deadline)))
 				continue;
 		}

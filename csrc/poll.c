@@ -372,7 +372,7 @@ static bool answers_all(const struct pollfd *fd, const struct watched *w)
 }
 
 /* One round; the count, or 0 to go on, or a negative errno. */
-static int once(struct set *set, int64_t ns, const sigset_t *mask)
+static int once(struct set *set, int64_t ns, const sigset_t *mask, struct lf_hold *hold)
 {
 	int ready = look_at_rings(set);
 	/* A sole socket whose ring has every answer needs no word from the kernel. */
@@ -387,6 +387,9 @@ static int once(struct set *set, int64_t ns, const sigset_t *mask)
 			return -errno;
 		return merge(set);
 	}
+	/* What comes while we spin waits for the kernel's call, which knows what the mask lets in. */
+	if (mask)
+		lf_hold_begin(hold);
 	if (spin(set, ns))
 		return 0;
 	arm_all(set);
@@ -520,7 +523,7 @@ static int poll_any(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *ma
 			lf_hold_begin(&hold);
 		if (set.slept && lf_defer_calls() != handlers_run)
 			return -EINTR;
-		int r = once(&set, left, mask || !hold.on ? mask : &hold.before);
+		int r = once(&set, left, mask || !hold.on ? mask : &hold.before, &hold);
 		if (r != 0)
 			return r;
 		if (ns != LF_FOREVER) {

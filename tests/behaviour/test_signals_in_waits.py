@@ -118,3 +118,12 @@ def test_a_signal_in_a_spin_is_not_slept_over(
     """A handler that sets a flag for its loop: on TCP the call sleeps then, and ends."""
     fused.environment["LOOPFUSE_SPIN_US"] = "1000000"
     assert outcome + "\n" == same(plain, fused, programs / "wait_signals", f"spin-{scenario}")
+
+
+@pytest.mark.parametrize("call", ["ppoll", "epoll_pwait"])
+def test_a_signal_that_the_call_masks_does_not_come_in_its_spin(
+    plain: Session, fused: Session, programs: Path, call: str
+) -> None:
+    fused.environment["LOOPFUSE_SPIN_US"] = "1000000"
+    said = same(plain, fused, programs / "wait_signals", f"spin-{call}-masked")
+    assert said == f"{call}: 1\nhandled: 1\n"

@@ -785,6 +785,47 @@ static void epoll_interrupted(int fd)
 	say_result("epoll_wait", epoll_wait(set, &event, 1, -1));
 }
 
+/* With a mask that keeps the signal back it is none of that call's business, and comes after it. */
+static void wait_masked(int fd, const char *what, int (*wait)(int, const sigset_t *))
+{
+	sigset_t mask;
+	sigemptyset(&mask);
+	sigaddset(&mask, SIGUSR1);
+	handle(SIGUSR1, 0);
+	shared->stage = 1;
+	int r = wait(fd, &mask);
+	say_result(what, r);
+	say("handled: %d\n", shared->handled);
+}
+
+static int ppoll_one(int fd, const sigset_t *mask)
+{
+	return ppoll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, NULL, mask);
+}
+
+static int epoll_pwait_one(int fd, const sigset_t *mask)
+{
+	struct epoll_event event = {.events = EPOLLIN};
+	int set = epoll_create1(0);
+	epoll_ctl(set, EPOLL_CTL_ADD, fd, &event);
+	return epoll_pwait(set, &event, 1, -1, mask);
+}
+
+static void ppoll_masked(int fd) { wait_masked(fd, "ppoll", ppoll_one); }
+static void epoll_masked(int fd) { wait_masked(fd, "epoll_pwait", epoll_pwait_one); }
+
+static void signal_and_send(int fd)
+{
+	await_stage(1);
+	usleep(300000);
+	kill(getppid(), SIGUSR1);
+	usleep(1500000);
+	go(fd);
+	sleep(5);
+}
+
+static void run_spin_ppoll(void) { act(signal_and_send, ppoll_masked); }
+static void run_spin_epoll_pwait(void) { act(signal_and_send, epoll_masked); }
 static void run_spin_restart(void) { act(signal_one_that_spins, receive_restarted); }
 static void run_spin_recv(void) { act(signal_one_that_spins, receive_interrupted); }
 static void run_spin_limit(void) { act(signal_one_that_spins, receive_with_a_limit); }
@@ -823,6 +864,8 @@ int main(int argc, char **argv)
 		{"spin-poll", run_spin_poll},
 		{"spin-select", run_spin_select},
 		{"spin-epoll", run_spin_epoll},
+		{"spin-ppoll-masked", run_spin_ppoll},
+		{"spin-epoll_pwait-masked", run_spin_epoll_pwait},
 		{0},
 	};
 	share();
