@@ -37,7 +37,7 @@ LF_EXPORT int poll(struct pollfd *fds, nfds_t n, int timeout)
 		return lf_real.poll(fds, n, timeout);
 	pthread_testcancel();
 	int saved = errno;
-	return (int)lf_result(lf_poll(fds, n, from_ms(timeout), NULL), saved);
+	return (int)lf_result(lf_poll(fds, n, from_ms(timeout)), saved);
 }
 
 LF_EXPORT int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *ts, const sigset_t *mask)
@@ -46,7 +46,7 @@ LF_EXPORT int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *ts, con
 		return lf_real.ppoll(fds, n, ts, mask);
 	pthread_testcancel();
 	int saved = errno;
-	return (int)lf_result(lf_poll(fds, n, from_timespec(ts), mask), saved);
+	return (int)lf_result(lf_poll_masked(fds, n, from_timespec(ts), mask), saved);
 }
 
 _Noreturn void __chk_fail(void);

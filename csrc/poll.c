@@ -33,6 +33,9 @@ struct watched {
 	nfds_t bell;          /* its doorbell's place in `kernel`, 0: not there */
 };
 
+/* Of select(2) no RLIMIT_NOFILE is known. */
+enum caller { BY_POLL, BY_PPOLL, BY_SELECT };
+
 struct set {
 	struct pollfd *fds; /* the program's */
 	nfds_t n;
@@ -47,7 +50,7 @@ struct set {
 	struct lf_sock *left; /* its bell has woken us, and is left to others that wait */
 	bool slept;
 	uint32_t handlers_run; /* before the call */
-	bool selects; /* for select(2), of which no RLIMIT_NOFILE is known */
+	enum caller caller;
 };
 
 /* A socket of ours. An epoll set that is itself waited for is the kernel's to judge. */
@@ -237,10 +240,13 @@ static bool leave_bells_out(struct set *set)
 	return had;
 }
 
-static int ppoll_as(bool selects, struct pollfd *fds, nfds_t n, const struct timespec *ts,
+/* Stopped and continued, poll(2) goes by the time at which it is to end, the others by what was left. */
+static int ppoll_as(enum caller caller, struct pollfd *fds, nfds_t n, const struct timespec *ts,
 		    const sigset_t *mask)
 {
-	return selects ? lf_ppoll(fds, n, ts, mask) : lf_real.ppoll(fds, n, ts, mask);
+	if (caller == BY_POLL && !mask && ts && ts->tv_nsec % 1000000 == 0)
+		return lf_real.poll(fds, n, (int)(ts->tv_sec * 1000 + ts->tv_nsec / 1000000));
+	return caller == BY_SELECT ? lf_ppoll(fds, n, ts, mask) : lf_real.ppoll(fds, n, ts, mask);
 }
 
 /* All are armed, and have been looked at. */
@@ -267,7 +273,7 @@ static int ask_kernel(struct set *set, int64_t ns, const sigset_t *mask)
 	bool capped = ns > longest;
 	struct timespec ts = lf_timespec(capped ? longest : ns);
 	struct timespec *limit = ns == LF_FOREVER && !capped ? NULL : &ts;
-	int r = ppoll_as(set->selects, set->kernel, set->kernel_n, limit, mask);
+	int r = ppoll_as(set->caller, set->kernel, set->kernel_n, limit, mask);
 	if (r == -1 && errno == EINVAL && leave_bells_out(set)) {
 		ts = lf_timespec(ns > LF_SHARED_SLEEP_NS ? LF_SHARED_SLEEP_NS : ns);
 		r = lf_real.ppoll(set->kernel, set->kernel_n, &ts, mask);
@@ -382,7 +388,7 @@ static int once(struct set *set, int64_t ns, const sigset_t *mask, struct lf_hol
 		/* A signal that the mask lets in ends a call that has nothing to report. */
 		const struct timespec at_once = {0, 0};
 		prepare_kernel(set, false);
-		int r = ppoll_as(set->selects, set->kernel, set->kernel_n, &at_once, ready ? NULL : mask);
+		int r = ppoll_as(set->caller, set->kernel, set->kernel_n, &at_once, ready ? NULL : mask);
 		if (r == -1 && !(ready && errno == EINTR))
 			return -errno;
 		return merge(set);
@@ -476,8 +482,8 @@ static bool any_paired(const struct plain *plain)
 
 /* Of plain ones only: the kernel's call. False: `r` is no answer; there are others, or one was paired
  * during the call (`slept`), and what the kernel says may not be all. */
-static bool poll_plainly(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask, bool selects,
-			 int *r, bool *slept)
+static bool poll_plainly(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask,
+			 enum caller caller, int *r, bool *slept)
 {
 	struct plain plain __attribute__((cleanup(leave_plain)));
 	plain.n = 0;
@@ -488,7 +494,7 @@ static bool poll_plainly(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_
 		ts = lf_timespec(ns);
 	if (ns)
 		lf_rank_sleeps();
-	*r = ppoll_as(selects, fds, n, ns == LF_FOREVER ? NULL : &ts, mask);
+	*r = ppoll_as(caller, fds, n, ns == LF_FOREVER ? NULL : &ts, mask);
 	if (*r == -1) {
 		*r = -errno;
 		return true;
@@ -498,7 +504,7 @@ static bool poll_plainly(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_
 }
 
 /* `slept`: the call has already, and since before that so many handlers have run. */
-static int poll_any(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask, bool selects,
+static int poll_any(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask, enum caller caller,
 		    bool slept, uint32_t handlers_run)
 {
 	struct watched watched[ON_STACK];
@@ -506,7 +512,7 @@ static int poll_any(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *ma
 	LF_HOLD(hold);
 	struct set set __attribute__((cleanup(leave))) = {
 		.fds = fds, .n = n, .watched = watched, .kernel = kernel,
-		.slept = slept, .handlers_run = handlers_run, .selects = selects};
+		.slept = slept, .handlers_run = handlers_run, .caller = caller};
 	if (n > ON_STACK && !allocate(&set)) {
 		set.n = 0;
 		return -ENOMEM;
@@ -543,7 +549,7 @@ static int poll_any(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *ma
 	}
 }
 
-static int poll_or_select(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask, bool selects)
+static int poll_or_select(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask, enum caller caller)
 {
 	uint32_t handlers_run = lf_defer_calls();
 	/* Of plain ones the kernel keeps the time. While we are alone only a handler can have one paired
@@ -551,16 +557,21 @@ static int poll_or_select(struct pollfd *fds, nfds_t n, int64_t ns, const sigset
 	bool finite = ns != LF_FOREVER && ns != 0, slept = false;
 	int64_t deadline = finite && !lf_alone() ? lf_deadline(ns) : LF_FOREVER;
 	int r;
-	if (poll_plainly(fds, n, ns, mask, selects, &r, &slept))
+	if (poll_plainly(fds, n, ns, mask, caller, &r, &slept))
 		return r;
 	if (slept && deadline != LF_FOREVER && (ns = deadline - lf_now()) < 0)
 		ns = 0;
-	return poll_any(fds, n, ns, mask, selects, slept, handlers_run);
+	return poll_any(fds, n, ns, mask, caller, slept, handlers_run);
 }
 
-int lf_poll(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask)
+int lf_poll(struct pollfd *fds, nfds_t n, int64_t ns)
 {
-	return poll_or_select(fds, n, ns, mask, false);
+	return poll_or_select(fds, n, ns, NULL, BY_POLL);
+}
+
+int lf_poll_masked(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask)
+{
+	return poll_or_select(fds, n, ns, mask, BY_PPOLL);
 }
 
 /* --- select ---
@@ -723,7 +734,7 @@ int lf_select(int n, fd_set *r, fd_set *w, fd_set *x, int64_t ns, const sigset_t
 	int64_t deadline = ns == LF_FOREVER ? LF_FOREVER : lf_deadline(ns);
 	for (;;) {
 		int ready = poll_or_select(s.fds, s.count, ns,
-					   mask || !hold.on ? mask : &hold.before, true);
+					   mask || !hold.on ? mask : &hold.before, BY_SELECT);
 		if (ready < 0)
 			return ready;
 		if (!all_are_open(&s))

@@ -10,8 +10,9 @@
 
 /* Is any of these a socket that is fused, or may become so while somebody sleeps on it? */
 bool lf_poll_concerns(struct pollfd *fds, nfds_t n);
-/* ppoll(2); `ns` LF_FOREVER for no timeout. The count or a negative errno. */
-int lf_poll(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask);
+/* poll(2) and ppoll(2); `ns` LF_FOREVER for no timeout. The count or a negative errno. */
+int lf_poll(struct pollfd *fds, nfds_t n, int64_t ns);
+int lf_poll_masked(struct pollfd *fds, nfds_t n, int64_t ns, const sigset_t *mask);
 
 /* How many bits of the sets select(2) is to look at: n, or fewer where the program can't have
  * as many descriptors. */
