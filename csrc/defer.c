@@ -129,7 +129,8 @@ static bool hold(int signal, siginfo_t *info, ucontext_t *context)
 static void on_signal(int signal, siginfo_t *info, void *context)
 {
 	int saved = errno;
-	if (lf_defer.depth && !(atomic_load(&resetting) & BIT(signal)) && hold(signal, info, context)) {
+	uint64_t at_once = NEVER_DEFERRED | atomic_load(&resetting);
+	if (lf_defer.depth && !(at_once & BIT(signal)) && hold(signal, info, context)) {
 		errno = saved;
 		return;
 	}
@@ -148,7 +149,9 @@ static handler own(void (*function)(int))
 static bool is_to_be_wrapped(int signal, handler function)
 {
 	/* A vfork child's dispositions are its own, but the memory is its parent's. */
-	return lf_started && signal >= 1 && signal <= SIGNALS && !(BIT(signal) & NEVER_DEFERRED) &&
+	/* SIGABRT is sent by others, too, and ends their calls. */
+	uint64_t left_alone = NEVER_DEFERRED & ~BIT(SIGABRT);
+	return lf_started && signal >= 1 && signal <= SIGNALS && !(BIT(signal) & left_alone) &&
 	       function != own(SIG_DFL) && function != own(SIG_IGN) && function != own(SIG_ERR) &&
 	       function != on_signal && !lf_in_borrowed_memory();
 }
