@@ -19,7 +19,6 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
-struct lf_handlers;
 struct pollfd;
 struct timespec;
 
@@ -28,6 +27,9 @@ struct timespec;
 enum {
 	LF_USE_TCP = -5001,    /* the direction is plain: the kernel's own call is the answer */
 	LF_LOOK_AGAIN = -5002, /* the state moved on */
+	/* A handler has run, and the number is the socket's no more: as the kernel does, the call begins anew
+	 * with whatever it names now. */
+	LF_BEGIN_ANEW = -5003,
 };
 
 /* One call of the program: read, recv, readv, recvmsg are the same thing in other
@@ -37,8 +39,15 @@ struct lf_io {
 	int flags;
 	bool one; /* msg is of our own making, around one buffer: the program is told of bytes only */
 	bool waits; /* it began as a blocking call: O_NONBLOCK set since is not for it */
+	bool continued; /* one of several messages, and not the first */
+	struct lf_handlers *since; /* before the first of several; NULL: the call begins here */
 };
 
+/* The number names the socket no more. 0: another thread has given it away, and the call goes on with
+ * the open file, as the kernel's; -EINTR or LF_BEGIN_ANEW: handlers have run, which may have. */
+int lf_conn_given_away(const struct lf_handlers *since);
+/* Is about to sleep in the kernel's call, past handlers that have run. */
+bool lf_conn_sleeps_after_handlers(int fd, const struct lf_io *io, const struct lf_handlers *since);
 ssize_t lf_conn_recv(struct lf_sock *sock, int fd, struct lf_io *io);
 ssize_t lf_conn_send(struct lf_sock *sock, int fd, struct lf_io *io);
 /* The common case of lf_conn_send(), without a cursor: one short buffer for which
@@ -57,8 +66,7 @@ struct lf_bulk {
 	bool continued; /* the program's call has moved bytes before this one */
 	lf_move move;
 	void *context;
-	struct lf_hold *hold; /* the caller's, for as long as its call lasts */
-	struct lf_handlers *so_far; /* those of before the call, or that it has answered for */
+	struct lf_handlers *since; /* those of before the program's call, or that it has answered for */
 	bool more; /* sending: is to come (SPLICE_F_MORE) */
 };
 ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, const struct lf_bulk *bulk);
@@ -318,21 +326,13 @@ void lf_bell_drain(struct lf_sock *sock);
 /* --- waiting (wait.c) --- */
 enum lf_want { LF_WANT_READ, LF_WANT_WRITE };
 
-/* From its first sleep on, or before a copy that takes long, a call holds back the signals
- * that have handlers, but for while it sleeps: one that came between two sleeps would be
- * handled and forgotten, and the call sleep on where the kernel's would have ended. */
+/* Signals that have handlers, held back from the look whether one has run to ppoll, which lets them in.
+ * No longer: one that is meant for the process would go to another thread, and a handler that is to
+ * end a call, or to stop the world, come late. */
 struct lf_hold {
 	bool on;
 	sigset_t before;
 };
-/* What has run of this thread's handlers, to be compared later. */
-struct lf_handlers {
-	uint32_t calls, ends;
-};
-static inline struct lf_handlers lf_handlers_so_far(void)
-{
-	return (struct lf_handlers){lf_defer_calls(), lf_defer_ends()};
-}
 #define LF_HOLD(name)                                                   \
 	struct lf_hold name __attribute__((cleanup(lf_hold_end)));      \
 	(name).on = false
@@ -345,25 +345,17 @@ struct lf_wait {
 	bool never_restarts;
 	bool seen_in_tcp; /* it has bytes that are to stay there: don't let it wake us for those */
 	bool spun; /* lf_wait_spin() was in vain: sleep at once */
-	struct lf_hold *hold;
-	/* When the call began, then when it last slept. What has run since and ends the call does so before
-	 * it sleeps: while we spin the kernel's would have slept. */
+	/* When the call began, then when it last answered. What has run since and ends the call does so before
+	 * it sleeps: while we spin, or copy, the kernel's would have slept. */
 	struct lf_handlers *since;
 };
 
 void lf_hold_begin(struct lf_hold *hold);
 void lf_hold_end(struct lf_hold *hold);
-/* The kernel's own call comes next: signals are its business again. One that was held until
- * now, or whose handler has run since `before` (NULL: none of those), ends the call as if it came
- * in the kernel's: any, once a part has been `moved`, else those that don't restart it. True:
- * one has. */
-bool lf_hold_end_for_tcp(struct lf_hold *hold, const struct lf_handlers *before, bool moved);
 
 /* The time limit that SO_RCVTIMEO or SO_SNDTIMEO sets to a call that begins now. */
 void lf_wait_limit(const struct lf_sock *sock, struct lf_wait *wait);
-/* Part has been moved: from now on any handler ends it, but for those that had it begun anew so far. */
-void lf_wait_has_moved(struct lf_wait *wait);
-/* Returns 0 (look again), -EINTR or -EAGAIN (the deadline has passed). */
+/* Returns 0 (look again), -EINTR, -EAGAIN (the deadline has passed) or LF_BEGIN_ANEW. */
 int lf_wait(struct lf_sock *sock, int fd, struct lf_wait *wait);
 /* In a forked child, where nobody waits yet. */
 void lf_wait_after_fork(void);
@@ -377,9 +369,8 @@ bool lf_wait_spin(struct lf_sock *sock, const struct lf_wait *wait);
  * -EAGAIN (it would not wait). */
 int lf_wait_tcp(int fd, short events, int64_t longest, uint32_t handlers_run);
 /* Polls within a call that is to wait: 0: something is there, or time is up; -EAGAIN: a handler ran
- * after which the kernel would begin the call anew; -EINTR: one that ends it. `fds` has room for one
- * more. */
-int lf_wait_poll(struct pollfd *fds, size_t n, const struct timespec *ts, struct lf_hold *hold);
+ * after which the kernel would begin the call anew; -EINTR: one that ends it. */
+int lf_wait_poll(struct pollfd *fds, size_t n, const struct timespec *ts, struct lf_handlers *since);
 /* Counts the caller as one who relies on the doorbell, before it arms. False: another thread
  * is just emptying it, or it is another's, so the caller may sleep for LF_SHARED_SLEEP_NS at the most. */
 bool lf_wait_begin(struct lf_sock *sock);

@@ -21,6 +21,7 @@
 #include "uncancelled.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
@@ -717,13 +718,11 @@ static ssize_t plain_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 	return n == -1 ? -errno : n;
 }
 
-static struct lf_wait reading_wait(struct lf_sock *sock, size_t need, struct lf_hold *hold,
-				   struct lf_handlers *since)
+static struct lf_wait reading_wait(struct lf_sock *sock, size_t need, struct lf_handlers *since)
 {
 	struct lf_wait wait = {
 		.want = LF_WANT_READ,
 		.need = need < sock->ring_size ? need : sock->ring_size,
-		.hold = hold,
 		.since = since,
 	};
 	lf_wait_limit(sock, &wait);
@@ -936,7 +935,6 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io, struct
 	bool dontwait = (io->flags & MSG_DONTWAIT) || (lf_sock_nonblocking(sock) && !io->waits);
 	bool peek = (io->flags & MSG_PEEK) != 0, looked_at_end = false;
 	size_t need = needed(sock, io->flags, wanted);
-	LF_HOLD(hold);
 	struct lf_wait wait = {.want = LF_WANT_WRITE};
 	ssize_t got = 0;
 	io->waits = !dontwait && !atomic_load_explicit(&sock->slot->rcvtimeo, memory_order_relaxed);
@@ -944,10 +942,16 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io, struct
 	bool spun = !dontwait && spins_first(sock);
 	fd = lf_sock_named(sock, fd);
 	if (fd < 0) { /* closed while we spun */
-		wait = reading_wait(sock, need, &hold, since);
+		int given_away = lf_conn_given_away(since);
+		if (given_away)
+			return given_away;
+		wait = reading_wait(sock, need, since);
 		return dontwait ? -EBADF : recv_after_close(sock, &cursor, io->flags, &wait);
 	}
 	for (;;) {
+		/* Before the step that may move the first: one that runs once they are moved ends the call. */
+		if (io->waits && !got && !io->continued)
+			lf_handlers_begin_anew(since);
 		if (!lf_lock_acquire(&sock->slot->rx_lock, LF_RANK_RX))
 			return got ? got : -EAGAIN;
 		bool asked = lf_conn_take_turn(sock), by_tcp = lf_rx(sock) == LF_RX_ENDED;
@@ -961,7 +965,7 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io, struct
 			after_step(sock);
 		if (n == LF_USE_TCP) {
 			bool moved = got && !peek; /* what was peeked at is looked at again */
-			bool ended = lf_hold_end_for_tcp(&hold, since, moved);
+			bool ended = lf_handlers_end(since, moved);
 			if (!moved)
 				return ended ? -EINTR : LF_LOOK_AGAIN;
 			ended |= is_at_urgent_data(fd);
@@ -1007,15 +1011,15 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io, struct
 		if (dontwait)
 			return got ? got : -EAGAIN;
 		if (wait.want != LF_WANT_READ)
-			wait = reading_wait(sock, need, &hold, since);
+			wait = reading_wait(sock, need, since);
 		/* Taking what there is, however little: a writer that has filled the ring waits
 		 * for that, and will publish no more before. */
 		wait.need = peek ? need : 1;
 		wait.seen_in_tcp = peek && n > 0 && tcp_has_been_seen(sock, fd);
 		wait.spun = spun;
 		spun = false;
-		if (got)
-			lf_wait_has_moved(&wait);
+		if (got || io->continued)
+			wait.never_restarts = true;
 		if (peek)
 			cursor = cursor_of(io->msg);
 		int r = lf_wait(sock, fd, &wait);
@@ -1023,6 +1027,8 @@ static ssize_t fused_recv(struct lf_sock *sock, int fd, struct lf_io *io, struct
 		if (r)
 			return got || wanted == 0 ? got : r;
 		fd = lf_sock_named(sock, fd);
+		if (fd < 0 && !got && (r = lf_conn_given_away(since)) != 0)
+			return r;
 		if (fd < 0)
 			return got ? got : recv_after_close(sock, &cursor, io->flags, &wait);
 	}
@@ -1049,13 +1055,43 @@ static void tell_what_is_left(struct lf_sock *sock, int fd, struct msghdr *msg)
 	memcpy((char *)msg->msg_control + sizeof(head), &left, head.cmsg_len - sizeof(head));
 }
 
+bool lf_conn_sleeps_after_handlers(int fd, const struct lf_io *io, const struct lf_handlers *since)
+{
+	return lf_defer_calls() != since->calls && !(io->flags & MSG_DONTWAIT) &&
+	       !(lf_real.fcntl(fd, F_GETFL) & O_NONBLOCK);
+}
+
+/* As plain_send_after_handlers(). */
+static ssize_t plain_recv_after_handlers(struct lf_sock *sock, int fd, struct lf_io *io,
+					 struct lf_handlers *since)
+{
+	int flags = io->flags;
+	io->flags |= MSG_DONTWAIT;
+	ssize_t n = plain_recv(sock, fd, io);
+	io->flags = flags;
+	bool by_any = io->continued || atomic_load(&sock->slot->rcvtimeo);
+	if (n != -EAGAIN)
+		return n;
+	if (lf_handlers_end(since, by_any))
+		return -EINTR;
+	*since = lf_handlers_so_far();
+	return LF_LOOK_AGAIN;
+}
+
+int lf_conn_given_away(const struct lf_handlers *since)
+{
+	if (lf_handlers_end(since, false))
+		return -EINTR;
+	return lf_defer_calls() != since->calls ? LF_BEGIN_ANEW : 0;
+}
+
 ssize_t lf_conn_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 {
 	if (io->flags & (MSG_OOB | MSG_ERRQUEUE)) {
 		ssize_t n = lf_real.recvmsg(fd, io->msg, io->flags);
 		return n == -1 ? -errno : n;
 	}
-	struct lf_handlers since = lf_handlers_so_far();
+	struct lf_handlers begin = lf_handlers_so_far(), *since = io->since ? io->since : &begin;
 	lf_pairing_step(sock, fd);
 	for (;;) {
 		ssize_t n;
@@ -1066,7 +1102,7 @@ ssize_t lf_conn_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 			     !has_error_for_receive(sock->slot);
 		if (lf_sock_paired(sock) && (!plain || lf_tx(sock) == LF_TX_FUSED)) {
 			pthread_testcancel(); /* a thread that never has to wait for bytes ends here */
-			n = fused_recv(sock, fd, io, &since);
+			n = fused_recv(sock, fd, io, since);
 			if (n >= 0) {
 				io->msg->msg_flags = io->flags & MSG_CMSG_CLOEXEC;
 				if (!io->one &&
@@ -1078,13 +1114,15 @@ ssize_t lf_conn_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 					io->msg->msg_namelen = 0;
 			}
 		} else {
-			n = io->flags & MSG_DONTWAIT ? 0 : lf_pairing_await_input(sock, fd, &io->waits);
+			n = io->flags & MSG_DONTWAIT ? 0 : lf_pairing_await_input(sock, fd, &io->waits, since);
 			if (n)
 				return n;
 			if (lf_sock_paired(sock) && lf_rx(sock) == LF_RX_READY)
 				continue;
 			uint32_t handlers_run = lf_defer_calls();
-			n = plain_recv(sock, fd, io);
+			n = lf_conn_sleeps_after_handlers(fd, io, since) ?
+				    plain_recv_after_handlers(sock, fd, io, since) :
+				    plain_recv(sock, fd, io);
 			if (n == -EAGAIN && io->waits) {
 				n = lf_wait_tcp(fd, POLLIN, LF_FOREVER, handlers_run);
 				if (n == 0)
@@ -1165,7 +1203,7 @@ ssize_t lf_conn_recv_into(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 		return LF_USE_TCP;
 	if (lf_rx(sock) == LF_RX_PLAIN)
 		lf_conn_try_ready(sock, fd);
-	struct lf_wait wait = reading_wait(sock, 1, bulk->hold, bulk->so_far);
+	struct lf_wait wait = reading_wait(sock, 1, bulk->since);
 	bool may_wait = bulk->wait && !lf_sock_nonblocking(sock);
 	for (;;) {
 		if (!lf_lock_acquire(&sock->slot->rx_lock, LF_RANK_RX))
@@ -1183,8 +1221,8 @@ ssize_t lf_conn_recv_into(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 		if (w)
 			return w;
 		fd = lf_sock_named(sock, fd);
-		if (fd < 0) /* closed by another thread */
-			return 0;
+		if (fd < 0) /* closed by another thread; or by a handler */
+			return lf_conn_given_away(bulk->since);
 	}
 }
 

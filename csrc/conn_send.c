@@ -476,9 +476,9 @@ void lf_conn_push(struct lf_sock *sock, int fd)
 	after_put(sock, fd, some);
 }
 
-static struct lf_wait writing_wait(struct lf_sock *sock, struct lf_hold *hold, struct lf_handlers *since)
+static struct lf_wait writing_wait(struct lf_sock *sock, struct lf_handlers *since)
 {
-	struct lf_wait wait = {.want = LF_WANT_WRITE, .hold = hold, .since = since};
+	struct lf_wait wait = {.want = LF_WANT_WRITE, .since = since};
 	lf_wait_limit(sock, &wait);
 	return wait;
 }
@@ -528,8 +528,6 @@ static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 	return sum;
 }
 
-enum { LONG_COPY = 256 * 1024 }; /* some 20 us */
-
 static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io, struct lf_handlers *since)
 {
 	struct lf_cursor cursor = cursor_of(io->msg);
@@ -540,19 +538,15 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io, struct
 		return lf_tx(sock) == LF_TX_FUSED ? LF_USE_TCP : LF_LOOK_AGAIN;
 	}
 	bool dontwait = (io->flags & MSG_DONTWAIT) || lf_sock_nonblocking(sock);
-	LF_HOLD(hold);
 	struct lf_wait wait = {.want = LF_WANT_READ};
 	ssize_t sent = 0;
 	io->waits = !dontwait && !atomic_load_explicit(&sock->slot->sndtimeo, memory_order_relaxed);
 	check_reader(sock, fd);
 	lf_tap_prepare(sock);
-	if (!dontwait && cursor.left >= LONG_COPY)
-		lf_hold_begin(&hold);
 	for (;;) {
 		ssize_t n = -EAGAIN;
-		/* What is wished may take as long as the peer likes; then it is TCP's turn. */
-		if (hold.on && wished_away(sock, brokers_word(sock)))
-			lf_hold_end(&hold);
+		if (io->waits && !sent && !io->continued)
+			lf_handlers_begin_anew(since);
 		if (!lf_conn_is_resending(sock)) {
 			if (!lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
 				return sent ? sent : -EAGAIN;
@@ -563,7 +557,7 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io, struct
 		if (n == LF_USE_TCP && fd < 0)
 			return sent ? sent : -EPIPE;
 		if (n == LF_USE_TCP) {
-			bool ended = lf_hold_end_for_tcp(&hold, since, sent != 0);
+			bool ended = lf_handlers_end(since, sent != 0);
 			if (!sent)
 				return ended ? -EINTR : LF_LOOK_AGAIN;
 			return sent + (ended ? 0 : rest_by_tcp(sock, fd, &cursor, io));
@@ -580,15 +574,17 @@ static ssize_t fused_send(struct lf_sock *sock, int fd, struct lf_io *io, struct
 		if (dontwait)
 			return sent ? sent : -EAGAIN;
 		if (wait.want != LF_WANT_WRITE)
-			wait = writing_wait(sock, &hold, since);
-		if (sent)
-			lf_wait_has_moved(&wait);
+			wait = writing_wait(sock, since);
+		if (sent || io->continued)
+			wait.never_restarts = true;
 		int r = lf_wait(sock, fd, &wait);
 		if (r)
 			return sent ? sent : r;
 		/* Closed by another thread, the kernel's would go on with the open file: so does
 		 * this one, with -1, as far as the ring goes. */
 		fd = lf_sock_named(sock, fd);
+		if (fd < 0 && (r = lf_conn_given_away(since)) != 0)
+			return sent ? sent : r;
 	}
 }
 
@@ -652,16 +648,34 @@ static void leave_ring(struct lf_sock *sock, int fd, enum lf_reason reason)
 	lf_lock_release(&sock->slot->tx_lock, LF_RANK_TX);
 }
 
+/* A handler has run where the kernel's call would have slept, or so near its start that nobody can tell.
+ * What there is room for goes; for the rest it would have waited. LF_LOOK_AGAIN: it is begun anew. */
+static ssize_t plain_send_after_handlers(struct lf_sock *sock, int fd, struct lf_io *io,
+					 struct lf_handlers *since)
+{
+	int flags = io->flags;
+	io->flags |= MSG_DONTWAIT;
+	ssize_t n = plain_send(sock, fd, io);
+	io->flags = flags;
+	bool by_any = io->continued || atomic_load(&sock->slot->sndtimeo);
+	if (n != -EAGAIN)
+		return n;
+	if (lf_handlers_end(since, by_any))
+		return -EINTR;
+	*since = lf_handlers_so_far();
+	return LF_LOOK_AGAIN;
+}
+
 ssize_t lf_conn_send(struct lf_sock *sock, int fd, struct lf_io *io)
 {
-	struct lf_handlers since = lf_handlers_so_far();
+	struct lf_handlers begin = lf_handlers_so_far(), *since = io->since ? io->since : &begin;
 	if (io->flags & MSG_OOB)
 		leave_ring(sock, fd, LF_REASON_URGENT_DATA);
 	else if (io->msg->msg_controllen)
 		leave_ring(sock, fd, LF_REASON_SOCKET_OPTION);
 	else if (lf_tx(sock) != LF_TX_FUSED)
 		lf_pairing_step(sock, fd),
-			lf_pairing_await_fuse(sock, fd, (io->flags & MSG_DONTWAIT) != 0);
+			lf_pairing_await_fuse(sock, fd, (io->flags & MSG_DONTWAIT) != 0, since);
 	for (;;) {
 		fd = lf_sock_named(sock, fd);
 		if (fd < 0)
@@ -669,9 +683,11 @@ ssize_t lf_conn_send(struct lf_sock *sock, int fd, struct lf_io *io)
 		if (lf_sock_paired(sock) && lf_tx(sock) == LF_TX_PLAIN)
 			try_fuse(sock, fd);
 		uint32_t handlers_run = lf_defer_calls();
-		ssize_t n = lf_tx(sock) != LF_TX_FUSED	? plain_send(sock, fd, io) :
-			    io->flags & MSG_FASTOPEN ? LF_USE_TCP :
-							fused_send(sock, fd, io, &since);
+		ssize_t n = lf_tx(sock) == LF_TX_FUSED && (io->flags & MSG_FASTOPEN) ? LF_USE_TCP :
+			    lf_tx(sock) == LF_TX_FUSED ? fused_send(sock, fd, io, since) :
+			    lf_conn_sleeps_after_handlers(fd, io, since) ?
+							 plain_send_after_handlers(sock, fd, io, since) :
+							 plain_send(sock, fd, io);
 		if (n == LF_USE_TCP) { /* of no bytes, or refused: it is connected already */
 			n = lf_real.sendmsg(fd, io->msg, io->flags);
 			return n == -1 ? -errno : n;
@@ -718,27 +734,24 @@ static ssize_t move_in(struct lf_sock *sock, int fd, const struct lf_bulk *bulk)
 ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, const struct lf_bulk *bulk)
 {
 	if (lf_tx(sock) != LF_TX_FUSED)
-		lf_pairing_step(sock, fd), lf_pairing_await_fuse(sock, fd, !bulk->wait);
+		lf_pairing_step(sock, fd), lf_pairing_await_fuse(sock, fd, !bulk->wait, bulk->since);
 	if (lf_sock_paired(sock) && lf_tx(sock) == LF_TX_PLAIN)
 		try_fuse(sock, fd);
-	struct lf_wait wait = writing_wait(sock, bulk->hold, bulk->so_far);
+	struct lf_wait wait = writing_wait(sock, bulk->since);
 	wait.never_restarts |= bulk->continued;
 	bool may_wait = bulk->wait && !lf_sock_nonblocking(sock);
 	if (lf_tx(sock) == LF_TX_FUSED) {
 		check_reader(sock, fd);
 		lf_tap_prepare(sock);
 	}
-	if (may_wait && bulk->n >= LONG_COPY)
-		lf_hold_begin(bulk->hold);
 	for (;;) {
 		if (lf_tx(sock) != LF_TX_FUSED) {
 			ssize_t bad = lf_tx(sock) == LF_TX_ENDED ? after_reset(sock, 0) : 0;
 			return bad ? bad : LF_USE_TCP;
 		}
 		ssize_t r = -EAGAIN;
-		/* As in fused_send(). */
-		if (bulk->hold->on && wished_away(sock, brokers_word(sock)))
-			lf_hold_end(bulk->hold);
+		if (!wait.never_restarts)
+			lf_handlers_begin_anew(bulk->since);
 		if (!lf_conn_is_resending(sock)) {
 			if (!lf_lock_acquire(&sock->slot->tx_lock, LF_RANK_TX))
 				return -EAGAIN;
@@ -758,6 +771,8 @@ ssize_t lf_conn_send_from(struct lf_sock *sock, int fd, const struct lf_bulk *bu
 		if (w)
 			return w;
 		fd = lf_sock_named(sock, fd);
+		if (fd < 0 && (w = lf_conn_given_away(bulk->since)) != 0)
+			return w;
 		if (fd < 0) /* closed by another thread */
 			return -EPIPE;
 	}

@@ -111,6 +111,28 @@ static inline uint32_t lf_defer_ends(void)
 	return lf_defer.ends;
 }
 
+/* What has run of this thread's handlers, to be compared later. */
+struct lf_handlers {
+	uint32_t calls, ends;
+};
+static inline struct lf_handlers lf_handlers_so_far(void)
+{
+	return (struct lf_handlers){lf_defer_calls(), lf_defer_ends()};
+}
+
+/* Has one run since that ends a call? Any does of which part has been moved, or that has a time limit. */
+static inline bool lf_handlers_end(const struct lf_handlers *since, bool by_any)
+{
+	return by_any ? lf_defer_calls() != since->calls : lf_defer_ends() != since->ends;
+}
+
+/* Nothing has been moved yet: those after which the call is begun anew have had that. */
+static inline void lf_handlers_begin_anew(struct lf_handlers *since)
+{
+	if (lf_defer_ends() == since->ends)
+		since->calls = lf_defer_calls();
+}
+
 /* pthread_setcanceltype(3) is about to set it, or has. */
 static inline void lf_defer_cancels_anywhere(bool anywhere)
 {

@@ -8,7 +8,6 @@
 #include "pairing.h"
 #include "real.h"
 #include "shortage.h"
-#include "signals.h"
 #include "start.h"
 #include "uncancelled.h"
 #include "uring.h"
@@ -132,7 +131,6 @@ void lf_fd_born(int fd)
 			(void)lf_broker_leave();
 		}
 		lf_sock_bell_moved(fd, -1);
-		lf_signals_fd_moved(fd, -1);
 	} else if (lf_table_kind(entry) == LF_KIND_URING) {
 		lf_uring_closes(fd);
 	} else {
@@ -374,13 +372,11 @@ static struct lf_sock *make_way(int fd)
 	if (elsewhere >= 0) {
 		lf_broker_moved(fd, elsewhere);
 		lf_sock_bell_moved(fd, elsewhere);
-		lf_signals_fd_moved(fd, elsewhere);
 		/* Dekker: a waiter counts itself, then loads the number. */
 		lf_sock_each(give_up_if_slept_at, &elsewhere);
 	} else if (lf_broker_fd() == fd) {
 		(void)lf_broker_leave();
 	} else {
-		lf_signals_fd_moved(fd, -1);
 		lf_sock_each(give_up_number, &fd);
 	}
 	return NULL;

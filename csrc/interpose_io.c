@@ -17,30 +17,32 @@ static bool is_stale(ssize_t r)
 	return r == -ENOTSOCK || r == -EBADF;
 }
 
+/* One of lf_conn_recv() and lf_conn_send(), with whatever the number names; LF_USE_TCP: nothing of ours. */
+static ssize_t call(struct lf_sock *sock, int fd, struct lf_io *io,
+		    ssize_t (*function)(struct lf_sock *, int, struct lf_io *))
+{
+	ssize_t r;
+	do {
+		LF_PINNED(pinned, sock);
+		r = function(sock, fd, io);
+		if (is_stale(r))
+			lf_fd_is_stale(sock, fd);
+	} while (r == LF_BEGIN_ANEW && (sock = lf_sock_pin(fd)));
+	return r == LF_BEGIN_ANEW ? LF_USE_TCP : r;
+}
+
 ssize_t lf_receive(struct lf_sock *sock, int fd, struct lf_io *io)
 {
 	int saved = errno;
-	ssize_t r;
-	{
-		LF_PINNED(pinned, sock);
-		r = lf_conn_recv(sock, fd, io);
-		if (is_stale(r))
-			lf_fd_is_stale(sock, fd);
-	}
-	return lf_result(r, saved);
+	ssize_t r = call(sock, fd, io, lf_conn_recv);
+	return r == LF_USE_TCP ? lf_real.recvmsg(fd, io->msg, io->flags) : lf_result(r, saved);
 }
 
 ssize_t lf_transmit(struct lf_sock *sock, int fd, struct lf_io *io)
 {
 	int saved = errno;
-	ssize_t r;
-	{
-		LF_PINNED(pinned, sock);
-		r = lf_conn_send(sock, fd, io);
-		if (is_stale(r))
-			lf_fd_is_stale(sock, fd);
-	}
-	return lf_result(r, saved);
+	ssize_t r = call(sock, fd, io, lf_conn_send);
+	return r == LF_USE_TCP ? lf_real.sendmsg(fd, io->msg, io->flags) : lf_result(r, saved);
 }
 
 static ssize_t receive_one(struct lf_sock *sock, int fd, void *buf, size_t n, int flags)

@@ -28,17 +28,23 @@ static void each_passed(const struct msghdr *msg, void (*fn)(int fd))
 	}
 }
 
-LF_EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
+/* `since`: before the first of several messages, or NULL. */
+static ssize_t receive_message(int fd, struct msghdr *msg, int flags, bool continued, struct lf_handlers *since)
 {
 	struct lf_sock *sock = msg && msg->msg_iovlen <= IOV_MAX ? lf_sock_pin(fd) : NULL;
 	if (sock) {
-		struct lf_io io = {.msg = msg, .flags = flags};
+		struct lf_io io = {.msg = msg, .flags = flags, .continued = continued, .since = since};
 		return lf_receive(sock, fd, &io);
 	}
 	ssize_t r = lf_real.recvmsg(fd, msg, flags);
 	if (r >= 0 && msg->msg_controllen && lf_started)
 		each_passed(msg, lf_fd_born);
 	return r;
+}
+
+LF_EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
+{
+	return receive_message(fd, msg, flags, false, NULL);
 }
 
 /* Descriptors that leave for another process take plain TCP with them. */
@@ -63,17 +69,25 @@ void lf_fd_defuse_all_passed(const struct mmsghdr *msgs, unsigned n)
 		lf_fd_defuse_passed(&msgs[i].msg_hdr);
 }
 
-LF_EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
+/* As receive_message(). */
+static ssize_t transmit_message(int fd, const struct msghdr *msg, int flags, bool continued,
+				struct lf_handlers *since)
 {
 	int saved = errno;
 	lf_fd_defuse_passed(msg);
 	errno = saved;
 	struct lf_sock *sock = msg && msg->msg_iovlen <= IOV_MAX ? lf_sock_pin(fd) : NULL;
 	if (sock) {
-		struct lf_io io = {.msg = (struct msghdr *)(uintptr_t)msg, .flags = flags};
+		struct lf_io io = {.msg = (struct msghdr *)(uintptr_t)msg, .flags = flags,
+				   .continued = continued, .since = since};
 		return lf_transmit(sock, fd, &io);
 	}
 	return lf_real.sendmsg(fd, msg, flags);
+}
+
+LF_EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
+{
+	return transmit_message(fd, msg, flags, false, NULL);
 }
 
 /* --- several at once --- */
@@ -136,6 +150,7 @@ LF_EXPORT int recvmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags, stru
 	if (!sock)
 		return receive_elsewhere(fd, msgs, n, flags, timeout);
 	lf_sock_unpin(sock);
+	struct lf_handlers since = lf_handlers_so_far();
 	int error = 0;
 	socklen_t len = sizeof(error);
 	if (!(flags & MSG_ERRQUEUE) && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) == 0 &&
@@ -149,7 +164,8 @@ LF_EXPORT int recvmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags, stru
 	while (got < n) {
 		struct msghdr *msg = &msgs[got].msg_hdr;
 		uint32_t handlers_run = lf_defer_calls();
-		ssize_t r = recvmsg(fd, msg, (flags & ~MSG_WAITFORONE) | (waits ? 0 : MSG_DONTWAIT));
+		ssize_t r = receive_message(fd, msg, (flags & ~MSG_WAITFORONE) | (waits ? 0 : MSG_DONTWAIT),
+					    got != 0, &since);
 		if (r < 0) {
 			if (got && errno != EAGAIN && errno != EINTR)
 				keep_error(fd, errno);
@@ -187,10 +203,11 @@ LF_EXPORT int sendmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags)
 	if (!sock)
 		return transmit_elsewhere(fd, msgs, n, flags);
 	lf_sock_unpin(sock);
+	struct lf_handlers since = lf_handlers_so_far();
 	unsigned sent = 0;
 	while (sent < n) {
 		struct mmsghdr *msg = &msgs[sent];
-		ssize_t r = sendmsg(fd, &msg->msg_hdr, flags);
+		ssize_t r = transmit_message(fd, &msg->msg_hdr, flags, sent != 0, &since);
 		if (r < 0)
 			return sent ? (int)sent : -1;
 		msg->msg_len = (unsigned)r;

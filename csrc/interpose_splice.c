@@ -36,6 +36,12 @@ enum {
 	PAGES_AT_ONCE = 65536, /* bytes: as many pages as a pipe has room for, unless set */
 };
 
+/* A handler has closed the number; or put another file there, which is no more than said. */
+static ssize_t known(ssize_t r)
+{
+	return r == LF_BEGIN_ANEW ? -EBADF : r;
+}
+
 /* --- sendfile --- */
 
 struct from_file {
@@ -88,11 +94,10 @@ static ssize_t send_file(struct lf_sock *sock, int out, int in, off_t *offset, s
 	struct from_file from = {in, offset};
 	size_t sent = 0;
 	bool by_ring = true;
-	struct lf_handlers so_far = lf_handlers_so_far();
-	LF_HOLD(hold);
+	struct lf_handlers since = lf_handlers_so_far();
 	while (sent < n) {
 		size_t piece = n - sent < FILE_PIECE ? n - sent : FILE_PIECE;
-		struct lf_bulk bulk = {piece, true, sent != 0, read_pieces, &from, &hold, &so_far, false};
+		struct lf_bulk bulk = {piece, true, sent != 0, read_pieces, &from, &since, false};
 		ssize_t r = by_ring && lf_tx(sock) == LF_TX_FUSED ? has_more(&from, size) : 1;
 		if (r > 0)
 			r = lf_conn_send_from(sock, out, &bulk);
@@ -104,7 +109,7 @@ static ssize_t send_file(struct lf_sock *sock, int out, int in, off_t *offset, s
 			continue;
 		}
 		if (r == LF_USE_TCP) {
-			if (lf_hold_end_for_tcp(&hold, &so_far, sent != 0))
+			if (lf_handlers_end(&since, sent != 0))
 				return sent ? (ssize_t)sent : -EINTR;
 			if (!lf_conn_enter_plain_tx(sock))
 				continue;
@@ -143,7 +148,7 @@ static ssize_t sendfile_elsewhere(int out, int in, off_t *offset, size_t n)
 	struct pipe_end pipe = {.fd = out};
 	if (n == 0 || !is_pipe(&pipe, O_WRONLY, &flags))
 		return lf_real.sendfile(out, in, offset, n);
-	return lf_result(splice_in(sock, in, pipe, n < MOST ? n : MOST, flags), saved);
+	return lf_result(known(splice_in(sock, in, pipe, n < MOST ? n : MOST, flags)), saved);
 }
 
 LF_EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t n)
@@ -162,7 +167,7 @@ LF_EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t n)
 			return lf_real.sendfile(out, in, offset, n);
 		lf_conn_return_to_tcp(sock, LF_REASON_SOCKET_OPTION);
 	}
-	return lf_result(send_file(sock, out, in, offset, n < MOST ? n : MOST, size), saved);
+	return lf_result(known(send_file(sock, out, in, offset, n < MOST ? n : MOST, size)), saved);
 }
 
 LF_EXPORT ssize_t sendfile64(int out, int in, off64_t *offset, size_t n)
@@ -289,6 +294,7 @@ static ssize_t splice_out(struct lf_sock *sock, struct pipe_end in, int out, siz
 {
 	size_t sent = 0;
 	ssize_t r = 0;
+	struct lf_handlers since = lf_handlers_so_far();
 	/* A fifo that is open for both: the kernel alone can take bytes off it without reading. */
 	if ((in.mode & O_ACCMODE) == O_RDWR)
 		lf_conn_return_to_tcp(sock, LF_REASON_SOCKET_OPTION);
@@ -299,9 +305,7 @@ static ssize_t splice_out(struct lf_sock *sock, struct pipe_end in, int out, siz
 			return (ssize_t)sent;
 		if (r < 0)
 			break;
-		struct lf_handlers so_far = lf_handlers_so_far();
-		LF_HOLD(hold);
-		struct lf_bulk bulk = {n - sent, true, sent != 0, from_pipe, &in, &hold, &so_far,
+		struct lf_bulk bulk = {n - sent, true, sent != 0, from_pipe, &in, &since,
 				       flags & SPLICE_F_MORE};
 		r = lf_conn_send_from(sock, out, &bulk);
 		if (r == PIPE_BUSY) {
@@ -309,7 +313,7 @@ static ssize_t splice_out(struct lf_sock *sock, struct pipe_end in, int out, siz
 			continue;
 		}
 		if (r == LF_USE_TCP) {
-			r = lf_hold_end_for_tcp(&hold, &so_far, sent != 0) ? -EINTR : 0;
+			r = lf_handlers_end(&since, sent != 0) ? -EINTR : 0;
 			if (r)
 				break;
 			if (!lf_conn_enter_plain_tx(sock))
@@ -337,21 +341,20 @@ static ssize_t splice_in(struct lf_sock *sock, int in, struct pipe_end out, size
 {
 	/* The kernel looks at O_NONBLOCK once, and once more when a handler has made it begin anew. */
 	bool waits = lf_sock_paired(sock) && !lf_sock_nonblocking(sock);
+	struct lf_handlers since = lf_handlers_so_far();
 	for (;;) {
 		if (lf_sock_paired(sock)) {
 			ssize_t bad = await_pipe(out.fd, POLLOUT, flags & SPLICE_F_NONBLOCK);
 			if (bad)
 				return bad;
 		}
-		struct lf_handlers so_far = lf_handlers_so_far();
-		LF_HOLD(hold);
-		struct lf_bulk bulk = {n, true, false, to_pipe, &out, &hold, &so_far, false};
+		struct lf_bulk bulk = {n, true, false, to_pipe, &out, &since, false};
 		ssize_t r = lf_conn_recv_into(sock, in, &bulk);
 		if (r == PIPE_BUSY)
 			continue;
 		if (r != LF_USE_TCP)
 			return r;
-		if (lf_hold_end_for_tcp(&hold, &so_far, false))
+		if (lf_handlers_end(&since, false))
 			return -EINTR;
 		if (!lf_conn_enter_plain_rx(sock))
 			continue;
@@ -395,7 +398,7 @@ LF_EXPORT ssize_t splice(int in, off64_t *off_in, int out, off64_t *off_out, siz
 	if (off_in || off_out || !knows(flags) ||
 	    !is_pipe(&pipe, sending ? O_RDONLY : O_WRONLY, &all))
 		return lf_real.splice(in, off_in, out, off_out, n, flags);
-	return lf_result(sending ? splice_out(sock, pipe, out, n, all) :
-				   splice_in(sock, in, pipe, n, all),
+	return lf_result(known(sending ? splice_out(sock, pipe, out, n, all) :
+					 splice_in(sock, in, pipe, n, all)),
 			 saved);
 }

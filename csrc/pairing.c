@@ -248,7 +248,7 @@ static bool is_nonblocking(int fd)
 	return flags != -1 && (flags & O_NONBLOCK);
 }
 
-int lf_pairing_await_input(struct lf_sock *sock, int fd, bool *waits)
+int lf_pairing_await_input(struct lf_sock *sock, int fd, bool *waits, struct lf_handlers *since)
 {
 	if (!lf_pairing_expects(sock) || atomic_load(&sock->slot->rcvtimeo))
 		return 0;
@@ -256,19 +256,16 @@ int lf_pairing_await_input(struct lf_sock *sock, int fd, bool *waits)
 		return 0;
 	*waits = true;
 	int saved = errno, r = 0;
-	LF_HOLD(hold);
 	while (r != -EINTR && lf_pairing_expects(sock)) {
 		struct pollfd fds[3] = {{.fd = fd, .events = POLLIN | POLLRDHUP},
 					{.fd = lf_broker_fd(), .events = POLLIN}};
 		/* Another thread may take the broker's message in: look up now and then. */
 		struct timespec nap = {0, 20 * 1000000};
-		r = lf_wait_poll(fds, 2, &nap, &hold);
+		r = lf_wait_poll(fds, 2, &nap, since);
 		if (r == 0 && (fds[0].revents || fds[1].fd < 0))
 			break;
 		lf_broker_receive();
 	}
-	if (lf_hold_end_for_tcp(&hold, NULL, false))
-		r = -EINTR;
 	errno = saved;
 	return r == -EINTR ? r : 0;
 }
@@ -280,14 +277,15 @@ static _Atomic int64_t patience;
 /* An event loop has other work to do. */
 #define NONBLOCKING_PATIENCE_NS (INT64_C(20) * 1000000)
 
-static int64_t eager_wait(int fd, bool dontwait)
+static int64_t eager_wait(const struct lf_sock *sock, int fd, bool dontwait)
 {
+	int64_t limit = atomic_load(&sock->slot->sndtimeo);
 	int64_t ns = atomic_load(&patience);
 	if (ns == 0 || ns > lf_config.eager_wait_ns)
 		ns = lf_config.eager_wait_ns;
-	return ns > NONBLOCKING_PATIENCE_NS && (dontwait || is_nonblocking(fd)) ?
-		       NONBLOCKING_PATIENCE_NS :
-		       ns;
+	if (ns > NONBLOCKING_PATIENCE_NS && (dontwait || is_nonblocking(fd)))
+		ns = NONBLOCKING_PATIENCE_NS;
+	return limit && limit < ns ? limit : ns;
 }
 
 static void learn_patience(bool in_vain, int64_t waited)
@@ -298,16 +296,23 @@ static void learn_patience(bool in_vain, int64_t waited)
 		atomic_store(&patience, waited / 4 > LEAST_PATIENCE_NS ? waited / 4 : LEAST_PATIENCE_NS);
 }
 
-void lf_pairing_await_fuse(struct lf_sock *sock, int fd, bool dontwait)
+/* What is sent meets an end, or a handler is to find its effect. */
+static bool is_over(int fd, const struct lf_handlers *since)
+{
+	struct pollfd p = {.fd = fd, .events = POLLRDHUP};
+	return lf_defer_calls() != since->calls || lf_uncancelled_poll(&p, 1, 0) != 0;
+}
+
+void lf_pairing_await_fuse(struct lf_sock *sock, int fd, bool dontwait, const struct lf_handlers *since)
 {
 	if (!lf_config.eager || atomic_load(&sock->slot->waited) ||
 	    atomic_load(&sock->pairing) == LF_PAIRING_FRESH)
 		return;
 	atomic_store(&sock->slot->waited, 1);
 	int saved = errno;
-	int64_t most = eager_wait(fd, dontwait), deadline = lf_deadline(most);
-	bool in_vain;
-	while (!(in_vain = lf_now() >= deadline)) {
+	int64_t most = eager_wait(sock, fd, dontwait), deadline = lf_deadline(most);
+	bool in_vain = false, over;
+	while (!(over = is_over(fd, since)) && !(in_vain = lf_now() >= deadline)) {
 		uint32_t pairing = atomic_load(&sock->pairing);
 		if (pairing == LF_PAIRING_DECLINED)
 			break;
@@ -330,6 +335,7 @@ void lf_pairing_await_fuse(struct lf_sock *sock, int fd, bool dontwait)
 		lf_uncancelled_poll(&p, 1, most < 10000000 ? 1 : 10);
 		lf_broker_receive();
 	}
-	learn_patience(in_vain, most);
+	if (!over)
+		learn_patience(in_vain, most);
 	errno = saved;
 }

@@ -27,12 +27,13 @@ bool lf_pairing_has_stopped(void);
 /* The same; and none is followed any more but those of which the kernel can't tell all. */
 void lf_pairing_stop_following(void);
 /* Eager: the first payload byte waits, bounded, until the peer is ready; not for long where
- * the program did not mean to wait: `dontwait`, or a non-blocking socket. */
-void lf_pairing_await_fuse(struct lf_sock *sock, int fd, bool dontwait);
+ * the program did not mean to wait: `dontwait`, or a non-blocking socket; and not beyond a handler that
+ * runs, the time limit of the socket, or the peer's end. */
+void lf_pairing_await_fuse(struct lf_sock *sock, int fd, bool dontwait, const struct lf_handlers *since);
 /* Eager: a blocking receive waits for input or for the broker's answer, whichever is
  * first, so that it does not sleep in TCP while the ring is being set up. 0, or -EINTR. `waits`
  * becomes true if it waited: O_NONBLOCK set since then is for later calls. */
-int lf_pairing_await_input(struct lf_sock *sock, int fd, bool *waits);
+int lf_pairing_await_input(struct lf_sock *sock, int fd, bool *waits, struct lf_handlers *since);
 /* Eager: this socket's answer is on its way; readiness calls should watch the broker. */
 bool lf_pairing_expects(const struct lf_sock *sock);
 

@@ -10,7 +10,6 @@
 #include "broker.h"
 #include "clock.h"
 #include "conn.h"
-#include "signals.h"
 #include "table.h"
 
 #include <errno.h>
@@ -56,7 +55,7 @@ bool lf_shortage_relieve(void)
 	atomic_store(&last_shortage, lf_now());
 	struct search search = {.soft_limit = soft(), .wanted = AT_ONCE};
 	lf_sock_each(give_back, &search);
-	bool relieved = search.wanted < AT_ONCE || lf_signals_give_back(search.soft_limit);
+	bool relieved = search.wanted < AT_ONCE;
 	int broker = lf_broker_fd();
 	if (!relieved && broker >= 0 && broker < search.soft_limit)
 		relieved = lf_broker_leave();

@@ -10,7 +10,6 @@
 #include "lock.h"
 #include "rank.h"
 #include "real.h"
-#include "signals.h"
 #include "sock.h"
 #include "table.h"
 #include "tap.h"
@@ -107,7 +106,6 @@ static void after_fork_in_child(void)
 	claim_memory();
 	lf_lock_after_fork_in_child();
 	lf_wait_after_fork();
-	lf_signals_after_fork();
 	lf_rank_after_fork();
 	lf_table_after_fork();
 	lf_epoll_after_fork_in_child();

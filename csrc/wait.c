@@ -249,56 +249,14 @@ void lf_wait_after_fork(void)
 	drop();
 }
 
-static void run_what_is_held(const sigset_t *before)
-{
-	sigset_t held;
-	pthread_sigmask(SIG_SETMASK, before, &held);
-	pthread_sigmask(SIG_SETMASK, &held, NULL);
-}
-
-/* There are handlers that end the call. Sleeping with the restarting ones blocked, and a
- * signalfd to be woken by them all the same, tells them apart: a restarting signal
- * ends ppoll through the signalfd and is handled on the way out, any other ends it
- * with EINTR. -1 and ERESTART: nothing but a restarting one. */
-static int ppoll_telling_signals_apart(struct pollfd *fds, nfds_t n, const struct timespec *ts,
-				       const sigset_t *base)
-{
-	sigset_t before, mask;
-	if (base)
-		before = *base;
-	else
-		pthread_sigmask(SIG_SETMASK, NULL, &before);
-	/* One that the program itself has blocked would wake us again and again. */
-	uint64_t apart = lf_signals_restarting() & ~lf_signals_bits(&before);
-	struct lf_signals_fd woken __attribute__((cleanup(lf_signals_fd_done))) = lf_signals_fd(apart);
-	if (woken.fd == -1)
-		return lf_ppoll(fds, n, ts, base);
-	lf_signals_fill(&mask, lf_signals_bits(&before) | apart);
-	fds[n] = (struct pollfd){.fd = woken.fd, .events = POLLIN};
-	int r = lf_ppoll(fds, n + 1, ts, &mask);
-	if (r <= 0 || !fds[n].revents)
-		return r;
-	if (base)
-		run_what_is_held(base);
-	/* The handlers have run. With flags that another thread has changed meanwhile? */
-	bool interrupted = (apart & lf_signals_returning()) != 0;
-	if (interrupted || r == 1) {
-		errno = interrupted ? EINTR : ERESTART;
-		return -1;
-	}
-	return r;
-}
-
-/* ppoll; -1 and ERESTART: a handler ran after which the kernel would begin a receive or
- * send anew. The flags count as they were when it ran, so they are looked at again.
- * `fds` has room for one more; `mask` may be NULL. */
+/* ppoll; -1 and ERESTART: no handler ran after which a receive or send fails. One that is not known at
+ * all is the C library's own, which restarts. */
 static int ppoll_for_a_call(struct pollfd *fds, nfds_t n, const struct timespec *ts,
 			    const sigset_t *mask)
 {
-	if (lf_signals_returning())
-		return ppoll_telling_signals_apart(fds, n, ts, mask);
+	uint32_t ends = lf_defer_ends();
 	int r = lf_ppoll(fds, n, ts, mask);
-	if (r == -1 && errno == EINTR && !lf_signals_returning())
+	if (r == -1 && errno == EINTR && lf_defer_ends() == ends)
 		errno = ERESTART;
 	return r;
 }
@@ -315,27 +273,6 @@ void lf_hold_end(struct lf_hold *hold)
 	if (hold->on)
 		pthread_sigmask(SIG_SETMASK, &hold->before, NULL);
 	hold->on = false;
-}
-
-/* Has one run since that ends a call? Any does of which part has been moved, or that has a time limit. */
-static bool is_ended(const struct lf_handlers *then, bool by_any)
-{
-	struct lf_handlers now = lf_handlers_so_far();
-	return by_any ? now.calls != then->calls : now.ends != then->ends;
-}
-
-bool lf_hold_end_for_tcp(struct lf_hold *hold, const struct lf_handlers *before, bool moved)
-{
-	struct lf_handlers then = before ? *before : lf_handlers_so_far();
-	lf_hold_end(hold);
-	return is_ended(&then, moved);
-}
-
-void lf_wait_has_moved(struct lf_wait *wait)
-{
-	if (!wait->never_restarts && !is_ended(wait->since, false))
-		*wait->since = lf_handlers_so_far();
-	wait->never_restarts = true;
 }
 
 /* Of a doorbell that this thread may not empty: how often it has woken it since it was last rung. */
@@ -394,6 +331,19 @@ void lf_wait_limit(const struct lf_sock *sock, struct lf_wait *wait)
 	wait->never_restarts = timeout != 0;
 }
 
+/* A handler has run, or several. Begun anew, the call looks at the time limit, its number and O_NONBLOCK
+ * again. */
+static int after_handlers(const struct lf_sock *sock, int fd, struct lf_wait *wait)
+{
+	if (lf_handlers_end(wait->since, wait->never_restarts))
+		return -EINTR;
+	*wait->since = lf_handlers_so_far();
+	lf_wait_limit(sock, wait);
+	if (fd >= 0 && lf_sock_named(sock, fd) < 0)
+		return LF_BEGIN_ANEW;
+	return lf_sock_nonblocking(sock) ? -EAGAIN : 0;
+}
+
 enum { SEEN_SLEEP_NS = 1000 * 1000 };
 
 static int sleep_once(struct lf_sock *sock, int fd, struct lf_wait *wait, struct waiting *waiting)
@@ -426,24 +376,18 @@ static int sleep_once(struct lf_sock *sock, int fd, struct lf_wait *wait, struct
 		lf_wait_bell(sock),
 	};
 	struct timespec ts = lf_timespec(ns), *limit = ns == LF_FOREVER ? NULL : &ts;
-	/* A call with a timeout is never restarted, signal(7). */
-	lf_hold_begin(wait->hold);
+	LF_HOLD(hold);
+	lf_hold_begin(&hold);
 	/* A handler that waited itself, before its signal was held, has taken our wake-up. */
 	if (!still_counted(waiting))
 		return 0;
 	/* Held from here on, so none comes between this look and ppoll. */
-	if (is_ended(wait->since, wait->never_restarts))
-		return -EINTR;
-	const sigset_t *mask = wait->hold->on ? &wait->hold->before : NULL;
+	if (lf_defer_calls() != wait->since->calls)
+		return after_handlers(sock, fd, wait);
 	lf_rank_sleeps();
-	int r = wait->never_restarts ? lf_ppoll(fds, 2, limit, mask) :
-				       ppoll_for_a_call(fds, 2, limit, mask);
-	*wait->since = lf_handlers_so_far();
-	/* Begun anew, the call looks at O_NONBLOCK and the time limit again. */
-	if (r == -1 && errno == ERESTART) {
-		lf_wait_limit(sock, wait);
-		return lf_sock_nonblocking(sock) ? -EAGAIN : 0;
-	}
+	int r = lf_ppoll(fds, 2, limit, hold.on ? &hold.before : NULL);
+	if (r == -1 && errno == EINTR) /* of one that we don't know, with a time limit, as well */
+		return wait->never_restarts ? -EINTR : after_handlers(sock, fd, wait);
 	if (r == -1)
 		return -errno;
 	if (r == 0)
@@ -466,13 +410,19 @@ static int sleep_once(struct lf_sock *sock, int fd, struct lf_wait *wait, struct
 	return 0;
 }
 
-int lf_wait_poll(struct pollfd *fds, size_t n, const struct timespec *ts, struct lf_hold *hold)
+int lf_wait_poll(struct pollfd *fds, size_t n, const struct timespec *ts, struct lf_handlers *since)
 {
-	lf_hold_begin(hold);
+	LF_HOLD(hold);
+	lf_hold_begin(&hold);
+	if (lf_handlers_end(since, false))
+		return -EINTR;
 	lf_rank_sleeps();
-	if (ppoll_for_a_call(fds, n, ts, hold->on ? &hold->before : NULL) != -1)
+	if (lf_ppoll(fds, n, ts, hold.on ? &hold.before : NULL) != -1)
 		return 0;
-	return errno == ERESTART ? -EAGAIN : -EINTR;
+	if (lf_handlers_end(since, false))
+		return -EINTR;
+	lf_handlers_begin_anew(since);
+	return -EAGAIN;
 }
 
 int lf_wait_tcp(int fd, short events, int64_t longest, uint32_t handlers_run)
@@ -508,6 +458,11 @@ bool lf_wait_spin(struct lf_sock *sock, const struct lf_wait *wait)
 
 int lf_wait(struct lf_sock *sock, int fd, struct lf_wait *wait)
 {
+	if (lf_defer_calls() != wait->since->calls) {
+		int r = after_handlers(sock, fd, wait);
+		if (r)
+			return r;
+	}
 	if (!wait->spun && lf_wait_spin(sock, wait))
 		return 0;
 	/* The cleanup also runs when pthread_cancel unwinds through here. */

@@ -332,12 +332,7 @@ void lf_defer_restore_cancel(void) {}
 struct lf_defer_pause lf_defer_pause(void) { return (struct lf_defer_pause){0, 0}; }
 void lf_defer_resume(struct lf_defer_pause pause) { (void)pause; }
 uint64_t lf_signals_returning(void) { return 0; }
-uint64_t lf_signals_restarting(void) { return 0; }
-uint64_t lf_signals_bits(const sigset_t *set) { (void)set; return 0; }
-void lf_signals_fill(sigset_t *set, uint64_t bits) { (void)bits; sigemptyset(set); }
 bool lf_signals_handled(sigset_t *set) { (void)set; return false; }
-struct lf_signals_fd lf_signals_fd(uint64_t bits) { (void)bits; return (struct lf_signals_fd){-1, -1}; }
-void lf_signals_fd_done(struct lf_signals_fd *it) { (void)it; }
 void lf_counters_ring(struct lf_armed_line *line) { (void)line; }
 void lf_counters_rung(struct lf_sock *sock, bool slept) { (void)sock, (void)slept; }
 bool lf_epoll_adopt(struct lf_sock *sock) { (void)sock; return true; }
@@ -357,8 +352,15 @@ short lf_conn_tcp_says(const struct lf_sock *sock, int fd, short told) { (void)s
 int lf_options_left(struct lf_sock *sock, int fd) { (void)sock, (void)fd; return 0; }
 uint32_t lf_options_receive_limit(const struct lf_sock *sock) { (void)sock; return 0; }
 void lf_pairing_advance(struct lf_sock *sock, int fd) { (void)sock, (void)fd; }
-void lf_pairing_await_fuse(struct lf_sock *sock, int fd, bool dontwait) { (void)sock, (void)fd, (void)dontwait; }
-int lf_pairing_await_input(struct lf_sock *sock, int fd, bool *waits) { (void)sock, (void)fd, (void)waits; return 0; }
+void lf_pairing_await_fuse(struct lf_sock *sock, int fd, bool dontwait, const struct lf_handlers *since)
+{
+	(void)sock, (void)fd, (void)dontwait, (void)since;
+}
+int lf_pairing_await_input(struct lf_sock *sock, int fd, bool *waits, struct lf_handlers *since)
+{
+	(void)sock, (void)fd, (void)waits, (void)since;
+	return 0;
+}
 void lf_pairing_report(struct lf_sock *sock, enum lf_reason reason) { (void)sock, (void)reason; }
 void lf_sock_bell_is_free(struct lf_sock *sock) { (void)sock; }
 enum lf_reason lf_sock_commit(struct lf_sock *sock) { (void)sock; return LF_REASON_NONE; }
