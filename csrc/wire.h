@@ -52,7 +52,7 @@ struct lf_wire_head {
 
 struct lf_wire_hello {
 	struct lf_wire_head head;
-	uint32_t flags; /* bit 0: eager */
+	uint32_t flags; /* bit 0: eager; bit 1: a guest (loopfuse run, never the library) */
 	uint32_t pid;   /* of the sender, for the log only: SO_PEERCRED is what counts */
 };
 

@@ -283,6 +283,24 @@ def test_it_stays_for_a_client(tmp_path: Path) -> None:
     process.stop()
 
 
+def test_it_stays_for_a_program_that_has_not_connected_yet(path: Path) -> None:
+    process = BrokerProcess(path, "--idle-exit", str(STAYS))
+    sleeper = subprocess.Popen([*LOOPFUSE, "run", "--", "sleep", "60"])
+    time.sleep(STAYS + 1.5)
+    assert process.process.poll() is None
+    sleeper.kill()
+    sleeper.wait()
+    assert process.process.wait(PATIENCE) == 0
+    process.stop()
+
+
+def test_who_has_asked_and_gone_does_not_keep_it(path: Path) -> None:
+    process = BrokerProcess(path, "--idle-exit", str(STAYS))
+    subprocess.run([*LOOPFUSE, "run", "--", "true"], check=True, timeout=PATIENCE)
+    assert process.process.wait(PATIENCE) == 0
+    process.stop()
+
+
 def test_it_stays_for_a_pair(tmp_path: Path) -> None:
     process = BrokerProcess(tmp_path / "broker.sock", "--idle-exit", str(STAYS))
     with tcp_pair() as pair:

@@ -23,6 +23,7 @@ from loopfuse._broker_state.budget import Budget
 from loopfuse._broker_state.client import MAILBOX_SIZE, Client
 from loopfuse._broker_state.decisions import Decisions
 from loopfuse._broker_state.firewall import Firewall
+from loopfuse._broker_state.guests import Guests
 from loopfuse._broker_state.ledger import Ledger
 from loopfuse._broker_state.listening import Listening
 from loopfuse._broker_state.log import Log
@@ -41,6 +42,7 @@ from loopfuse._policy_file import read_policy
 from loopfuse._segments import RING_DEFAULT, check_ring_size
 from loopfuse._wire import (
     EAGER,
+    GUEST,
     Claim,
     Closed,
     Hello,
@@ -125,6 +127,7 @@ class Broker:
         # Given up for a moment when descriptors run out, so that a caller can be
         # accepted and hung up on, instead of being announced for ever.
         self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        self._guests = Guests(self._epoll)
         self._waker, self._wake = socket.socketpair()
         self._take_signals()
 
@@ -168,6 +171,9 @@ class Broker:
                         self._waker.recv(4096)
                     elif self._scrapes is not None and self._scrapes.owns(fd):
                         self._scrapes.serve(fd)
+                    elif self._guests.owns(fd):
+                        self._guests.leave(fd)
+                        self._busy_at = time.monotonic()
                     elif fd != self._firewall.fileno():
                         self._serve(fd, events)
                 self._heed_rules()
@@ -221,6 +227,7 @@ class Broker:
             self._scrapes.close()
         for client in self._clients.values():
             client.close()
+        self._guests.close()
         self._ledger.release()
         self._verifier.close()
         self._firewall.close()
@@ -231,7 +238,7 @@ class Broker:
     # -- time -----------------------------------------------------------------------
 
     def _idle_for_long(self) -> bool:
-        if self._clients or self._ledger.pairs:
+        if self._clients or self._ledger.pairs or self._guests:
             self._busy_at = time.monotonic()
         limit = self._options.idle_exit
         return limit > 0 and time.monotonic() - self._busy_at >= limit
@@ -247,7 +254,8 @@ class Broker:
             self._scrapes.due() if self._scrapes is not None else None,
         )
         times = [moment for moment in due if moment is not None]
-        if self._options.idle_exit > 0 and not self._clients and not self._ledger.pairs:
+        occupied = self._clients or self._ledger.pairs or self._guests
+        if self._options.idle_exit > 0 and not occupied:
             times.append(self._busy_at + self._options.idle_exit)
         return min(max(0.0, min(times) - now), _LONGEST_SLEEP) if times else -1
 
@@ -321,6 +329,8 @@ class Broker:
             self._sweep.hint(self._pairing.on_client_gone(client))
             self._taps.on_client_gone(client)
             client.close()
+            if client.guest:
+                self._guests.note(client.credentials.pid)
             self._busy_at = time.monotonic()
 
     def _receive(self, client: Client) -> None:
@@ -371,6 +381,7 @@ class Broker:
         if client.greeted:
             raise WireError("HELLO came twice")
         client.eager = bool(hello.flags & EAGER)
+        client.guest = bool(hello.flags & GUEST)
         try:
             mailbox = client.open_mailbox()
             client.send(pack_welcome(Welcome(MAILBOX_SIZE)), (mailbox,))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from loopfuse._errors import BrokerError, LoopfuseError, WireError
 from loopfuse._kernel import peer_credentials
-from loopfuse._wire import MAX_PACKET, Hello, pack_hello, parse_from_broker
+from loopfuse._wire import GUEST, MAX_PACKET, Hello, pack_hello, parse_from_broker
 
 if TYPE_CHECKING:
     from loopfuse._broker import Options
@@ -58,14 +58,15 @@ def _check_owner(path: Path, sock: socket.socket) -> None:
         )
 
 
-def answers(path: Path) -> bool:
-    """Does a broker answer at `path`? Raises BrokerError if one is there but silent."""
+def answers(path: Path, *, guest: bool = False) -> bool:
+    """Does a broker answer at `path`? It then stays for a `guest` until that process ends.
+    Raises BrokerError if one is there but silent."""
     sock = connect(path, _ANSWER_SECONDS)
     if sock is None:
         return False
     with sock:
         try:
-            sock.send(pack_hello(Hello(0, os.getpid())))
+            sock.send(pack_hello(Hello(GUEST if guest else 0, os.getpid())))
             packet = sock.recv(MAX_PACKET)
             if packet:
                 parse_from_broker(packet)
@@ -85,14 +86,14 @@ def answers(path: Path) -> bool:
 
 
 def start_unless_running(
-    path: Path, policy: Path | None = None, metrics: str | None = None
+    path: Path, policy: Path | None = None, metrics: str | None = None, *, guest: bool = False
 ) -> None:
     """Returns when a broker answers at `path`; `policy` and `metrics` are for one that is
-    started. Raises BrokerError if that can't be had."""
+    started, `guest` as in `answers`. Raises BrokerError if that can't be had."""
     from loopfuse._broker_state.listening import take_lock
 
     deadline = time.monotonic() + _START_SECONDS
-    while not answers(path):
+    while not answers(path, guest=guest):
         lock = take_lock(path)
         if lock is not None:
             try:

@@ -112,7 +112,8 @@ def socket_mode() -> int:
 
 def ensure_broker(policy: Path | None = None, metrics: str | None = None) -> Path:
     """The path of a socket at which a broker answers; starts one if none does, with that
-    policy file and with metrics at that address.
+    policy file and with metrics at that address. It stays at least as long as this process,
+    which may become another program (`loopfuse run`) or start some.
 
     Safe against being called by many processes at once: one of them starts it. Raises
     RuntimeDirError or BrokerError, after some seconds at the latest.
@@ -121,5 +122,5 @@ def ensure_broker(policy: Path | None = None, metrics: str | None = None) -> Pat
 
     path = broker_path()
     prepare_directory(path)
-    start_unless_running(path, policy, metrics)
+    start_unless_running(path, policy, metrics, guest=True)
     return path

@@ -49,6 +49,7 @@ class Side(enum.IntEnum):
 
 
 EAGER = 1
+GUEST = 2
 """A flag of HELLO: the library's first payload bytes wait for the broker's answer."""
 
 
@@ -56,7 +57,7 @@ class Hello(NamedTuple):
     """A library introduces itself."""
 
     flags: int
-    """`EAGER` or 0."""
+    """`EAGER`; `GUEST`: is, or starts, programs that will claim: stay until this process ends."""
     pid: int
     """What the sender believes to be; SO_PEERCRED is what counts."""
 

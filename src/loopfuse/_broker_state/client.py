@@ -44,6 +44,8 @@ class Client:
         """Under which the metrics count it, None: it did nothing wrong."""
         self.eager = False
         """Does it hold back its first bytes until it has an answer?"""
+        self.guest = False
+        """Will it come again, when it has something to claim?"""
         self.connections: set[int] = set()
         """Ids of the connections it has claimed an end of."""
         self._changed = changed
