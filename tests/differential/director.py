@@ -118,6 +118,7 @@ class Director:
         """What ends a recvmmsg that has a message is kept for the next call: by the library, if it
         was that of a ring, and a new holder knows only TCP's (docs/semantics.md)."""
         self._may_not_see_the_end: set[str] = set()
+        self._closed: set[str] = set()
         """FIN came behind more bytes than TCP's window surely takes: so what errors a send meets
         is open."""
         self._number = 0
@@ -597,8 +598,10 @@ class Director:
             self._has_copies.add(side)
         if step["do"] == "shutdown":
             self._shut[side] |= _WAYS[step["how"]]
-        if step["do"] in {*_HANDING_ON, "exec writer"}:
+        if step["do"] in {*_HANDING_ON, "exec writer"} and side not in self._closed:
             self._handed_on.add(side)
+        if step["do"] in ("close", "cover"):
+            self._closed.add(side)
         leaves = step["do"] in ("set option", "epoll ctl") or _is_onto_an_open_number(step)
         if leaves or "MSG_OOB" in step.get("flags", ()):
             self._pristine = False
