@@ -104,6 +104,7 @@ def test_a_signal_ends_a_long_send_though_it_comes_before_that_sleeps(
     [
         ("restart", "recv: 1"),
         ("recv", f"recv: -1 {os.strerror(errno.EINTR)}"),
+        ("abort", f"recv: -1 {os.strerror(errno.EINTR)}"),
         ("limit", f"recv: -1 {os.strerror(errno.EINTR)}"),
         ("splice", f"splice: -1 {os.strerror(errno.EINTR)}"),
         ("send", f"send: -1 {os.strerror(errno.EINTR)}"),

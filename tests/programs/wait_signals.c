@@ -1,69 +1,11 @@
 /* wait_signals.c - signals of all kinds come while a call waits on a connection. */
-#include "shared_page.h"
+#include "handlers.h"
 
 #include <fcntl.h>
 #include <setjmp.h>
-#include <stdbool.h>
 #include <sys/epoll.h>
 #include <sys/sendfile.h>
 #include <sys/time.h>
-
-enum { MOMENT_US = 60000 };
-
-static void handler(int number)
-{
-	(void)number;
-	shared->handled++;
-}
-
-static void handle(int number, int flags)
-{
-	struct sigaction action = {.sa_handler = handler, .sa_flags = flags};
-	sigaction(number, &action, NULL);
-}
-
-static void say_result(const char *what, ssize_t r)
-{
-	say("%s: %zd%s%s\n", what, r, r < 0 ? " " : "", r < 0 ? strerror(errno) : "");
-}
-
-static void go(int fd) { (void)!send(fd, "g", 1, 0); }
-
-static void await_go(int fd)
-{
-	char byte;
-	(void)!recv(fd, &byte, 1, 0);
-	do
-		usleep(MOMENT_US / 2);
-	while (!sleeps(getppid(), getppid()));
-	usleep(MOMENT_US / 2);
-}
-
-/* Whether there was room. */
-static bool fill(int fd)
-{
-	static char much[1 << 16];
-	bool had_room = false;
-	while (send(fd, much, sizeof(much), MSG_DONTWAIT) > 0)
-		had_room = true;
-	while (send(fd, much, 1, MSG_DONTWAIT) > 0)
-		had_room = true;
-	return had_room;
-}
-
-static void fill_for_good(int fd)
-{
-	for (int full = 0; full < 8; usleep(MOMENT_US)) /* TCP moves on what it had taken */
-		full = fill(fd) ? 0 : full + 1;
-}
-
-static void drain(int fd, int ms)
-{
-	static char sink[1 << 16];
-	struct pollfd p = {.fd = fd, .events = POLLIN};
-	while (poll(&p, 1, ms) == 1 && recv(fd, sink, sizeof(sink), 0) > 0)
-		;
-}
 
 static void receive_one(int fd)
 {
@@ -100,10 +42,10 @@ static void by_signal_after_siginterrupt(void)
 static void by_signal_that_forgets_itself(void) { handle(SIGUSR1, (int)SA_RESETHAND); }
 
 /* Whoever finds signal and byte at once when it wakes takes the byte, as the kernel does. */
-static void signal_the_other_end(void)
+static void signal_the_other_end(int number)
 {
 	int before = shared->handled;
-	kill(getppid(), SIGUSR1);
+	kill(getppid(), number);
 	for (int64_t end = now_ms() + 3000; shared->handled == before && now_ms() < end;)
 		usleep(1000);
 	usleep(MOMENT_US);
@@ -112,7 +54,7 @@ static void signal_the_other_end(void)
 static void signal_then_send(int fd)
 {
 	await_go(fd);
-	signal_the_other_end();
+	signal_the_other_end(SIGUSR1);
 	go(fd);
 	sleep(5);
 }
@@ -709,15 +651,18 @@ static void run_shut_send(void) { act(drain_each_time, shut_and_interrupt_send);
 
 /* --- while a call still spins, before it sleeps at all; the spin is to take a second --- */
 
-static void signal_one_that_spins(int fd)
+static void interrupt_one_that_spins(int fd, int number)
 {
 	await_stage(1);
 	usleep(300000);
-	signal_the_other_end();
+	signal_the_other_end(number);
 	usleep(1500000);
 	go(fd);
 	drain(fd, 5000);
 }
+
+static void signal_one_that_spins(int fd) { interrupt_one_that_spins(fd, SIGUSR1); }
+static void abort_one_that_spins(int fd) { interrupt_one_that_spins(fd, SIGABRT); }
 
 static void receive_restarted(int fd)
 {
@@ -729,6 +674,13 @@ static void receive_restarted(int fd)
 static void receive_interrupted(int fd)
 {
 	handle(SIGUSR1, 0);
+	shared->stage = 1;
+	receive_one(fd);
+}
+
+static void receive_aborted(int fd)
+{
+	handle(SIGABRT, 0);
 	shared->stage = 1;
 	receive_one(fd);
 }
@@ -828,6 +780,7 @@ static void run_spin_ppoll(void) { act(signal_and_send, ppoll_masked); }
 static void run_spin_epoll_pwait(void) { act(signal_and_send, epoll_masked); }
 static void run_spin_restart(void) { act(signal_one_that_spins, receive_restarted); }
 static void run_spin_recv(void) { act(signal_one_that_spins, receive_interrupted); }
+static void run_spin_abort(void) { act(abort_one_that_spins, receive_aborted); }
 static void run_spin_limit(void) { act(signal_one_that_spins, receive_with_a_limit); }
 static void run_spin_splice(void) { act(signal_one_that_spins, splice_interrupted); }
 static void run_spin_send(void) { act(signal_one_that_spins, send_interrupted); }
@@ -858,6 +811,7 @@ int main(int argc, char **argv)
 		{"shut-send", run_shut_send},
 		{"spin-restart", run_spin_restart},
 		{"spin-recv", run_spin_recv},
+		{"spin-abort", run_spin_abort},
 		{"spin-limit", run_spin_limit},
 		{"spin-splice", run_spin_splice},
 		{"spin-send", run_spin_send},
