@@ -257,7 +257,7 @@ int lf_pairing_await_input(struct lf_sock *sock, int fd, bool *waits, struct lf_
 	*waits = true;
 	int saved = errno, r = 0;
 	while (r != -EINTR && lf_pairing_expects(sock)) {
-		struct pollfd fds[3] = {{.fd = fd, .events = POLLIN | POLLRDHUP},
+		struct pollfd fds[2] = {{.fd = fd, .events = POLLIN | POLLRDHUP},
 					{.fd = lf_broker_fd(), .events = POLLIN}};
 		/* Another thread may take the broker's message in: look up now and then. */
 		struct timespec nap = {0, 20 * 1000000};

@@ -249,18 +249,6 @@ void lf_wait_after_fork(void)
 	drop();
 }
 
-/* ppoll; -1 and ERESTART: no handler ran after which a receive or send fails. One that is not known at
- * all is the C library's own, which restarts. */
-static int ppoll_for_a_call(struct pollfd *fds, nfds_t n, const struct timespec *ts,
-			    const sigset_t *mask)
-{
-	uint32_t ends = lf_defer_ends();
-	int r = lf_ppoll(fds, n, ts, mask);
-	if (r == -1 && errno == EINTR && lf_defer_ends() == ends)
-		errno = ERESTART;
-	return r;
-}
-
 void lf_hold_begin(struct lf_hold *hold)
 {
 	sigset_t handled;
@@ -371,7 +359,7 @@ static int sleep_once(struct lf_sock *sock, int fd, struct lf_wait *wait, struct
 		       wait->want == LF_WANT_READ ? POLLIN | POLLRDHUP :
 		       lf_tx(sock) == LF_TX_FUSED ? 0 :
 						     POLLOUT;
-	struct pollfd fds[3] = {
+	struct pollfd fds[2] = {
 		{.fd = fd, .events = events},
 		lf_wait_bell(sock),
 	};
@@ -429,12 +417,14 @@ int lf_wait_tcp(int fd, short events, int64_t longest, uint32_t handlers_run)
 {
 	if (lf_defer_calls() != handlers_run)
 		return -EAGAIN;
-	struct pollfd fds[2] = {{.fd = fd, .events = events}};
+	struct pollfd p = {.fd = fd, .events = events};
 	struct timespec ts = lf_timespec(longest);
+	uint32_t ends = lf_defer_ends();
 	lf_rank_sleeps();
-	if (ppoll_for_a_call(fds, 1, longest == LF_FOREVER ? NULL : &ts, NULL) != -1)
+	if (lf_ppoll(&p, 1, longest == LF_FOREVER ? NULL : &ts, NULL) != -1)
 		return 0;
-	return errno == ERESTART ? -EAGAIN : -EINTR; /* begun anew, it would not wait */
+	/* One that is not known at all is the C library's own, which restarts. Begun anew, it would not wait. */
+	return errno == EINTR && lf_defer_ends() == ends ? -EAGAIN : -EINTR;
 }
 
 /* A hint for the peer's spinning, see peer_is_here(). */
