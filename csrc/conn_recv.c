@@ -1074,7 +1074,7 @@ static ssize_t plain_recv_after_handlers(struct lf_sock *sock, int fd, struct lf
 		return n;
 	if (lf_handlers_end(since, by_any))
 		return -EINTR;
-	*since = lf_handlers_so_far();
+	lf_handlers_begin_anew(since);
 	return LF_LOOK_AGAIN;
 }
 
@@ -1123,6 +1123,8 @@ ssize_t lf_conn_recv(struct lf_sock *sock, int fd, struct lf_io *io)
 			n = lf_conn_sleeps_after_handlers(fd, io, since) ?
 				    plain_recv_after_handlers(sock, fd, io, since) :
 				    plain_recv(sock, fd, io);
+			if (n >= 0 && !io->continued) /* the kernel's call has begun anew by itself */
+				lf_handlers_begin_anew(since);
 			if (n == -EAGAIN && io->waits) {
 				n = lf_wait_tcp(fd, POLLIN, LF_FOREVER, handlers_run);
 				if (n == 0)

@@ -662,7 +662,7 @@ static ssize_t plain_send_after_handlers(struct lf_sock *sock, int fd, struct lf
 		return n;
 	if (lf_handlers_end(since, by_any))
 		return -EINTR;
-	*since = lf_handlers_so_far();
+	lf_handlers_begin_anew(since);
 	return LF_LOOK_AGAIN;
 }
 
@@ -683,11 +683,14 @@ ssize_t lf_conn_send(struct lf_sock *sock, int fd, struct lf_io *io)
 		if (lf_sock_paired(sock) && lf_tx(sock) == LF_TX_PLAIN)
 			try_fuse(sock, fd);
 		uint32_t handlers_run = lf_defer_calls();
-		ssize_t n = lf_tx(sock) == LF_TX_FUSED && (io->flags & MSG_FASTOPEN) ? LF_USE_TCP :
-			    lf_tx(sock) == LF_TX_FUSED ? fused_send(sock, fd, io, since) :
+		bool plain = lf_tx(sock) != LF_TX_FUSED;
+		ssize_t n = !plain ? (io->flags & MSG_FASTOPEN ? LF_USE_TCP :
+								 fused_send(sock, fd, io, since)) :
 			    lf_conn_sleeps_after_handlers(fd, io, since) ?
-							 plain_send_after_handlers(sock, fd, io, since) :
-							 plain_send(sock, fd, io);
+				     plain_send_after_handlers(sock, fd, io, since) :
+				     plain_send(sock, fd, io);
+		if (plain && n >= 0 && !io->continued) /* the kernel's call has begun anew by itself */
+			lf_handlers_begin_anew(since);
 		if (n == LF_USE_TCP) { /* of no bytes, or refused: it is connected already */
 			n = lf_real.sendmsg(fd, io->msg, io->flags);
 			return n == -1 ? -errno : n;

@@ -23,7 +23,7 @@ static _Atomic(handler) handlers[SIGNALS + 1];
 static _Atomic uint64_t resetting, with_siginfo; /* their flags; bit signal - 1 */
 
 #define BIT(signal) (UINT64_C(1) << ((signal) - 1))
-/* They tell of the instruction that runs; blocked, they kill. */
+/* They tell of the instruction that runs; blocked, they kill. Sent by another process, they end calls. */
 #define NEVER_DEFERRED                                                                          \
 	(BIT(SIGSEGV) | BIT(SIGBUS) | BIT(SIGFPE) | BIT(SIGILL) | BIT(SIGTRAP) | BIT(SIGSYS) |  \
 	 BIT(SIGABRT))
@@ -149,9 +149,7 @@ static handler own(void (*function)(int))
 static bool is_to_be_wrapped(int signal, handler function)
 {
 	/* A vfork child's dispositions are its own, but the memory is its parent's. */
-	/* SIGABRT is sent by others, too, and ends their calls. */
-	uint64_t left_alone = NEVER_DEFERRED & ~BIT(SIGABRT);
-	return lf_started && signal >= 1 && signal <= SIGNALS && !(BIT(signal) & left_alone) &&
+	return lf_started && signal >= 1 && signal <= SIGNALS &&
 	       function != own(SIG_DFL) && function != own(SIG_IGN) && function != own(SIG_ERR) &&
 	       function != on_signal && !lf_in_borrowed_memory();
 }

@@ -129,8 +129,9 @@ static inline bool lf_handlers_end(const struct lf_handlers *since, bool by_any)
 /* Nothing has been moved yet: those after which the call is begun anew have had that. */
 static inline void lf_handlers_begin_anew(struct lf_handlers *since)
 {
+	uint32_t calls = lf_defer_calls(); /* first: one that runs in between is not forgotten */
 	if (lf_defer_ends() == since->ends)
-		since->calls = lf_defer_calls();
+		since->calls = calls;
 }
 
 /* pthread_setcanceltype(3) is about to set it, or has. */

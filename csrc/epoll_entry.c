@@ -83,6 +83,13 @@ static bool has_news_behind_tcp(const struct lf_registration *reg)
 	       lf_held_shown_head(reg->sock) != reg->seen_head;
 }
 
+/* Bytes that a ring has ended before are TCP's to tell of; not those of a copy of the ring's, which are no news. */
+static bool input_is_rings(const struct lf_sock *sock)
+{
+	bool ended = atomic_load_explicit(&sock->in->p.mark, memory_order_acquire) == LF_MARK_ENDED;
+	return lf_rx(sock) == LF_RX_FUSED && (!ended || lf_conn_copy_left(sock));
+}
+
 /* What is ready, in the program's terms, as far as memory tells. */
 static uint32_t ring_events(const struct lf_registration *reg)
 {
@@ -99,7 +106,9 @@ static uint32_t ring_events(const struct lf_registration *reg)
 	bits &= reg->user.events | EPOLLERR | EPOLLHUP;
 	/* An event tells the whole mask: while a direction is plain, TCP knows about it. */
 	uint32_t asked = reg->user.events & ~(uint32_t)(uint16_t)known;
-	short plain = (short)(asked & (lf_rx(reg->sock) == LF_RX_FUSED ? 0 : LF_IN_BITS));
+	short plain = (short)(asked & LF_IN_BITS);
+	if (plain && input_is_rings(reg->sock))
+		plain = 0;
 	plain |= (short)(asked & LF_OUT_BITS);
 	if (plain && (bits || has_news_behind_tcp(reg))) {
 		struct pollfd p = {.fd = reg->fd, .events = plain};

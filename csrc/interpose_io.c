@@ -24,6 +24,7 @@ static ssize_t call(struct lf_sock *sock, int fd, struct lf_io *io,
 	ssize_t r;
 	do {
 		LF_PINNED(pinned, sock);
+		io->waits = false; /* of another socket, it looks at O_NONBLOCK anew */
 		r = function(sock, fd, io);
 		if (is_stale(r))
 			lf_fd_is_stale(sock, fd);

@@ -303,6 +303,8 @@ static ssize_t splice_out(struct lf_sock *sock, struct pipe_end in, int out, siz
 			r = await_pipe(in.fd, POLLIN, (flags & SPLICE_F_NONBLOCK) || sent);
 		if (r == PIPE_ENDED)
 			return (ssize_t)sent;
+		if (!sent)
+			lf_handlers_begin_anew(&since);
 		if (r < 0)
 			break;
 		struct lf_bulk bulk = {n - sent, true, sent != 0, from_pipe, &in, &since,
@@ -347,6 +349,7 @@ static ssize_t splice_in(struct lf_sock *sock, int in, struct pipe_end out, size
 			ssize_t bad = await_pipe(out.fd, POLLOUT, flags & SPLICE_F_NONBLOCK);
 			if (bad)
 				return bad;
+			lf_handlers_begin_anew(&since);
 		}
 		struct lf_bulk bulk = {n, true, false, to_pipe, &out, &since, false};
 		ssize_t r = lf_conn_recv_into(sock, in, &bulk);

@@ -17,6 +17,7 @@
 #include "signals.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -325,7 +326,7 @@ static int after_handlers(const struct lf_sock *sock, int fd, struct lf_wait *wa
 {
 	if (lf_handlers_end(wait->since, wait->never_restarts))
 		return -EINTR;
-	*wait->since = lf_handlers_so_far();
+	lf_handlers_begin_anew(wait->since);
 	lf_wait_limit(sock, wait);
 	if (fd >= 0 && lf_sock_named(sock, fd) < 0)
 		return LF_BEGIN_ANEW;
@@ -413,18 +414,24 @@ int lf_wait_poll(struct pollfd *fds, size_t n, const struct timespec *ts, struct
 	return -EAGAIN;
 }
 
+/* Begun anew, a call looks at O_NONBLOCK, which may have been set and taken back since it waits. */
+static int begin_anew(int fd)
+{
+	return lf_real.fcntl(fd, F_GETFL) & O_NONBLOCK ? -EAGAIN : 0;
+}
+
 int lf_wait_tcp(int fd, short events, int64_t longest, uint32_t handlers_run)
 {
 	if (lf_defer_calls() != handlers_run)
-		return -EAGAIN;
+		return begin_anew(fd);
 	struct pollfd p = {.fd = fd, .events = events};
 	struct timespec ts = lf_timespec(longest);
 	uint32_t ends = lf_defer_ends();
 	lf_rank_sleeps();
 	if (lf_ppoll(&p, 1, longest == LF_FOREVER ? NULL : &ts, NULL) != -1)
 		return 0;
-	/* One that is not known at all is the C library's own, which restarts. Begun anew, it would not wait. */
-	return errno == EINTR && lf_defer_ends() == ends ? -EAGAIN : -EINTR;
+	/* One that is not known at all is the C library's own, which restarts. */
+	return errno == EINTR && lf_defer_ends() == ends ? begin_anew(fd) : -EINTR;
 }
 
 /* A hint for the peer's spinning, see peer_is_here(). */

@@ -423,6 +423,9 @@ class Director:
                 both = self._shut[side] | _WAYS[step["how"]]
                 if "RD" in both and self._sending(OTHER[side]):
                     return False
+                # As in _can_be_defused: the unread bytes have been asked for.
+                if both == {"RD", "WR"} and come.unread and not self._pristine:
+                    return False
                 # Else FIN may have to wait behind bytes, ours or theirs.
                 return come.exact and (out.exact or "WR" not in self._shut[side])
             case "reconnect":

@@ -269,6 +269,19 @@ FOUND = {
         ),
         blocking_connect=False,
     ),
+    "a receive goes on by TCP, and O_NONBLOCK has been set and taken back": _program(
+        _receive("client", 9000),
+        _option("client", "SO_OOBINLINE", "01000000"),
+        _by("client", "nonblocking", how="fcntl", on=True),
+        _by("server", "drain"),
+        _by("client", "nonblocking", how="ioctl", on=False) | {"handle": 1},
+        _by("client", "signal", restart=True),
+    ),
+    "room in the ring and bytes behind it are told once, together": _program(
+        _send("server", "sendmsg", 10, "MSG_OOB"),
+        _enter("client", "EPOLLIN", "EPOLLONESHOT", "EPOLLOUT"),
+        _await("client", "epoll_wait", 0),
+    ),
     "a receive of all goes on by TCP, and O_NONBLOCK has been set meanwhile": _program(
         _by("server", "receive", how="recvfrom", size=100_000, flags=["MSG_WAITALL"]),
         _by("server", "nonblocking", how="ioctl", on=True),
