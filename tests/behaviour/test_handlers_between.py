@@ -33,6 +33,31 @@ def test_a_handler_that_replaces_the_socket_ends_the_call(
     assert said == f"at once, {fails}\n"
 
 
+def test_a_handler_that_replaces_the_socket_with_a_nonblocking_one_ends_the_call(
+    plain: Session, fused: Session, programs: Path
+) -> None:
+    """Begun anew, the call looks at the flags of the socket that it has now."""
+    said = same(plain, fused, programs / "handlers_between", "replace-nonblocking")
+    assert said == f"at once, it: -1 {os.strerror(errno.EAGAIN)}\n"
+
+
+@pytest.mark.parametrize("call", ["recv", "send"])
+@pytest.mark.parametrize("signal", ["trap", "segv"])
+def test_a_signal_of_a_fault_from_another_process_ends_the_call(
+    plain: Session, fused: Session, programs: Path, signal: str, call: str
+) -> None:
+    said = same(plain, fused, programs / "handlers_between", f"{signal}-{call}")
+    assert said == f"at once, it: -1 {os.strerror(errno.EINTR)}\n"
+
+
+@pytest.mark.parametrize("pipe", ["full", "empty"])
+def test_a_restarting_handler_in_the_wait_for_a_pipe_does_not_end_a_splice_with_a_limit(
+    plain: Session, fused: Session, programs: Path, pipe: str
+) -> None:
+    """A limit makes handlers end waits for the socket, of which there was none yet."""
+    assert same(plain, fused, programs / "handlers_between", f"{pipe}-pipe") == "splice: 1\n"
+
+
 def test_a_signal_beside_a_restarting_timer_ends_a_receive(
     plain: Session, fused: Session, programs: Path
 ) -> None:
@@ -74,6 +99,17 @@ def test_a_signal_just_before_the_first_of_two_messages_is_not_slept_over(
     plain: Session, fused: Session, programs: Path
 ) -> None:
     assert same(plain, fused, programs / "handlers_between", "messages") == NONE_LOST
+
+
+def test_a_restarting_handler_before_the_first_of_two_messages_does_not_end_the_call_after_it(
+    plain: Session, lazily_fused: Session, programs: Path
+) -> None:
+    """On a socket that stays plain, of which the kernel itself begins the wait anew."""
+    lazily_fused.environment["LOOPFUSE_AFTER"] = "100000000"
+    words = [str(programs / "handlers_between"), "plain-messages"]
+    done = lazily_fused.run([*lazily_fused.prefix, *words], timeout=60.0)
+    assert done.stdout == plain.run(words, timeout=60.0).stdout == "messages: 2\n"
+    assert done.stderr == "plain\n"
 
 
 def test_a_poll_that_was_stopped_beyond_its_limit_ends_when_it_goes_on(

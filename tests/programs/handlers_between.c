@@ -72,6 +72,20 @@ static void signal_and_send_a_byte(int fd, int number)
 	go(fd);
 }
 
+enum { ROUNDS_BEFORE = 10 };
+
+static void make_rounds(int fd, int is_client)
+{
+	char byte = 'r';
+	for (int i = 0; i < ROUNDS_BEFORE; i++) {
+		if (is_client)
+			go(fd);
+		(void)!recv(fd, &byte, 1, 0);
+		if (!is_client)
+			go(fd);
+	}
+}
+
 /* --- a handler that closes, or replaces, the socket under its thread's call --- */
 
 static int under_a_call, replacement = -1;
@@ -85,12 +99,19 @@ static void close_or_replace(int number)
 		dup2(replacement, under_a_call);
 }
 
+static int to_send = SIGUSR1;
+
+static void await_a_call_and_signal(void)
+{
+	await_stage(1);
+	await_the_other_end_asleep();
+	kill(getppid(), to_send);
+}
+
 static void signal_one_that_sleeps(int fd)
 {
 	static char bytes[1000];
-	await_stage(1);
-	await_the_other_end_asleep();
-	kill(getppid(), SIGUSR1);
+	await_a_call_and_signal();
 	if (!try_ends(0, 1500)) {
 		(void)!send(fd, bytes, sizeof(bytes), MSG_NOSIGNAL);
 		drain(fd, 1000);
@@ -119,10 +140,8 @@ static ssize_t splice_a_byte(int fd)
 	return splice(fd, NULL, ends[1], NULL, 1, 0);
 }
 
-static void call_and_lose_the_socket(int fd, ssize_t (*call)(int))
+static ssize_t call_and_say_when_it_ends(int fd, ssize_t (*call)(int))
 {
-	under_a_call = fd;
-	signal(SIGUSR1, close_or_replace);
 	int64_t begin = now_ms();
 	begin_try(0);
 	ssize_t r = call(fd);
@@ -130,6 +149,14 @@ static void call_and_lose_the_socket(int fd, ssize_t (*call)(int))
 	end_try(0);
 	say(now_ms() - begin < 1200 ? "at once, " : "late, ");
 	errno = error;
+	return r;
+}
+
+static void call_and_lose_the_socket(int fd, ssize_t (*call)(int))
+{
+	under_a_call = fd;
+	signal(SIGUSR1, close_or_replace);
+	ssize_t r = call_and_say_when_it_ends(fd, call);
 	if (call == splice_a_byte && replacement != -1)
 		say(r == -1 ? "it fails\n" : "it moves something\n"); /* by one error or another */
 	else
@@ -161,6 +188,137 @@ static void run_replace_recv(void) { replace_in(lose_in_recv); }
 static void run_replace_waitall(void) { replace_in(lose_in_waitall); }
 static void run_replace_send(void) { replace_in(lose_in_send); }
 static void run_replace_splice(void) { replace_in(lose_in_splice); }
+
+/* --- a handler that replaces it with one that is fused, too, but doesn't wait --- */
+
+/* The process has the first one's segment already, which says nothing of this one. */
+static void warm_the_second(int fd, int is_client)
+{
+	for (int i = 0; i < 4; i++) {
+		make_rounds(fd, is_client);
+		usleep(20000);
+	}
+	warm(fd, is_client);
+}
+
+static void send_a_byte_late(int fd)
+{
+	await_stage(1);
+	if (!try_ends(0, 2000))
+		go(fd);
+	pause();
+}
+
+static void lose_to_one_that_does_not_wait(int fd)
+{
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	replacement = fd;
+	lose_in_recv(under_a_call);
+}
+
+static void connect_another_to_lose_to(int fd)
+{
+	under_a_call = fd;
+	act_with(warm_the_second, send_a_byte_late, lose_to_one_that_does_not_wait);
+}
+
+static void run_replace_nonblocking(void) { act(signal_one_that_sleeps, connect_another_to_lose_to); }
+
+/* --- signals of faults, which another process sends --- */
+
+static void be_ended(int fd, ssize_t (*call)(int))
+{
+	handle(to_send, 0);
+	say_result("it", call_and_say_when_it_ends(fd, call));
+}
+
+static void be_ended_in_recv(int fd) { be_ended(fd, receive_a_byte); }
+static void be_ended_in_send(int fd)
+{
+	fill_for_good(fd);
+	be_ended(fd, send_a_byte);
+}
+
+static void send_fault(int number, void (*server)(int))
+{
+	to_send = number;
+	act(signal_one_that_sleeps, server);
+}
+
+static void run_trap_recv(void) { send_fault(SIGTRAP, be_ended_in_recv); }
+static void run_trap_send(void) { send_fault(SIGTRAP, be_ended_in_send); }
+static void run_segv_recv(void) { send_fault(SIGSEGV, be_ended_in_recv); }
+static void run_segv_send(void) { send_fault(SIGSEGV, be_ended_in_send); }
+
+/* --- a restarting handler while a splice with a time limit waits for its pipe --- */
+
+static int pipe_ends[2];
+
+static void limit_receives_and_sends(int fd)
+{
+	struct timeval limit = {.tv_sec = 5};
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+}
+
+static void fill_the_pipe(void)
+{
+	static char page[4096];
+	fcntl(pipe_ends[1], F_SETFL, O_NONBLOCK);
+	while (write(pipe_ends[1], page, sizeof(page)) > 0)
+		;
+	fcntl(pipe_ends[1], F_SETFL, 0);
+}
+
+static void splice_with_a_limit(int from, int to, int fd)
+{
+	handle(SIGUSR1, SA_RESTART);
+	limit_receives_and_sends(fd);
+	begin_try(0);
+	say_result("splice", splice(from, NULL, to, NULL, 1, 0));
+}
+
+static void splice_to_a_full_pipe(int fd)
+{
+	fill_the_pipe();
+	splice_with_a_limit(fd, pipe_ends[1], fd);
+}
+
+static void splice_from_an_empty_pipe(int fd)
+{
+	fill_for_good(fd);
+	splice_with_a_limit(pipe_ends[0], fd, fd);
+}
+
+static void signal_and_make_room_in_the_pipe(int fd)
+{
+	static char bytes[1 << 16];
+	await_a_call_and_signal();
+	usleep(MOMENT_US);
+	(void)!read(pipe_ends[0], bytes, sizeof(bytes));
+	await_the_other_end_asleep();
+	go(fd);
+	pause();
+}
+
+static void signal_and_fill_the_pipe(int fd)
+{
+	await_a_call_and_signal();
+	usleep(MOMENT_US);
+	(void)!write(pipe_ends[1], "x", 1);
+	await_the_other_end_asleep();
+	drain(fd, 1000);
+	pause();
+}
+
+static void act_with_a_pipe(void (*client)(int), void (*server)(int))
+{
+	(void)!pipe(pipe_ends);
+	act(client, server);
+}
+
+static void run_full_pipe(void) { act_with_a_pipe(signal_and_make_room_in_the_pipe, splice_to_a_full_pipe); }
+static void run_empty_pipe(void) { act_with_a_pipe(signal_and_fill_the_pipe, splice_from_an_empty_pipe); }
 
 /* --- a signal that ends a receive, beside a timer whose signals don't --- */
 
@@ -301,20 +459,8 @@ static void run_first_closed(void) { act_unfused(send_little, close_soon); }
 
 /* --- a signal in the very call that claims the connection: the test says that it is this one --- */
 
-enum { CLAIMS = 300, ROUNDS_BEFORE = 10 };
+enum { CLAIMS = 300 };
 static int claim, lost_in_claims;
-
-static void make_rounds(int fd, int is_client)
-{
-	char byte = 'r';
-	for (int i = 0; i < ROUNDS_BEFORE; i++) {
-		if (is_client)
-			go(fd);
-		(void)!recv(fd, &byte, 1, 0);
-		if (!is_client)
-			go(fd);
-	}
-}
 
 static void signal_one_that_claims(int fd)
 {
@@ -429,6 +575,28 @@ static void receive_pairs(int fd)
 
 static void run_messages(void) { act(signal_and_send_one_at_once, receive_pairs); }
 
+/* --- the same, of a socket that stays plain, with a handler that restarts the wait --- */
+
+static void signal_and_send_two(int fd)
+{
+	await_a_call_and_signal();
+	usleep(MOMENT_US);
+	go(fd);
+	await_the_other_end_asleep();
+	go(fd);
+	pause();
+}
+
+static void receive_a_pair(int fd)
+{
+	handle(SIGUSR1, SA_RESTART);
+	say_whether_fused();
+	begin_try(0);
+	say("messages: %d\n", receive_two(fd));
+}
+
+static void run_plain_messages(void) { act_with(make_rounds, signal_and_send_two, receive_a_pair); }
+
 /* --- a poll with a time limit that is stopped until long after it --- */
 
 static void stop_and_continue_late(int fd)
@@ -463,6 +631,13 @@ int main(int argc, char **argv)
 		{"replace-waitall", run_replace_waitall},
 		{"replace-send", run_replace_send},
 		{"replace-splice", run_replace_splice},
+		{"replace-nonblocking", run_replace_nonblocking},
+		{"trap-recv", run_trap_recv},
+		{"trap-send", run_trap_send},
+		{"segv-recv", run_segv_recv},
+		{"segv-send", run_segv_send},
+		{"full-pipe", run_full_pipe},
+		{"empty-pipe", run_empty_pipe},
 		{"timer", run_timer},
 		{"main-thread", run_main_thread},
 		{"first-much", run_first_much},
@@ -472,6 +647,7 @@ int main(int argc, char **argv)
 		{"claim", run_claim},
 		{"waitall", run_waitall},
 		{"messages", run_messages},
+		{"plain-messages", run_plain_messages},
 		{"stopped-poll", run_stopped_poll},
 		{0},
 	};
