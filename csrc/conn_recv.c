@@ -730,7 +730,8 @@ static struct lf_wait reading_wait(struct lf_sock *sock, size_t need, struct lf_
 }
 
 /* What the kernel has after part of a receive came from elsewhere; `awaited` bytes of it are waited
- * for. If the call began as one that `waits`, O_NONBLOCK that was set since is not for it. */
+ * for. If the call began as one that `waits`, O_NONBLOCK that was set since is not for it; and any handler
+ * ends it, where the kernel would begin a receive of the rest alone anew: so that does not wait itself. */
 static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *cursor, int flags,
 			   size_t awaited, bool waits)
 {
@@ -747,15 +748,16 @@ static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 		}
 		struct iovec iov = {(uint8_t *)cursor->iov->iov_base + cursor->offset,
 				    cursor->iov->iov_len - cursor->offset};
-		int how = awaited && !too_few ? MSG_WAITALL : MSG_DONTWAIT;
+		int how = awaited && !waits ? MSG_WAITALL : MSG_DONTWAIT;
 		if (awaited && iov.iov_len > awaited)
 			iov.iov_len = awaited;
 		struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 		ssize_t n = lf_real.recvmsg(fd, &msg, flags | how);
 		int error = n == -1 ? errno : 0; /* the wait has one of its own */
-		bool waits_on = awaited && waits && (too_few || lf_sock_nonblocking(sock));
+		bool waits_on = awaited && waits;
 		if (error == EAGAIN && waits_on &&
-		    lf_wait_tcp(fd, POLLIN | POLLRDHUP, longest, handlers_run) == 0)
+		    lf_wait_tcp(fd, POLLIN | POLLRDHUP, longest, handlers_run) == 0 &&
+		    lf_defer_calls() == handlers_run)
 			continue;
 		if (error && error != EAGAIN && error != EINTR)
 			atomic_store(&sock->slot->error, (uint32_t)error); /* for the next call */

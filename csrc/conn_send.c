@@ -493,7 +493,8 @@ static bool has_been_shut(struct lf_sock *sock)
 }
 
 /* The ring has ended in the middle of a call: the rest goes by TCP. What went before is the
- * answer in any case, so an error that TCP has stays there for the next call. */
+ * answer in any case, so an error that TCP has stays there for the next call; and any handler ends it,
+ * where the kernel would begin a send of the rest alone anew: so that does not wait itself. */
 static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *cursor,
 			   const struct lf_io *whole)
 {
@@ -507,10 +508,12 @@ static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 			continue;
 		}
 		struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-		struct lf_io io = {.msg = &msg, .flags = whole->flags | MSG_NOSIGNAL, .one = true};
+		int flags = whole->flags | MSG_NOSIGNAL | (whole->waits ? MSG_DONTWAIT : 0);
+		struct lf_io io = {.msg = &msg, .flags = flags, .one = true};
 		ssize_t n = plain_send(sock, fd, &io);
 		if (n == -EAGAIN && whole->waits &&
-		    lf_wait_tcp(fd, POLLOUT, LF_FOREVER, handlers_run) == 0)
+		    lf_wait_tcp(fd, POLLOUT, LF_FOREVER, handlers_run) == 0 &&
+		    lf_defer_calls() == handlers_run)
 			continue;
 		if (n < 0 && n != -EAGAIN && n != -EINTR && !(n == -EPIPE && has_been_shut(sock)))
 			atomic_store(&sock->slot->error, (uint32_t)-n); /* for the next call */
@@ -518,11 +521,7 @@ static ssize_t rest_by_tcp(struct lf_sock *sock, int fd, struct lf_cursor *curso
 			break;
 		sum += n;
 		lf_cursor_advance(cursor, (size_t)n);
-		/* Blocking, TCP cuts short for signals and errors only; by now it may not be any more.
-		 * A handler that ran between two pieces would be forgotten, and the next one sleep. */
-		bool not_blocking = whole->waits && lf_sock_nonblocking(sock);
-		if ((whole->waits && lf_defer_calls() != handlers_run) ||
-		    ((size_t)n < iov.iov_len && !not_blocking))
+		if (whole->waits ? lf_defer_calls() != handlers_run : (size_t)n < iov.iov_len)
 			break;
 	}
 	return sum;

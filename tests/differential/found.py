@@ -282,6 +282,21 @@ FOUND = {
         _enter("client", "EPOLLIN", "EPOLLONESHOT", "EPOLLOUT"),
         _await("client", "epoll_wait", 0),
     ),
+    "a send that goes on by TCP, and a signal that restarts calls": _program(
+        _send("client", "write", 16 << 20),
+        _by("server", "copy", how="dup"),
+        _by("server", "copy", how="dup2") | {"handle": 1},
+        _by("client", "signal", restart=True),
+    ),
+    "a receive of all that goes on by TCP, and a signal that restarts calls": dataclasses.replace(
+        _program(
+            _receive("server", 9000, "MSG_WAITALL"),
+            _send("client", "send", 100),
+            _by("client", "copy", how="dup2"),
+            _by("server", "signal", restart=True),
+        ),
+        defuse_at=2,
+    ),
     "a receive of all goes on by TCP, and O_NONBLOCK has been set meanwhile": _program(
         _by("server", "receive", how="recvfrom", size=100_000, flags=["MSG_WAITALL"]),
         _by("server", "nonblocking", how="ioctl", on=True),
