@@ -329,7 +329,7 @@ class Broker:
             self._sweep.hint(self._pairing.on_client_gone(client))
             self._taps.on_client_gone(client)
             client.close()
-            if client.guest:
+            if client.guest and self._options.idle_exit > 0:
                 self._guests.note(client.credentials.pid)
             self._busy_at = time.monotonic()
 
