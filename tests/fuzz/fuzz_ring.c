@@ -129,9 +129,9 @@ static ssize_t use_pieces(void *context, const struct iovec *pieces, int count, 
 static void move(struct pair *pair, struct input *in)
 {
 	uint8_t used = take8(in);
-	LF_HOLD(hold);
+	struct lf_handlers since = lf_handlers_so_far();
 	struct lf_bulk bulk = {
-		.n = take16(in) + 1u, .move = use_pieces, .context = &used, .hold = &hold};
+		.n = take16(in) + 1u, .move = use_pieces, .context = &used, .since = &since};
 	ssize_t r = used & 1 ? lf_conn_recv_into(pair->sock, pair->server, &bulk) :
 			       lf_conn_send_from(pair->sock, pair->server, &bulk);
 	insist(r <= (ssize_t)bulk.n);
